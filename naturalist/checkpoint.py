@@ -1,0 +1,97 @@
+"""Checkpoints: plain tensors, numbers, strings, lists and dicts; written atomically, loaded without running code."""
+
+import os
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from naturalist.data.augment import Preprocessing
+from naturalist.errors import UserError
+from naturalist.models import build_model
+
+FORMAT = "naturalist-1"
+BEST, LAST = "best.pt", "last.pt"
+WRAPPER_PREFIX = re.compile(r"^(?:_orig_mod\.|module\.)+")
+"""What torch.compile and data-parallel wrappers put before parameter names."""
+
+
+def save_checkpoint(path: Path, *, model: nn.Module, description: dict, class_names: tuple[str, ...],
+                    preprocessing: Preprocessing, data: str, **more: Any) -> None:
+    """Write a checkpoint that describes itself, atomically: a killed write leaves the old file whole.
+
+    Args:
+        path: where to.
+        model: its ``state_dict`` is kept, without wrappers' prefixes.
+        description: see :func:`naturalist.models.build_model`.
+        class_names: in the order of the outputs.
+        preprocessing: from photograph to input.
+        data: what it was trained on, as given by ``--data``.
+        more: plain values and tensors, such as ``epoch``, or ``training`` for resuming.
+    """
+    content = {"format": FORMAT, "model": description, "state_dict": plain_state_dict(model),
+               "class_names": list(class_names), "data": data,
+               "preprocessing": {**vars(preprocessing), "mean": list(preprocessing.mean),
+                                 "std": list(preprocessing.std)}, **more}
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    try:
+        torch.save(content, unfinished)
+        unfinished.replace(path)
+    except BaseException as error:
+        unfinished.unlink(missing_ok=True)
+        if isinstance(error, OSError | RuntimeError) and not isinstance(error, torch.cuda.OutOfMemoryError):
+            raise UserError(f"cannot write the checkpoint {str(path)!r}: {error}; is the disk full?") from None
+        raise
+
+
+def load_checkpoint(run: Path, which: str = BEST) -> dict:
+    """Read a checkpoint's content, tensors on the CPU.
+
+    Args:
+        run: a run folder, or a checkpoint file in one.
+        which: the file to take from a run folder.
+
+    Raises:
+        UserError: when there is none, it is truncated, or it is no checkpoint of this package. Nothing in the file
+            is executed.
+    """
+    path = run / which if run.is_dir() else run
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {str(path)!r}; RUN is a run folder, or a checkpoint file in one.")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError,
+            AttributeError, IndexError, TypeError, OSError):
+        # torch's message tells how to load without safety; ours must not.
+        raise UserError(f"{str(path)!r} is no readable checkpoint: it is damaged, incomplete, or holds more than "
+                        "plain tensors and values; nothing in it was run.") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise UserError(f"{str(path)!r} is no checkpoint of this package.")
+    return content
+
+
+def restore_model(content: dict) -> tuple[nn.Module, Preprocessing]:
+    """The network of a checkpoint with its weights, in evaluation mode, and its preprocessing.
+
+    Raises :class:`UserError` when weights and description do not fit.
+    """
+    try:
+        model = build_model(content["model"])
+        model.load_state_dict(content["state_dict"])
+        fields = content["preprocessing"]
+        preprocessing = Preprocessing(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
+    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
+        raise UserError("the checkpoint's weights do not fit the model that it describes: "
+                        f"{str(error).splitlines()[0]}") from None
+    return model.eval(), preprocessing
+
+
+def plain_state_dict(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of the state dict with contiguous tensors on the CPU and names free of wrappers' prefixes."""
+    return {WRAPPER_PREFIX.sub("", name): tensor.detach().cpu().contiguous().clone()
+            for name, tensor in model.state_dict().items()}
+

@@ -1,0 +1,1 @@
+"""Photographs → pixels on the device."""

@@ -1,0 +1,168 @@
+"""Pixels → what the model sees: normalisation for all, augmentation for training batches only.
+
+Augmentation runs on whole batches on the device, with parameters drawn for every image by itself. All geometry
+(random resized crop, mirror, rotation) is one affine map, so pixels are interpolated once.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import affine_grid, grid_sample, interpolate
+from torchvision.transforms import v2
+
+from naturalist.config import RunSettings
+from naturalist.seeding import derive_seed, generator
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+ASPECT_RATIO = (3 / 4, 4 / 3)
+"""Range of a random crop's aspect ratio (Szegedy et al. 2015, "Going deeper with convolutions")."""
+ERASED_SHARE, ERASED_RATIO = (0.02, 0.2), (0.3, 3.3)
+"""Range of area and aspect ratio of an erased rectangle (Zhong et al. 2017, "Random erasing data augmentation")."""
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of R, G and B in brightness (ITU-R BT.601)."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From cached pixels to the model's input, the same for validation, test and new photographs."""
+
+    image_size: int
+    cache_size: int
+    resize_mode: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 ``[B, 3, cache_size, cache_size]`` → normalised float32 ``[B, 3, image_size, image_size]``."""
+        if self.image_size != self.cache_size:
+            if self.resize_mode == "crop":
+                margin = (self.cache_size - self.image_size) // 2
+                images = images[..., margin:margin + self.image_size, margin:margin + self.image_size]
+            else:
+                images = interpolate(images.float(), (self.image_size, self.image_size), mode="bilinear",
+                                     antialias=True, align_corners=False)
+        return self.normalize(images.float() / 255)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Float images in [0, 1], ``[B, 3, H, W]`` → zero mean and unit deviation per channel."""
+        mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (self.mean, self.std))
+        return (images - mean) / std
+
+
+class Augmentation:
+    """Augments training batches; equal (seed, epoch, step) give equal pictures on every device.
+
+    Args:
+        settings: the fields below "Augmentation" of :class:`naturalist.config.RunSettings`.
+        preprocessing: normalisation and sizes.
+        num_classes: for the soft targets of MixUp and CutMix.
+    """
+
+    def __init__(self, settings: RunSettings, preprocessing: Preprocessing, num_classes: int):
+        self.settings, self.preprocessing = settings, preprocessing
+        self.mixes = []
+        if settings.mixup:
+            self.mixes.append(v2.MixUp(alpha=settings.mixup, num_classes=num_classes))
+        if settings.cutmix:
+            self.mixes.append(v2.CutMix(alpha=settings.cutmix, num_classes=num_classes))
+
+    def __call__(self, images: Tensor, labels: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
+        """Augment one batch.
+
+        Args:
+            images: uint8 ``[B, 3, S, S]``.
+            labels: int64 ``[B]``.
+            epoch: epoch, for the random draws.
+            step: step within the epoch, for the random draws.
+
+        Returns:
+            Normalised float32 ``[B, 3, image_size, image_size]``; labels, or soft targets ``[B, classes]`` from
+            MixUp (Zhang et al. 2018) and CutMix (Yun et al. 2019).
+        """
+        draws = _Draws(len(images), generator(self.settings.seed, "augment", epoch, step), images.device)
+        pictures = self._warp(images.float() / 255, draws)
+        pictures = self._jitter_colors(pictures, draws)
+        pictures = self._erase(self.preprocessing.normalize(pictures), draws)
+        if self.mixes:
+            with torch.random.fork_rng(devices=[]):  # torchvision draws from the global CPU generator
+                torch.manual_seed(derive_seed(self.settings.seed, "mix", epoch, step))
+                mix = self.mixes[int(torch.randint(len(self.mixes), ()))]
+                pictures, labels = mix(pictures, labels)
+        return pictures, labels
+
+    def _warp(self, images: Tensor, draws: "_Draws") -> Tensor:
+        """Crop, mirror and rotate by one affine map per image; what lies outside is filled by reflection."""
+        settings, size = self.settings, self.preprocessing.image_size
+        area = draws.uniform(settings.crop_scale, 1)
+        log_ratio = draws.uniform(math.log(ASPECT_RATIO[0]), math.log(ASPECT_RATIO[1]))
+        # Where the whole image is to be kept there is no room for another aspect ratio.
+        log_ratio = torch.minimum(torch.maximum(log_ratio, area.log()), -area.log())
+        width, height = (area * log_ratio.exp()).sqrt(), (area / log_ratio.exp()).sqrt()
+        center_x, center_y = (draws.uniform(-1, 1) * (1 - side) for side in (width, height))
+        mirror = 1 - 2 * draws.happens(settings.horizontal_flip)
+        angle = draws.uniform(-settings.rotation, settings.rotation) * (math.pi / 180)
+        cos, sin = angle.cos(), angle.sin()
+        maps = torch.stack([torch.stack([width * cos * mirror, -width * sin, center_x], dim=1),
+                            torch.stack([height * sin * mirror, height * cos, center_y], dim=1)], dim=1)
+        grid = affine_grid(maps, [len(images), 3, size, size], align_corners=False)
+        return grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+    def _jitter_colors(self, images: Tensor, draws: "_Draws") -> Tensor:
+        """Brightness, contrast and saturation as in torchvision's ColorJitter, in one pass over the pixels."""
+        settings = self.settings
+        brightness, contrast, saturation = (
+            draws.uniform(1 - amount, 1 + amount).view(-1, 1, 1, 1)
+            for amount in (settings.brightness, settings.contrast, settings.saturation))
+        images = images * brightness
+        luma = torch.tensor(LUMA, device=images.device).view(1, 3, 1, 1)
+        gray = (images * luma).sum(dim=1, keepdim=True)
+        images = torch.lerp(gray.expand_as(images), images, saturation.expand_as(images))
+        return torch.lerp(gray.mean(dim=(2, 3), keepdim=True), images, contrast).clamp_(0, 1)
+
+    def _erase(self, images: Tensor, draws: "_Draws") -> Tensor:
+        """Blank one rectangle of the chosen images with the mean colour, which is 0 after normalisation."""
+        size = images.shape[-1]
+        area = draws.uniform(*ERASED_SHARE)
+        ratio = draws.uniform(math.log(ERASED_RATIO[0]), math.log(ERASED_RATIO[1])).exp()
+        half_width, half_height = ((area * ratio).sqrt() / 2).clamp(max=0.5), ((area / ratio).sqrt() / 2).clamp(max=0.5)
+        center_x = half_width + draws.uniform(0, 1) * (1 - 2 * half_width)
+        center_y = half_height + draws.uniform(0, 1) * (1 - 2 * half_height)
+        erased = draws.happens(self.settings.random_erasing).bool()
+        position = (torch.arange(size, device=images.device) + 0.5) / size
+        inside_x = (position - center_x[:, None]).abs() < half_width[:, None]
+        inside_y = (position - center_y[:, None]).abs() < half_height[:, None]
+        hole = inside_y[:, :, None] & inside_x[:, None, :] & erased[:, None, None]
+        return images.masked_fill(hole[:, None], 0)
+
+
+class _Draws:
+    """Random numbers for each image of a batch, drawn on the CPU so that every device sees the same ones."""
+
+    COUNT = 16
+    """Numbers set aside per image: all are drawn, and sent to the device, at once."""
+
+    def __init__(self, batch: int, generator: torch.Generator, device: torch.device):
+        self._numbers = iter(torch.rand(self.COUNT, batch, generator=generator).to(device, non_blocking=True))
+
+    def uniform(self, low: float, high: float) -> Tensor:
+        """``[B]`` numbers between ``low`` and ``high``."""
+        return low + (high - low) * next(self._numbers)
+
+    def happens(self, probability: float) -> Tensor:
+        """``[B]`` of 1 with the given probability, else 0."""
+        return (next(self._numbers) < probability).float()
+
+
+def channel_statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel of uint8 pixels ``[N, S, S, 3]``, on the scale [0, 1]."""
+    values = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for channel in range(3):
+        shares = torch.bincount(pixels[..., channel].reshape(-1), minlength=256).double()
+        shares /= shares.sum()
+        mean = float((shares * values).sum())
+        means.append(mean)
+        stds.append(max(float((shares * (values - mean) ** 2).sum().sqrt()), 1e-3))
+    return tuple(means), tuple(stds)

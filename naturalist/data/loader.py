@@ -1,0 +1,119 @@
+"""Batches of cached images on the device, in an order that (seed, epoch) decides; no worker processes."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+
+from naturalist.data.cache import ImageCache
+from naturalist.seeding import generator
+
+RESIDENT_SHARE = 0.5
+"""Share of the GPU's free memory that images may take; a larger set is streamed."""
+
+RELEASE_BYTES = 256 * 2**20
+"""Bytes read from the map between two releases of its pages."""
+
+
+class BatchLoader:
+    """Iterates over a part of a cache, epoch by epoch.
+
+    On a GPU with room the images are copied there once; otherwise a thread copies the next batch, through pinned
+    memory, while the device works on this one. On the CPU a batch is a plain copy out of the map.
+
+    No image is dropped: the last batch is smaller, and a remainder of a single image joins the batch before, because
+    batch normalisation cannot train on one.
+
+    Args:
+        cache: decoded images.
+        indices: which images of the cache, int64 ``[N]``.
+        batch_size: images per batch.
+        device: where batches are wanted.
+        shuffle_seed: seed of the order; None keeps the order of ``indices``.
+        resident: keep the images on the device; None decides by free memory.
+    """
+
+    def __init__(self, cache: ImageCache, indices: np.ndarray, batch_size: int, device: torch.device, *,
+                 shuffle_seed: int | None = None, resident: bool | None = None):
+        self.cache, self.indices, self.batch_size, self.device = cache, indices, batch_size, device
+        self.shuffle_seed = shuffle_seed
+        self._bounds = batch_bounds(len(indices), batch_size)
+        if resident is None:
+            image_bytes = 3 * cache.size ** 2
+            resident = (device.type == "cuda"
+                        and len(indices) * image_bytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0])
+        self._resident = self._load_all() if resident else None
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+        return len(self._bounds)
+
+    @property
+    def num_images(self) -> int:
+        """Images per epoch."""
+        return len(self.indices)
+
+    def epoch(self, epoch: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Batches of one epoch: images uint8 ``[B, 3, S, S]`` channels last, labels int64 ``[B]``, on the device."""
+        order = np.arange(len(self.indices))
+        if self.shuffle_seed is not None:
+            order = torch.randperm(len(order), generator=generator(self.shuffle_seed, "order", epoch)).numpy()
+        if self._resident is not None:
+            yield from self._from_device(order)
+        elif self.device.type == "cuda":
+            yield from self._prefetch(order)
+        else:
+            for start, stop in self._bounds:
+                images, labels = self._read(order[start:stop])
+                yield images.to(self.device), labels.to(self.device)
+                self._release_after(start, stop)
+
+    def _read(self, positions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        indices = self.indices[positions]
+        images = torch.from_numpy(self.cache.read(indices)).permute(0, 3, 1, 2)
+        return images, torch.from_numpy(self.cache.labels[indices])
+
+    def _load_all(self) -> tuple[torch.Tensor, torch.Tensor]:
+        size = self.cache.size
+        images = torch.empty((len(self.indices), size, size, 3), dtype=torch.uint8, device=self.device)
+        for start, stop in self._bounds:
+            images[start:stop] = self._read(np.arange(start, stop))[0].permute(0, 2, 3, 1).to(self.device)
+            self._release_after(start, stop)
+        self.cache.release()
+        return images.permute(0, 3, 1, 2), torch.from_numpy(self.cache.labels[self.indices]).to(self.device)
+
+    def _from_device(self, order: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        images, labels = self._resident
+        order_on_device = torch.from_numpy(order).to(self.device)
+        for start, stop in self._bounds:
+            chosen = order_on_device[start:stop]
+            # Indexing the permuted view would give a channels-first copy.
+            yield images.permute(0, 2, 3, 1)[chosen].permute(0, 3, 1, 2), labels[chosen]
+
+    def _prefetch(self, order: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        def read_pinned(bounds: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+            images, labels = self._read(order[slice(*bounds)])
+            self._release_after(*bounds)
+            return images.pin_memory(), labels.pin_memory()
+
+        with ThreadPoolExecutor(1) as pool:
+            upcoming = [pool.submit(read_pinned, bounds) for bounds in self._bounds[:2]]
+            for step in range(len(self._bounds)):
+                images, labels = upcoming.pop(0).result()
+                if step + 2 < len(self._bounds):
+                    upcoming.append(pool.submit(read_pinned, self._bounds[step + 2]))
+                yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
+
+    def _release_after(self, start: int, stop: int) -> None:
+        image_bytes = 3 * self.cache.size ** 2
+        if start * image_bytes // RELEASE_BYTES != stop * image_bytes // RELEASE_BYTES or stop == len(self.indices):
+            self.cache.release()
+
+
+def batch_bounds(num_images: int, batch_size: int) -> list[tuple[int, int]]:
+    """Start and stop of each batch; a remainder of one image joins the batch before it."""
+    starts = list(range(0, num_images, batch_size))
+    if len(starts) > 1 and num_images - starts[-1] == 1 < batch_size:
+        starts.pop()
+    return list(zip(starts, [*starts[1:], num_images], strict=True))

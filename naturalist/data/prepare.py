@@ -1,0 +1,61 @@
+"""``python -m naturalist prepare``: get a data set, check every file of it, decode it."""
+
+from rich.console import Console
+from rich.table import Table
+
+from naturalist.config import RunSettings
+from naturalist.data.catalog import Split, same_bytes, scan
+from naturalist.data.dataset import cache_of, describe_data, find_data
+
+PAIRS_SHOWN = 10
+
+
+def prepare_data(**settings: str | int | None) -> None:
+    """Download or draw the data if need be, build the caches, and report what is in them.
+
+    Every unreadable file is named, and so is every file whose bytes are in the training and in the test set.
+
+    Args:
+        settings: fields of :class:`naturalist.config.RunSettings`.
+
+    Raises:
+        UserError: for data that cannot be used.
+    """
+    run_settings = RunSettings(**settings)
+    run_settings.validate()
+    folders = find_data(run_settings.data, run_settings.datasets_dir)
+    splits = {name: scan(folder) for name, folder in vars(folders).items() if folder is not None}
+    caches = {name: cache_of(split, run_settings) for name, split in splits.items()}
+    console = Console(highlight=False)
+    table = Table("class", title=describe_data(run_settings.data), title_justify="left")
+    for name in splits:
+        table.add_column(name, justify="right")
+    counts = {name: split.counts() for name, split in splits.items()}
+    for class_name in splits["train"].class_names:
+        table.add_row(class_name, *(f"{counts[name][class_name]:,}" for name in splits))
+    table.add_section()
+    table.add_row("files", *(f"{len(split.files):,}" for split in splits.values()))
+    table.add_row("readable", *(f"{len(cache):,}" for cache in caches.values()))
+    console.print(table)
+    ignored = [path for split in splits.values() for path in split.ignored]
+    if ignored:
+        console.print(f"Ignored {len(ignored)} file(s) that are hidden or outside the class folders, such as "
+                      f"{ignored[0]}.", soft_wrap=True)
+    if "test" not in splits:
+        console.print("There is no test/ (or val/) folder: a run can be evaluated on its validation images only.")
+    for name in ("val", "test"):
+        if name in splits:
+            _report_same_bytes(console, splits["train"], splits[name])
+
+
+def _report_same_bytes(console: Console, train: Split, other: Split) -> None:
+    pairs = same_bytes(train, other)
+    if not pairs:
+        console.print(f"No file of {train.folder.name}/ is in {other.folder.name}/ too.")
+        return
+    console.print(f"{len(pairs)} file(s) have the same bytes in {train.folder.name}/ and {other.folder.name}/, which "
+                  f"flatters the result on {other.folder.name}/:", soft_wrap=True)
+    for first, second in pairs[:PAIRS_SHOWN]:
+        console.print(f"  {train.folder.name}/{first} = {other.folder.name}/{second}", soft_wrap=True)
+    if len(pairs) > PAIRS_SHOWN:
+        console.print(f"  … and {len(pairs) - PAIRS_SHOWN} more")

@@ -1,0 +1,40 @@
+"""Hold out a part of every class for validation."""
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+
+from naturalist.errors import UserError
+
+
+def stratified_split(labels: np.ndarray, class_names: tuple[str, ...], val_fraction: float,
+                     seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split image indices into training and validation, each class in the same proportion.
+
+    Args:
+        labels: class indices, int64 ``[N]``, in an order that does not depend on the machine.
+        class_names: used in messages.
+        val_fraction: share held out, in (0, 1).
+        seed: equal seeds give equal splits on every machine.
+
+    Returns:
+        Sorted indices of the training and of the validation images, int64.
+
+    Raises:
+        UserError: when a class has too few images to be on both sides.
+    """
+    counts = np.bincount(labels, minlength=len(class_names))
+    if counts.min() < 2:
+        rare = class_names[int(counts.argmin())]
+        raise UserError(f"class {rare} has {counts.min()} readable image(s); at least 2 are needed, one to train on "
+                        "and one to validate on.")
+    if round(len(labels) * val_fraction) < len(class_names):
+        raise UserError(f"val_fraction {val_fraction} of {len(labels)} images is less than one image for each of "
+                        f"{len(class_names)} classes; raise val_fraction or add images.")
+    train, val = train_test_split(np.arange(len(labels)), test_size=val_fraction, random_state=seed,
+                                  stratify=labels)
+    missing = set(range(len(class_names))) - set(labels[train]) | set(range(len(class_names))) - set(labels[val])
+    if missing:
+        names = ", ".join(class_names[label] for label in sorted(missing))
+        raise UserError(f"with val_fraction {val_fraction} the class(es) {names} would be missing from one side of "
+                        "the split; add images of them or choose another val_fraction.")
+    return np.sort(train), np.sort(val)

@@ -1,0 +1,52 @@
+"""Which device, and in which arithmetic."""
+
+import contextlib
+
+import torch
+
+from naturalist.errors import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that ``--device`` names; ``auto`` is the GPU if CUDA has one, else the CPU.
+
+    Raises :class:`UserError` when the device is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"there is no device {name!r}: CUDA finds {torch.cuda.device_count()} GPU(s) here; use "
+                        "--device cpu or --device auto.")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UserError("there is no device 'mps' here; use --device cpu or --device auto.")
+    if device.type == "cuda":
+        torch.backends.cudnn.benchmark = True
+        torch.set_float32_matmul_precision("high")
+    return device
+
+
+class Precision:
+    """Automatic mixed precision: fp32, bf16 or fp16, the last with gradient scaling."""
+
+    def __init__(self, name: str, device: torch.device):
+        if name == "auto":
+            name = "bf16" if multiplies_bf16(device) else "fp32"
+        self.name, self.device = name, device
+        self._dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+
+    def autocast(self) -> contextlib.AbstractContextManager:
+        """Context for forward passes; weights and optimiser stay in fp32."""
+        if self._dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, self._dtype)
+
+
+def multiplies_bf16(device: torch.device) -> bool:
+    """Whether the hardware multiplies bf16 natively, so that it is faster than fp32."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    # The one name that torch 2.11 to 2.15 share; without it fp32 is the safe answer.
+    supported = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return device.type == "cpu" and supported is not None and supported()

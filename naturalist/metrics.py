@@ -1,0 +1,110 @@
+"""How good predictions are: numbers that are plain JSON, the confusion matrix, and the images of the grid."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import binomtest
+from sklearn import metrics
+
+SUM_TOLERANCE = 0.02
+"""How far a row of probabilities may be from 1; rounding them to bfloat16 moves the sum by up to 0.004."""
+
+
+def classification_metrics(probabilities: np.ndarray, labels: np.ndarray, class_names: list[str]) -> dict:
+    """Summarise predictions in numbers that ``json.dumps`` takes as they are.
+
+    ``probabilities`` are ``[N, C]`` softmax outputs, ``labels`` ``[N]`` integers from 0 to C - 1, and
+    ``class_names`` C names, at least two. Returns
+
+    - ``n``, the number of images, and ``loss``, their mean cross-entropy in nats;
+    - ``accuracy``, ``top3_accuracy`` and ``balanced_accuracy`` (mean recall), in 0 to 1;
+    - ``accuracy_95_interval``, ``[low, high]``: Wilson's score interval, good for few images and near 0 and 1
+      too (E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927);
+    - ``per_class``, ``{name: {precision, recall, f1, support}}``, and ``macro``, the means over classes.
+
+    A class without images has ``None`` for precision, recall and F1 and stays out of the means. A class that
+    has images but was never predicted has precision 0. Equal probabilities rank in the order of
+    ``class_names``, for the prediction as for the top three.
+
+    Raises ValueError for no images, shapes that do not fit, labels out of range, and rows that are not finite
+    or not probabilities.
+    """
+    probabilities = np.asarray(probabilities, dtype=np.float64)
+    labels = np.asarray(labels)
+    classes = np.arange(len(class_names))
+    _check(probabilities, labels, len(classes))
+
+    probabilities = probabilities / probabilities.sum(axis=1, keepdims=True)
+    ranking = np.argsort(-probabilities, axis=1, kind="stable")
+    predicted = ranking[:, 0]
+    right = int((predicted == labels).sum())
+    interval = binomtest(right, len(labels)).proportion_ci(confidence_level=0.95, method="wilson")
+
+    precision, recall, f1, support = metrics.precision_recall_fscore_support(
+        labels, predicted, labels=classes, zero_division=0.0)
+    present = support > 0
+    scores = {"precision": precision, "recall": recall, "f1": f1}
+    return {
+        "n": len(labels),
+        "loss": float(metrics.log_loss(labels, probabilities, labels=classes)),
+        "accuracy": right / len(labels),
+        "accuracy_95_interval": [float(interval.low), float(interval.high)],
+        "top3_accuracy": float((ranking[:, :3] == labels[:, None]).any(axis=1).mean()),
+        "balanced_accuracy": float(recall[present].mean()),
+        "macro": {score: float(values[present].mean()) for score, values in scores.items()},
+        "per_class": {
+            name: {score: float(values[i]) if present[i] else None for score, values in scores.items()}
+            | {"support": int(support[i])}
+            for i, name in enumerate(class_names)
+        },
+    }
+
+
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+    """Count images by true class (rows) and predicted class (columns).
+
+    Both arrays are ``[N]`` integers from 0 to ``num_classes - 1``; the counts are ``[C, C]``.
+    """
+    return metrics.confusion_matrix(labels, predicted, labels=np.arange(num_classes))
+
+
+def write_confusion_csv(matrix: np.ndarray, class_names: list[str], path: str | Path) -> None:
+    """Write a ``[C, C]`` confusion matrix as a table: a row per true class, a column per predicted class."""
+    with Path(path).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["true \\ predicted", *class_names])
+        writer.writerows([name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True))
+
+
+def choose_grid(labels: np.ndarray, per_class: int = 3, seed: int = 0) -> list[int]:
+    """Draw the images of the prediction grid: ``per_class`` of every class at random, or all it has.
+
+    The choice sees no predictions, so it cannot flatter. Returns indices into ``labels`` (``[N]`` integers),
+    class after class.
+    """
+    labels = np.asarray(labels)
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        chosen += rng.choice(members, min(per_class, len(members)), replace=False).tolist()
+    return chosen
+
+
+def _check(probabilities: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
+    if num_classes < 2:
+        raise ValueError(f"metrics need at least two classes, got {num_classes}")
+    if labels.ndim != 1 or probabilities.shape != (len(labels), num_classes):
+        raise ValueError(f"probabilities {probabilities.shape} and labels {labels.shape} do not fit "
+                         f"{num_classes} classes: expected [N, {num_classes}] and [N]")
+    if len(labels) == 0:
+        raise ValueError("no images to compute metrics of")
+    if labels.min() < 0 or labels.max() >= num_classes:
+        raise ValueError(f"labels run from {labels.min()} to {labels.max()}; expected 0 to {num_classes - 1}")
+    broken = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
+    if len(broken):
+        raise ValueError(f"probabilities of {len(broken)} of {len(labels)} images are not finite, "
+                         f"the first of them image {broken[0]}")
+    if probabilities.min() < 0 or np.abs(probabilities.sum(axis=1) - 1).max() > SUM_TOLERANCE:
+        raise ValueError("rows must be probabilities that sum to 1: apply softmax to logits first")

@@ -1,0 +1,66 @@
+"""What every training script does around the fit: the run folder before, the closing words after."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+from naturalist.checkpoint import BEST, LAST, load_checkpoint
+from naturalist.config import RunSettings
+from naturalist.errors import UserError
+from naturalist.evaluate import evaluate_run
+from naturalist.tracking import Tracker, create_run_folder
+
+
+@contextmanager
+def record_run(settings: RunSettings, job_type: str) -> Iterator[Tracker]:
+    """A run folder and its tracker; when training fails, the reason is recorded before the error goes on.
+
+    With ``settings.resume`` the folder is that run's, cut back to its last finished epoch.
+    """
+    if settings.resume:
+        folder = Path(settings.resume)
+        history = load_checkpoint(folder, LAST)["training"]["progress"]["history"]
+    else:
+        folder = create_run_folder(Path(settings.runs_dir), settings.name or settings.describe())
+        history = None
+    config = {name: value for name, value in asdict(settings).items() if name != "resume"}
+    tracker = Tracker(folder, config, settings.wandb, project=settings.wandb_project, name=folder.name,
+                      job_type=job_type, history=history)
+    print(f"Run: {folder}", flush=True)
+    try:
+        yield tracker
+    except BaseException as error:
+        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        tracker.finish({"status": "failed", "reason": reason}, exit_code=1)
+        raise
+
+
+def finish_run(tracker: Tracker, result: dict, settings: RunSettings) -> None:
+    """Look at the validation set with the best checkpoint, close the record, say what lies where and what is next.
+
+    Args:
+        tracker: of the run.
+        result: what :func:`naturalist.engine.fit` returned.
+        settings: of the run.
+    """
+    folder = tracker.folder
+    if not (folder / BEST).is_file():
+        tracker.finish(result)
+        print(f"Stopped before the first epoch was finished; {folder} holds no checkpoint.")
+        return
+    if result["status"] != "stopped":  # whoever stops a run does not want to wait
+        evaluate_run(folder, split="val", device=settings.device, quiet=True)
+        tracker.log_image("validation_predictions", folder / "evaluation" / "val" / "predictions.png")
+    tracker.log_image("curves", folder / "curves.png")
+    tracker.finish(result)
+    print(f"{result['status'].capitalize()} after {result['epochs']} epochs and {result['seconds']:.0f} s; best "
+          f"validation accuracy {result['best_val_accuracy']:.1%} at epoch {result['best_epoch']}.")
+    print(f"In {folder}: best.pt, last.pt, metrics.jsonl, curves.png, evaluation/val")
+    if result["status"] == "stopped":
+        print(f"Go on with:        python {_script(settings)} --resume {folder}")
+    print(f"Test it once with: python -m naturalist evaluate {folder}")
+
+
+def _script(settings: RunSettings) -> str:
+    return "partA/train.py" if type(settings).__name__ == "CnnSettings" else "partB/finetune.py"
