@@ -21,7 +21,7 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from naturalist.config import exit_on_user_error
+from naturalist.config import entry_point
 from naturalist.data.catalog import find_folders, scan
 from naturalist.data.decode import UnreadableImage, decode_file
 from naturalist.errors import UserError
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
         parser.error("--size and --seeds must be at least 1")
 
     start = time.perf_counter()
-    with exit_on_user_error():
+    with entry_point():
         folders = find_folders(args.folder)
         if folders.test is None:
             raise UserError(f"{str(args.folder)!r} has no test images; put them in test/ beside train/.")

@@ -4,7 +4,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from naturalist.config import exit_on_user_error
+from naturalist.config import entry_point
 from naturalist.errors import UserError
 
 
@@ -55,5 +55,5 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    with exit_on_user_error():
+    with entry_point():
         sys.exit(main())

@@ -5,6 +5,7 @@ This module must not import torch: ``--help`` answers in well under a second.
 
 import difflib
 import re
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -223,13 +224,24 @@ def parse_settings(settings_class: type[Settings], description: str,
 
 
 @contextmanager
-def exit_on_user_error() -> Iterator[None]:
-    """Turn a :class:`UserError` into one line on standard error and exit code 2."""
+def entry_point() -> Iterator[None]:
+    """Around a script's main: a :class:`UserError` is one line on standard error and exit code 2.
+
+    SIGTERM, by which a W&B agent or a cluster stops a run, is made a KeyboardInterrupt, so that both end training the
+    same way; where nothing handles that, the exit code is 130.
+    """
+    def interrupt(signal_number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)
 
 
 def nearest(name: str, valid: Sequence[str]) -> str:

@@ -2,10 +2,8 @@
 
 import copy
 import math
-import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
@@ -172,11 +170,11 @@ def evaluate(model: nn.Module, loader: BatchLoader, preprocessing: Preprocessing
 
 
 def fit(model: nn.Module, description: dict, data: TrainingData, settings: RunSettings, tracker: Tracker,
-        device: torch.device) -> dict:
+        device: torch.device, should_stop: Callable[[dict], bool] | None = None) -> dict:
     """Train, validate and record epoch by epoch; keep the best checkpoint and the last.
 
-    The best has the highest validation accuracy and, of equals, the lowest loss. SIGTERM and KeyboardInterrupt end
-    the fit after the last finished epoch, whose state lies in ``last.pt``. With ``settings.resume`` the fit goes on
+    The best has the highest validation accuracy and, of equals, the lowest loss. A KeyboardInterrupt ends the fit
+    after the last finished epoch, whose state lies in ``last.pt``. With ``settings.resume`` the fit goes on
     from there and ends with the weights that an uninterrupted one would have.
 
     Args:
@@ -186,10 +184,12 @@ def fit(model: nn.Module, description: dict, data: TrainingData, settings: RunSe
         settings: everything that can be set.
         tracker: takes the metrics; its folder takes the checkpoints and ``curves.png``.
         device: where to train.
+        should_stop: asked after every epoch with its metrics; True ends the fit.
 
     Returns:
-        The summary: ``status`` (``"finished"``, ``"stopped"`` or ``"stopped early"``), ``epochs``, ``best_epoch``,
-        ``best_val_accuracy``, ``best_val_loss``, ``seconds``.
+        The summary: ``status`` (``"finished"``, ``"stopped early"`` by ``patience``, ``"pruned"`` by ``should_stop`` or
+        ``"stopped"`` from outside), ``epochs``, ``best_epoch``, ``best_val_accuracy``, ``best_val_loss``,
+        ``precision``, ``device``, ``seconds``.
 
     Raises:
         NonFiniteLoss: see :func:`train_one_epoch`.
@@ -220,29 +220,31 @@ def fit(model: nn.Module, description: dict, data: TrainingData, settings: RunSe
 
     status = "finished"
     evaluated = average.model if average else model
-    with _stoppable():
-        try:
-            while progress.epoch < settings.epochs:
-                if settings.patience and progress.epoch - progress.best_epoch >= settings.patience:
-                    status = "stopped early"
-                    break
-                epoch_start = time.perf_counter()
-                label = f"epoch {progress.epoch + 1}/{settings.epochs}"
-                with progress_bar(label, train_loader.num_images) as bar:
-                    metrics = train_one_epoch(model, train_loader, augment, optimizer, schedule, settings, precision,
-                                              epoch=progress.epoch, average=average, bar=bar)
-                validation = evaluate(evaluated, val_loader, preprocessing, precision, settings)
-                schedule.end_epoch(validation.loss)
-                is_best = _take_in(progress, metrics, validation, epoch_start)
-                if is_best:
-                    save(BEST, evaluated)
-                save(LAST, evaluated, training=_training_state(model, optimizer, schedule, precision, average,
-                                                               progress))
-                tracker.log(progress.history[-1])
-                plot_curves(progress.history, tracker.folder / "curves.png", tracker.folder.name)
-                print(_epoch_line(label, progress.history[-1], is_best), flush=True)
-        except KeyboardInterrupt:
-            status = "stopped"
+    try:
+        while progress.epoch < settings.epochs:
+            if settings.patience and progress.epoch - progress.best_epoch >= settings.patience:
+                status = "stopped early"
+                break
+            epoch_start = time.perf_counter()
+            label = f"epoch {progress.epoch + 1}/{settings.epochs}"
+            with progress_bar(label, train_loader.num_images) as bar:
+                metrics = train_one_epoch(model, train_loader, augment, optimizer, schedule, settings, precision,
+                                          epoch=progress.epoch, average=average, bar=bar)
+            validation = evaluate(evaluated, val_loader, preprocessing, precision, settings)
+            schedule.end_epoch(validation.loss)
+            is_best = _take_in(progress, metrics, validation, epoch_start)
+            if is_best:
+                save(BEST, evaluated)
+            save(LAST, evaluated, training=_training_state(model, optimizer, schedule, precision, average,
+                                                           progress))
+            tracker.log(progress.history[-1])
+            plot_curves(progress.history, tracker.folder / "curves.png", tracker.folder.name)
+            print(_epoch_line(label, progress.history[-1], is_best), flush=True)
+            if should_stop is not None and should_stop(progress.history[-1]):
+                status = "pruned"
+                break
+    except KeyboardInterrupt:
+        status = "stopped"
     return {"status": status, "epochs": progress.epoch, "best_epoch": progress.best_epoch,
             "best_val_accuracy": progress.best_val_accuracy if progress.epoch else None,
             "best_val_loss": progress.best_val_loss if progress.epoch else None,
@@ -328,20 +330,3 @@ def _restore(content: dict, model: nn.Module, optimizer: Optimizer, schedule: Sc
     schedule.load_state_dict(training["schedule"])
     precision.scaler.load_state_dict(training["scaler"])
     vars(progress).update(training["progress"])
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Let SIGTERM, by which a W&B agent stops a run, end the fit as Ctrl-C does."""
-    def interrupt(signal_number: int, frame: object) -> None:
-        raise KeyboardInterrupt
-
-    try:
-        previous = signal.signal(signal.SIGTERM, interrupt)
-    except ValueError:  # not in the main thread, where an agent uses KeyboardInterrupt itself
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)

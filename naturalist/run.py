@@ -32,7 +32,8 @@ def record_run(settings: RunSettings, job_type: str) -> Iterator[Tracker]:
         yield tracker
     except BaseException as error:
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        tracker.finish({"status": "failed", "reason": reason}, exit_code=1)
+        status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
+        tracker.finish({"status": status, "reason": reason}, exit_code=1)
         raise
 
 

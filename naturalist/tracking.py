@@ -278,9 +278,10 @@ def _without_home(value):
         return {key: _without_home(item) for key, item in value.items()}
     if not isinstance(value, str):
         return value
-    for folder, short in ((Path.cwd(), "."), (Path.home(), "~")):
+    short_names = {Path.home(): "~", Path.cwd(): "."}
+    for folder in sorted(short_names, key=lambda folder: -len(folder.parts)):  # the inner one first
         if folder != folder.parent:  # "/" as a home would match every path
-            value = re.sub(rf"(?<![\w.~-]){re.escape(str(folder))}(?![\w.-])", short, value)
+            value = re.sub(rf"(?<![\w.~-]){re.escape(str(folder))}(?![\w.-])", short_names[folder], value)
     return value
 
 

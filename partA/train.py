@@ -4,13 +4,26 @@
     python partA/train.py --data sample --num_filters 64 --activation GELU --no_batch_norm
 """
 
-from naturalist.config import CnnSettings, exit_on_user_error, parse_settings
+from collections.abc import Callable
+
+from naturalist.config import CnnSettings, entry_point, parse_settings
 
 
 def main() -> None:
-    """Settings → data → model → fit → a look at the validation set."""
-    settings = parse_settings(CnnSettings, "Train the five-block CNN from scratch.")
+    """Parse the command line and train."""
+    train(parse_settings(CnnSettings, "Train the five-block CNN from scratch."))
 
+
+def train(settings: CnnSettings, should_stop: Callable[[dict], bool] | None = None) -> dict:
+    """Settings → data → model → fit → a look at the validation set.
+
+    Args:
+        settings: everything that can be set.
+        should_stop: asked after every epoch with its metrics; a sweep ends hopeless runs by it.
+
+    Returns:
+        The run's summary, see :func:`naturalist.engine.fit`, with ``folder``.
+    """
     # Imported after parsing, so that --help does not wait for torch.
     import torch
 
@@ -40,10 +53,11 @@ def main() -> None:
     with record_run(settings, job_type="partA") as tracker:
         (tracker.folder / "model.txt").write_text(f"{summary}\n", encoding="utf-8")
         tracker.set_summary({"parameters": summary.parameters, "multiply_accumulates": summary.multiply_accumulates})
-        result = fit(model, description, data, settings, tracker, device)
+        result = fit(model, description, data, settings, tracker, device, should_stop)
         finish_run(tracker, result, settings)
+    return {**result, "folder": str(tracker.folder)}
 
 
 if __name__ == "__main__":
-    with exit_on_user_error():
+    with entry_point():
         main()

@@ -168,7 +168,8 @@ class FakeWandb:
         run = self.runs.get(v["name"])
         bucket = run and {
             "id": run["id"], "name": run["name"], "displayName": run["displayName"],
-            "notes": None, "tags": [], "summaryMetrics": json.dumps(run["summary"]), "config": json.dumps(run["config"]),
+            "notes": None, "tags": [],
+            "summaryMetrics": json.dumps(run["summary"]), "config": json.dumps(run["config"]),
             "wandbConfig": json.dumps({"t": 1}) if run["streamed"] else "{}",
             "logLineCount": len(run["output"]), "historyLineCount": len(run["history"]), "eventsLineCount": 0,
             "historyTail": json.dumps([json.dumps(row) for row in run["history"][-1:]]), "eventsTail": "[]"}

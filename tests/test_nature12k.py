@@ -23,8 +23,13 @@ from naturalist.data import nature12k
 from naturalist.data.nature12k import CHUNK, fetch_nature_12k, unpack
 from naturalist.errors import UserError
 
-FETCH = "from pathlib import Path; from naturalist.data.nature12k import fetch_nature_12k; " \
-        "fetch_nature_12k(Path({folder!r}))"
+FETCH = """
+import os, shutil, sys
+from pathlib import Path
+from naturalist.data.nature12k import fetch_nature_12k
+{first}
+fetch_nature_12k(Path({folder!r}))
+"""
 """A program that fetches, for tests that need several processes or one that dies."""
 
 
@@ -121,9 +126,11 @@ def files(folder: Path) -> dict[str, bytes]:
             for path in folder.rglob("*") if path.is_file() and path.name != nature12k.MARKER}
 
 
-def fetch_in_process(folder: Path, url: str, before: str = "") -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", before + FETCH.format(folder=str(folder))],
-                            env=os.environ | {"NATURALIST_NATURE_12K_URL": url})
+def fetch_in_process(folder: Path, url: str, first: str) -> subprocess.Popen:
+    """A process that fetches nature_12K once it has executed ``first``."""
+    return subprocess.Popen([sys.executable, "-c", FETCH.format(first=first, folder=str(folder))], text=True,
+                            env=os.environ | {"NATURALIST_NATURE_12K_URL": url},
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def start_a_download(tmp_path, server, monkeypatch):
@@ -167,7 +174,7 @@ def test_broken_download_resumes_where_it_stopped(tmp_path, server, archive, res
     assert len(archive) <= server.sent <= len(archive) + 2 * CHUNK
 
 
-def test_download_that_keeps_breaking_says_how_much_is_there_and_continues_later(tmp_path, server, archive):
+def test_download_that_keeps_breaking_says_how_much_is_there_and_continues(tmp_path, server, archive):
     server.cuts = [len(archive) // 2, 0, 0, 0]
     with pytest.raises(UserError, match=r"broke off; \d+\.\d MB are in .*\.part: the same command continues"):
         fetch_nature_12k(tmp_path, server.url)
@@ -304,7 +311,7 @@ def misdeclared(archive: bytes) -> bytes:
     return archive[:position] + smaller + archive[position + len(sizes):]
 
 
-@pytest.mark.parametrize("spoil", [damaged, misdeclared, lambda archive: archive[:-1000], lambda archive: b""],
+@pytest.mark.parametrize("spoil", [damaged, misdeclared, lambda whole: whole[:-1000], lambda whole: b""],
                          ids=["flipped byte", "misdeclared size", "truncated", "empty"])
 def test_damaged_archive_is_refused_and_named(tmp_path, server, archive, spoil):
     (tmp_path / "nature_12K.zip").write_bytes(spoil(archive))
@@ -344,12 +351,13 @@ def test_zip_bomb_is_refused(tmp_path):
 
 
 def test_killed_unpack_leaves_nothing_taken_for_whole(tmp_path, server, archive):
-    die = ("import os, shutil; copy, copied = shutil.copyfileobj, []\n"
+    die = ("copy, copied = shutil.copyfileobj, []\n"
            "def copy_three(source, file):\n"
            "    copy(source, file); copied.append(file)\n"
            "    if len(copied) == 3: os._exit(9)\n"
            "shutil.copyfileobj = copy_three\n")
-    assert fetch_in_process(tmp_path, server.url, before=die).wait() == 9
+    with fetch_in_process(tmp_path, server.url, first=die) as process:
+        assert process.wait() == 9
     assert list((tmp_path / "nature_12K.unpacking").rglob("*.jpg"))
     assert not (tmp_path / "nature_12K").exists()
     assert files(fetch_nature_12k(tmp_path, server.url)) == zipped_photos(archive)
@@ -359,7 +367,14 @@ def test_killed_unpack_leaves_nothing_taken_for_whole(tmp_path, server, archive)
 
 def test_two_processes_download_once(tmp_path, server, archive):
     server.delay = 0.5
-    processes = [fetch_in_process(tmp_path, server.url) for _ in range(2)]
-    assert [process.wait() for process in processes] == [0, 0]
+    wait = "print('ready', flush=True); sys.stdin.readline()"  # so that both begin in the same moment
+    with (fetch_in_process(tmp_path, server.url, wait) as one, fetch_in_process(tmp_path, server.url, wait) as two):
+        assert [process.stdout.readline() for process in (one, two)] == ["ready\n"] * 2
+        for process in (one, two):
+            process.stdin.write("\n")
+            process.stdin.flush()
+        told = one.stdout.read() + two.stdout.read()
+    assert (one.returncode, two.returncode) == (0, 0)
+    assert told.count("Downloading") == told.count("Waiting for another process") == 1
     assert len(server.requests) == 1
     assert files(tmp_path / "nature_12K") == zipped_photos(archive)

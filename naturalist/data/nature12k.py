@@ -107,8 +107,8 @@ def download(url: str, archive: Path) -> None:
                 raise UserError(f"{problem}; run the same command again later, or pass a copy of nature_12K "
                                 "that you have with --data FOLDER") from error
             if failures == len(RETRY_SECONDS):
-                raise UserError(f"{problem}; {here / MB:,.1f} MB are in {part}: the same command continues from "
-                                "there, or pass a copy that you have with --data FOLDER") from error
+                raise UserError(f"{problem}; {here / MB:,.1f} MB are in {part}: the same command continues "
+                                "from there, or pass a copy that you have with --data FOLDER") from error
             pause = RETRY_SECONDS[failures]
             print(f"{problem}; continuing in {pause} s", flush=True)
             time.sleep(pause)
@@ -235,6 +235,8 @@ def _wanted_members(opened: zipfile.ZipFile, archive_size: int) -> list[zipfile.
     """The files to unpack. Raises zipfile.BadZipFile where any member, wanted or not, is unsafe."""
     for member in opened.infolist():
         path = _member_path(member)
+        if not member.filename or member.header_offset < 0:  # zipfile lets these through and fails later
+            raise zipfile.BadZipFile("its directory is broken")
         if path.anchor or ".." in path.parts:
             raise zipfile.BadZipFile(f"{member.filename!r} leads outside the folder")
         if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
