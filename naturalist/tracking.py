@@ -14,6 +14,7 @@ import os
 import platform
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -115,15 +116,19 @@ class Tracker:
         _write_atomically(folder / "metrics.jsonl", "".join(map(_json_line, history or [])))
 
         id_file = folder / "wandb.json"
-        run_id = _read_json(id_file)["id"] if id_file.exists() else None
-        # W&B has seen what was recorded: also epochs after the checkpoint, which a resumed run repeats.
-        self._sent_epoch = recorded[-1]["epoch"] if recorded and run_id else 0
-        self._run = _start_wandb(folder, mode, project=project, name=name, job_type=job_type, run_id=run_id,
+        earlier = _read_json(id_file) if id_file.exists() else {"id": None, "url": None}
+        self._run = _start_wandb(folder, mode, project=project, name=name, job_type=job_type,
+                                 run_id=earlier["id"],
                                  config={**_without_home(config), "environment": environment})
+        self._sent_epoch = 0
         if self._run:
-            _write_json(id_file, {"id": self._run.id, "url": self._run.url})
+            _write_json(id_file, {"id": self._run.id, "url": self._run.url or earlier["url"]})
             self._run.define_metric("epoch")
             self._run.define_metric("*", step_metric="epoch", step_sync=False)
+            if self._run.url:  # the server knows what it has: not all, after a kill, or more than the checkpoint
+                self._sent_epoch = self._run.summary.get("epoch", 0)
+            elif recorded and (earlier["url"] or any(folder.glob("wandb/*/*.synced"))):
+                self._sent_epoch = recorded[-1]["epoch"]
         for metrics in history or []:
             self._send_epoch(metrics)
 
@@ -197,15 +202,15 @@ def _start_wandb(folder: Path, mode: str, project: str, name: str, job_type: str
     except (wandb.errors.AuthenticationError, ValueError) as error:
         raise UserError(f"W&B refuses its settings: {' '.join(str(error).split())}") from error
 
+    for part in (folder / "wandb").glob("offline-run-*"):
+        if not any(part.glob("*.synced")):
+            shutil.rmtree(part)  # left by the run that is resumed, whose epochs the new record holds too
     if offline:
         reason = "recorded offline"
     elif not logged_in:
         if mode == "online" or in_sweep:
             raise UserError("Nobody is logged in to W&B: run `wandb login`, or choose --wandb offline.")
         reason = "nobody is logged in, so the run is recorded offline"
-    elif _parts_to_upload(folder):
-        # W&B wants a run's steps in order, so a later part must not arrive first.
-        reason = "an earlier part of the run is not uploaded yet, so it goes on offline"
     else:
         try:
             run = wandb.init(mode="online", config=config, settings=settings)
@@ -217,18 +222,11 @@ def _start_wandb(folder: Path, mode: str, project: str, name: str, job_type: str
                 raise UserError(f"A sweep needs the W&B server, but it does not answer: {cause}") from error
             reason = f"the server does not answer ({cause}), so the run is recorded offline"
     run = wandb.init(mode="offline", config=config, settings=settings)
-    parts = " ".join(map(_shell_path, _parts_to_upload(folder)))
-    print(f"W&B: {reason}; upload it with: wandb sync {parts}", flush=True)
+    print(f"W&B: {reason}; upload it with: wandb sync {_shell_path(run.settings.sync_dir)}", flush=True)
     return run
 
 
-def _parts_to_upload(folder: Path) -> list[Path]:
-    """Return the offline records that `wandb sync` has not marked as uploaded; each resume adds one."""
-    parts = sorted((folder / "wandb").glob("offline-run-*"))
-    return [part for part in parts if not any(part.glob("*.synced"))]
-
-
-def _shell_path(path: str | Path) -> str:
+def _shell_path(path: str) -> str:
     return shlex.quote(os.path.relpath(path))
 
 

@@ -18,7 +18,7 @@ from naturalist.errors import UserError
 from naturalist.tracking import create_run_folder, read_metrics
 
 TRAINING = """
-import json, os, socket, sys
+import json, os, socket, sys, time
 from pathlib import Path
 
 socket.gethostname = lambda: "secret-host"
@@ -37,7 +37,8 @@ tracker.set_summary({"parameters": 1234})
 for epoch in range(first, last + 1):
     tracker.log({"epoch": epoch, "train_loss": float("nan"), "val_accuracy": epoch / 10,
                  "best_val_accuracy": epoch / 10})
-if "dies" in sys.argv:
+if len(sys.argv) > 4:
+    time.sleep(float(sys.argv[4]))
     os._exit(1)
 Image.new("RGB", (8, 8)).save(folder / "curves.png")
 tracker.log_image("curves", folder / "curves.png")
@@ -60,17 +61,19 @@ class Training:
                         if name not in ("WANDB_API_KEY", "WANDB_BASE_URL")}
         self.env |= {"USER": "secret-user", "LOGNAME": "secret-user"}
 
-    def start(self, mode: str, first: int = 1, last: int = 3, dies: bool = False, **env) -> subprocess.Popen:
+    def start(self, mode: str, first: int = 1, last: int = 3, dies_after: float | None = None,
+              **env: str) -> subprocess.Popen:
+        """Train the epochs ``first`` to ``last``; ``dies_after`` so many seconds the process is gone unfinished."""
         command = [sys.executable, str(self.folder / "train.py"), mode, str(first), str(last)]
-        if dies:
-            command.append("dies")
+        if dies_after is not None:
+            command.append(str(dies_after))
         return subprocess.Popen(command, cwd=self.folder, env={**self.env, **env}, text=True,
                                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
     def run(self, *args, **kwargs) -> str:
         process = self.start(*args, **kwargs)
         output, _ = process.communicate(timeout=60)
-        assert process.returncode == int(kwargs.get("dies", False)), output
+        assert process.returncode == ("dies_after" in kwargs), output
         return output
 
     def run_command(self, command: str, **env: str) -> None:
@@ -102,6 +105,10 @@ def login(server: FakeWandb) -> dict[str, str]:
 def uploaded_epochs(server: FakeWandb) -> list[int]:
     (run,) = server.runs.values()
     return [row["epoch"] for row in run["history"] if "val_accuracy" in row]
+
+
+def sync_command(output: str) -> str:
+    return output.splitlines()[0].split("; upload it with: ")[1]
 
 
 @pytest.fixture(scope="module")
@@ -148,10 +155,9 @@ def test_online_every_epoch_arrives_once_with_the_summary_and_the_picture(traini
 
 def test_without_a_login_the_printed_command_uploads_the_offline_run(training, server):
     output = training.run("auto")
-    message, _ = output.splitlines()
-    reason, command = message.split("; upload it with: ")
-    assert reason == "W&B: nobody is logged in, so the run is recorded offline"
-    training.run_command(command, **login(server))
+    assert output.startswith("W&B: nobody is logged in, so the run is recorded offline; upload it with: ")
+    assert len(output.splitlines()) == 2
+    training.run_command(sync_command(output), **login(server))
     assert uploaded_epochs(server) == [1, 2, 3]
 
 
@@ -198,9 +204,10 @@ def test_disabled_records_locally_and_does_not_import_wandb(training):
     assert {"torch", "torchvision", "numpy", "python", "cpu", "gpu", "git", "started"} <= set(environment)
 
 
-def test_a_killed_online_run_resumes_as_the_same_run_with_every_epoch_once(training, server):
-    training.run("auto", last=3, dies=True, **login(server))
-    wait_for(lambda: server.runs and uploaded_epochs(server) == [1, 2, 3])
+@pytest.mark.parametrize(("dies_after", "arrived"), [(0, []), (2, [1, 2, 3])])
+def test_a_killed_run_goes_on_as_the_same_run_with_every_epoch_once(training, server, dies_after, arrived):
+    training.run("auto", last=3, dies_after=dies_after, **login(server))
+    assert uploaded_epochs(server) == arrived
     training.run("auto", first=3, last=5, **login(server))
     assert training.recorded_epochs() == [1, 2, 3, 4, 5]
     assert uploaded_epochs(server) == [1, 2, 3, 4, 5]
@@ -208,25 +215,21 @@ def test_a_killed_online_run_resumes_as_the_same_run_with_every_epoch_once(train
     assert environment["resumed_from"]["started"] <= environment["started"]
 
 
-def test_a_resumed_offline_run_uploads_both_parts_in_order(training, server):
-    training.run("offline", last=2)
-    output = training.run("auto", first=3, last=4, **login(server))
-    assert "W&B: an earlier part of the run is not uploaded yet, so it goes on offline" in output
-    training.run_command(output.splitlines()[0].split("upload it with: ")[1], **login(server))
+@pytest.mark.parametrize("uploads_between", [False, True])
+def test_a_resumed_offline_run_uploads_every_epoch_once(training, server, uploads_between):
+    command = sync_command(training.run("offline", last=2))
+    if uploads_between:
+        training.run_command(command, **login(server))
+    command = sync_command(training.run("offline", first=3, last=4))
+    training.run_command(command, **login(server))
     assert uploaded_epochs(server) == [1, 2, 3, 4]
 
 
-def test_a_run_resumed_with_wandb_switched_on_sends_the_earlier_epochs_too(training, server):
-    training.run("disabled", last=2)
-    training.run("auto", first=3, last=4, **login(server))
+@pytest.mark.parametrize("earlier_mode", ["disabled", "offline"])
+def test_a_local_run_resumed_online_sends_the_earlier_epochs_too(training, server, earlier_mode):
+    training.run(earlier_mode, last=2)
+    training.run("online", first=3, last=4, **login(server))
     assert uploaded_epochs(server) == [1, 2, 3, 4]
-
-
-def wait_for(condition, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def make_folders(runs_dir: Path) -> list[str]:

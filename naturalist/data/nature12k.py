@@ -137,8 +137,8 @@ def unpack(archive: Path, folder: Path) -> None:
     except _ZIP_ERRORS as error:
         rejected = _beside(archive, ".rejected")
         archive.replace(rejected)
-        raise UserError(f"{archive} is damaged or unsafe ({error}) and was moved to {rejected.name}: "
-                        "run the same command again to download it anew") from error
+        raise UserError(f"{archive} is damaged or unsafe ({error}) and is now {rejected.name}, which may be "
+                        "deleted: run the same command again to download it anew") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -1,0 +1,30 @@
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+DATA ?= sample
+CONFIG ?= configs/partA/sample.yaml
+
+.PHONY: help train test lint bench
+.DEFAULT_GOAL := help
+
+help:  ## say what can be made
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "make %-8s %s\n", $$1, $$2}'
+
+$(INSTALLED): requirements.txt pyproject.toml
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("error: Python 3.10 or newer is needed, this is " + sys.version.split()[0] + "; name one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	@touch $@
+
+train: $(INSTALLED)  ## set up, train on the sample data, test the best checkpoint (DATA=…, CONFIG=… for others)
+	$(RUN) partA/train.py --config $(CONFIG) --data $(DATA) --evaluate_test
+
+test: $(INSTALLED)  ## set up and run the tests
+	$(RUN) -m pytest
+
+lint: $(INSTALLED)  ## check the style
+	$(RUN) -m ruff check .
+
+bench: $(INSTALLED)  ## measure the input pipeline against the usual loop
+	$(RUN) -m benchmarks.input
