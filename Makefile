@@ -4,6 +4,7 @@ RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 DATA ?= sample
 CONFIG ?= configs/partA/sample.yaml
+NAME := $(notdir $(DATA))-$(shell date +%Y%m%d-%H%M%S)
 
 .PHONY: help train test lint bench
 .DEFAULT_GOAL := help
@@ -18,7 +19,8 @@ $(INSTALLED): requirements.txt pyproject.toml
 	@touch $@
 
 train: $(INSTALLED)  ## set up, train on the sample data, test the best checkpoint (DATA=…, CONFIG=… for others)
-	$(RUN) partA/train.py --config $(CONFIG) --data $(DATA) --evaluate_test
+	$(RUN) partA/train.py --config $(CONFIG) --data $(DATA) --name $(NAME)
+	$(RUN) -m naturalist evaluate runs/$(NAME)
 
 test: $(INSTALLED)  ## set up and run the tests
 	$(RUN) -m pytest

@@ -35,7 +35,8 @@ def main(argv: list[str] | None = None) -> None:
 
     evaluate = verbs.add_parser("evaluate", help="measure a run on the test set and draw its predictions")
     evaluate.add_argument("run", type=Path, metavar="RUN", help="run folder, or a checkpoint file in one")
-    evaluate.add_argument("--split", choices=("test", "val"), default="test", help="images to use (default: %(default)s)")
+    evaluate.add_argument("--split", choices=("test", "val"), default="test",
+                          help="images to use (default: %(default)s)")
     evaluate.add_argument("--data", default=None, help="another data set than the run's own")
     evaluate.add_argument("--cache_dir", default=None, help="another folder for decoded images than the run's own")
     evaluate.add_argument("--batch_size", type=int, default=128, help="images per batch (default: %(default)s)")

@@ -1,20 +1,22 @@
 """Every figure: arrays in, a PNG out, all in one style.
 
-Colours are those of Okabe and Ito, "Color Universal Design" (2008), which stay apart for the colour-blind; what
-they tell is told by a line style, a hatch or a sign as well.
+Colours are those of Okabe and Ito, "Color Universal Design" (2008), which stay apart for the colour-blind.
+What they tell is told by a line style, a hatch or a sign as well.
 """
 
 import math
 import os
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
@@ -22,6 +24,9 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 BLUE, VERMILLION, ORANGE, GREEN = "#0072B2", "#D55E00", "#E69F00", "#009E73"
 INK, GREY, PALE = "#222222", "#666666", "#E6E6E6"
+
+# Lightness falls evenly, 100 to 14 in CIELAB, so that equal steps look equal, in print too.
+SHARES = LinearSegmentedColormap.from_list("shares", [(0, "white"), (0.63, BLUE), (1, "#00263D")])
 
 STYLE = {
     "figure.dpi": 150, "savefig.dpi": 150,
@@ -32,6 +37,7 @@ STYLE = {
     "axes.grid": True, "axes.axisbelow": True, "grid.color": PALE,
     "xtick.color": GREY, "ytick.color": GREY, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
     "legend.frameon": False, "lines.linewidth": 1.8, "hatch.linewidth": 1.0,
+    "figure.constrained_layout.w_pad": 0.1, "figure.constrained_layout.h_pad": 0.08,
 }
 
 
@@ -57,7 +63,7 @@ def new_figure(path: str | Path, width: float, height: float, **options) -> Iter
 def plot_curves(history: list[dict], path: str | Path, title: str) -> None:
     """Draw loss, accuracy and learning rate over the epochs, the best epoch marked.
 
-    ``history`` holds one dict per epoch with ``epoch`` and any of ``train_loss``, ``val_loss``,
+    ``history`` holds one dict per epoch, at least one, with ``epoch`` and any of ``train_loss``, ``val_loss``,
     ``train_accuracy``, ``val_accuracy`` (0 to 1) and ``learning_rate``. A value that is missing, None or not
     finite leaves a gap. The best epoch is the first with the highest validation accuracy.
     """
@@ -66,18 +72,21 @@ def plot_curves(history: list[dict], path: str | Path, title: str) -> None:
     best = None if np.isnan(best).all() else int(np.nanargmax(best))
 
     with new_figure(path, 9, 4.2, layout="constrained") as figure:
-        figure.suptitle(title, x=0.012, ha="left", fontsize=11, fontweight="bold")
-        axes = figure.subplot_mosaic([["loss", "accuracy"], ["learning_rate", "accuracy"]], height_ratios=[3, 1])
-        for quantity in ("loss", "accuracy"):
-            _draw_train_and_val(axes[quantity], epochs, history, quantity, best)
-        axes["accuracy"].yaxis.set_major_formatter(PercentFormatter(1, decimals=None, symbol=" %"))
-        axes["learning_rate"].plot(epochs, _series(history, "learning_rate"), color=GREEN, marker="o", markersize=3)
-        axes["learning_rate"].ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
-        axes["learning_rate"].sharex(axes["loss"])
+        _draw_title(figure, title)
+        axes = figure.subplot_mosaic([["loss", "accuracy"], ["learning_rate", "accuracy"]],
+                                     height_ratios=[3, 1])
+        _draw_train_and_val(axes["loss"], epochs, history, "loss", best, "{:.3f}".format)
+        _draw_train_and_val(axes["accuracy"], epochs, history, "accuracy", best, partial(_percent, decimals=1))
+        axes["accuracy"].yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
+        rate = axes["learning_rate"]
+        rate.plot(epochs, _series(history, "learning_rate"), color=GREEN, marker="o", markersize=3)
+        rate.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))
+        rate.sharex(axes["loss"])
         axes["loss"].tick_params(labelbottom=False)
         for name, ax in axes.items():
             ax.set_ylabel(name.replace("_", " "))
-            ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+            ax.set_xlim(epochs[0] - 0.5, epochs[-1] + 0.5)
+            ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
             if name != "loss":
                 ax.set_xlabel("epoch")
 
@@ -88,59 +97,61 @@ def plot_confusion_matrix(matrix: np.ndarray, class_names: list[str], path: str 
     The recall of each class stands at the end of its row, "–" for a class without images. From 16 classes on
     the counts are left out.
     """
-    matrix = np.asarray(matrix)
     size = len(class_names)
     with_counts = size <= 15
-    cell = 0.55 if with_counts else 0.24
-    fontsize = 9 if with_counts else 7
+    cell, fontsize = (0.55, 9) if with_counts else (0.24, 7)
     totals = matrix.sum(axis=1)
     shares = np.divide(matrix, totals[:, None], out=np.zeros(matrix.shape), where=totals[:, None] > 0)
     names = [_clip(name, 28) for name in class_names]
 
-    with new_figure(path, size * cell + 3.6, size * cell + 2.4, layout="constrained") as figure:
-        figure.suptitle(title, x=0.012, ha="left", fontsize=11, fontweight="bold")
+    with new_figure(path, size * cell + 3.6, size * cell + 2.4, layout="compressed") as figure:
+        _draw_title(figure, title)
         ax = figure.subplots()
+        mesh = ax.pcolormesh(range(size), range(size), shares, cmap=SHARES, vmin=0, vmax=1, shading="nearest",
+                             edgecolors=PALE, linewidth=0.5 if with_counts else 0.2)
+        ax.set(aspect="equal", xlabel="predicted class", ylabel="true class")
+        ax.invert_yaxis()
         ax.grid(False)
-        image = ax.imshow(shares, cmap="cividis", vmin=0, vmax=1)
+        ax.tick_params(length=0)
         ax.set_xticks(range(size), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=fontsize)
         ax.set_yticks(range(size), names, fontsize=fontsize)
-        ax.set_xlabel("predicted class")
-        ax.set_ylabel("true class")
         margin = ax.secondary_yaxis("right")
-        margin.set_yticks(range(size), [f"{shares[i, i]:.0%}" if totals[i] else "–" for i in range(size)],
+        margin.set_yticks(range(size), [_percent(shares[i, i]) if totals[i] else "–" for i in range(size)],
                           fontsize=fontsize)
         margin.set_ylabel("recall")
-        figure.colorbar(image, ax=ax, label="share of the row", format=PercentFormatter(1))
+        margin.tick_params(length=0)
+        figure.colorbar(mesh, ax=ax, label="share of the true class", format=PercentFormatter(1, symbol=" %"),
+                        aspect=40)
         if with_counts:
             for row, column in np.ndindex(matrix.shape):
                 ax.text(column, row, matrix[row, column], ha="center", va="center", fontsize=fontsize,
-                        color="white" if shares[row, column] < 0.5 else "black")
+                        color="white" if shares[row, column] > 0.5 else INK)
 
 
 def plot_prediction_grid(images: np.ndarray, true: np.ndarray, predicted: np.ndarray, confidence: np.ndarray,
                          class_names: list[str], path: str | Path, title: str, note: str = "") -> None:
-    """Show images with their predictions: a row per class, its images side by side.
+    """Show images with their predictions: a row per class, its three images (or more) side by side.
 
-    ``images`` are ``[N, H, W, 3]`` uint8 RGB, ``true`` and ``predicted`` ``[N]`` class indices and ``confidence``
-    the ``[N]`` probabilities, 0 to 1, of the predicted classes. A right prediction has a solid blue frame and ✓,
-    a wrong one a dashed vermillion frame and ✗. Cells for which there is no image stay blank. ``note`` ends up
-    in the footer, where the right ones are counted.
+    ``images`` are ``[N, H, W, 3]`` uint8 RGB, ``true`` and ``predicted`` ``[N]`` class indices and
+    ``confidence`` the ``[N]`` probabilities, 0 to 1, of the predicted classes. A right prediction has a solid
+    blue frame and ✓, a wrong one a dashed vermillion frame and ✗. Cells without an image stay blank. The footer
+    counts the right ones and ends with ``note``.
     """
     true, predicted = np.asarray(true), np.asarray(predicted)
     names = [name.replace("_", " ") for name in class_names]
-    columns = int(np.bincount(true).max())
+    columns = max(3, int(np.bincount(true).max()))
     image_width, image_height = _image_size(*images.shape[1:3])
     name_width, caption_width, gap = 1.15, 1.3, 0.14
     cell_width = image_width + caption_width + 2 * gap
     row_height = max(image_height, 1.25) + gap
-    margin, header, footer = 0.3, 0.75, 0.75
+    margin, header, footer = 0.3, 0.75, 0.9 if note else 0.5
     width = 2 * margin + name_width + columns * cell_width - gap
     height = header + len(names) * row_height + footer
 
     with new_figure(path, width, height) as figure:
         page = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
         page.axis("off")
-        _text(page, margin, 0.42, title, width - 2 * margin, fontsize=14, fontweight="bold")
+        _text(page, margin, 0.38, title, width - 2 * margin, 2, fontsize=14, fontweight="bold", va="center")
         for row, name in enumerate(names):
             top = header + row * row_height
             page.plot([margin, width - margin], [top - gap / 2] * 2, color=PALE, linewidth=0.8)
@@ -162,17 +173,26 @@ def _series(history: list[dict], key: str) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _draw_train_and_val(ax: Axes, epochs: np.ndarray, history: list[dict], quantity: str, best: int | None) -> None:
-    val = _series(history, f"val_{quantity}")
-    ax.plot(epochs, _series(history, f"train_{quantity}"), color=ORANGE, linestyle="--", marker="o", markersize=3,
-            label="train")
+def _draw_train_and_val(ax: Axes, epochs: np.ndarray, history: list[dict], quantity: str, best: int | None,
+                        write: Callable[[float], str]) -> None:
+    train, val = _series(history, f"train_{quantity}"), _series(history, f"val_{quantity}")
+    ax.plot(epochs, train, color=ORANGE, linestyle="--", marker="o", markersize=3, label="train")
     ax.plot(epochs, val, color=BLUE, marker="o", markersize=3, label="validation")
-    if best is not None:
+    if best is not None and np.isfinite(val[best]):
         ax.axvline(epochs[best], color=GREY, linestyle=":", linewidth=1, zorder=1)
-        value = f"{val[best]:.1%}".replace("%", " %") if quantity == "accuracy" else f"{val[best]:.3f}"
         ax.plot(epochs[best], val[best], color=BLUE, linestyle="", marker="*", markersize=13,
-                markeredgecolor="white", label=f"best epoch, {epochs[best]}: {value}")
+                markeredgecolor="white", label=f"best epoch, {epochs[best]}: {write(val[best])}")
     ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, columnspacing=1.2, handletextpad=0.5)
+
+
+def _draw_title(figure: Figure, title: str) -> None:
+    letters_per_inch = 9
+    figure.suptitle(textwrap.fill(title, int(letters_per_inch * figure.get_figwidth())), x=0.012, ha="left",
+                    fontsize=11, fontweight="bold")
+
+
+def _percent(share: float, decimals: int = 0) -> str:
+    return f"{100 * share:.{decimals}f} %"
 
 
 def _clip(name: str, length: int) -> str:
@@ -182,7 +202,7 @@ def _clip(name: str, length: int) -> str:
 
 def _image_size(height: int, width: int) -> tuple[float, float]:
     """Give width and height in inches of a picture with this shape: always the same area."""
-    side = 1.4
+    side = 1.5
     return side * math.sqrt(width / height), side * math.sqrt(height / width)
 
 
@@ -209,18 +229,19 @@ def _draw_mark(page: Axes, left: float, top: float, right: bool) -> None:
 
 def _draw_caption(page: Axes, left: float, middle: float, width: float, true: str, predicted: str,
                   confidence: float, right: bool) -> None:
-    top = middle - 0.62
-    for y, label, name, weight in ((top, "predicted", predicted, "bold"), (top + 0.5, "true", true, "normal")):
-        page.text(left, y, label, fontsize=7.5, color=GREY, va="top")
+    for y, label, name, weight in ((middle - 0.62, "predicted", predicted, "bold"),
+                                   (middle - 0.10, "true", true, "normal")):
+        page.text(left, y + 0.1, label, fontsize=8, color=GREY)
         _text(page, left, y + 0.13, name, width, 2, fontsize=9.5, fontweight=weight, va="top", linespacing=1.05)
-    bar = width - 0.45
-    page.add_patch(Rectangle((left, top + 1.08), bar, 0.12, color=PALE, linewidth=0))
-    page.add_patch(Rectangle((left, top + 1.08), bar * confidence, 0.12, facecolor=_colour(right), edgecolor="white",
+    top, bar, height = middle + 0.48, width - 0.5, 0.13
+    page.add_patch(Rectangle((left, top), bar, height, color=PALE, linewidth=0))
+    page.add_patch(Rectangle((left, top), bar * confidence, height, facecolor=_colour(right), edgecolor="white",
                              linewidth=0, hatch="" if right else "/////"))
-    page.text(left + width, top + 1.14, f"{confidence:.0%}".replace("%", " %"), ha="right", va="center_baseline")
+    page.text(left + width, top + height / 2, _percent(confidence), ha="right", va="center_baseline")
 
 
-def _draw_footer(page: Axes, left: float, top: float, width: float, num_right: int, total: int, note: str) -> None:
+def _draw_footer(page: Axes, left: float, top: float, width: float, num_right: int, total: int,
+                 note: str) -> None:
     for x, right, meaning in ((left, True, "right"), (left + 1.1, False, "wrong")):
         _draw_frame(page, x, top + 0.06, 0.26, 0.26, right)
         _draw_mark(page, x, top + 0.06, right)
@@ -228,7 +249,7 @@ def _draw_footer(page: Axes, left: float, top: float, width: float, num_right: i
     page.text(left + 2.2, top + 0.2, "bar: confidence in the prediction", va="center_baseline")
     page.text(width - left, top + 0.2, f"{num_right} of the {total} shown are right", ha="right",
               va="center_baseline", fontsize=10.5, fontweight="bold")
-    _text(page, left, top + 0.55, note, width - 2 * left, color=GREY)
+    _text(page, left, top + 0.45, note, width - 2 * left, 2, color=GREY, va="top")
 
 
 def _colour(right: bool) -> str:
@@ -237,7 +258,7 @@ def _colour(right: bool) -> str:
 
 def _text(page: Axes, x: float, y: float, text: str, width: float, max_lines: int = 1, **options) -> None:
     """Write ``text`` wrapped, and if need be made smaller, to stay within ``width`` inches."""
-    if not text:
+    if not text.strip():
         return
     artist = page.text(x, y, text, **options)
     fit = max(2, int(width / _width(artist) * len(text)))

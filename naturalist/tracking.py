@@ -110,22 +110,23 @@ class Tracker:
         if history is not None:
             recorded = read_metrics(folder)
             environment["resumed_from"] = _read_json(folder / "environment.json")
-            (folder / "summary.json").unlink(missing_ok=True)  # the run is not finished any more
-        _write_atomically(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-        _write_json(folder / "environment.json", environment)
-        _write_atomically(folder / "metrics.jsonl", "".join(map(_json_line, history or [])))
-
         id_file = folder / "wandb.json"
         earlier = _read_json(id_file) if id_file.exists() else {"id": None, "url": None}
         self._run = _start_wandb(folder, mode, project=project, name=name, job_type=job_type,
                                  run_id=earlier["id"],
                                  config={**_without_home(config), "environment": environment})
+
+        (folder / "summary.json").unlink(missing_ok=True)  # a resumed run is not finished any more
+        _write_atomically(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+        _write_json(folder / "environment.json", environment)
+        _write_atomically(folder / "metrics.jsonl", "".join(map(_json_line, history or [])))
+
         self._sent_epoch = 0
         if self._run:
             _write_json(id_file, {"id": self._run.id, "url": self._run.url or earlier["url"]})
             self._run.define_metric("epoch")
             self._run.define_metric("*", step_metric="epoch", step_sync=False)
-            if self._run.url:  # the server knows what it has: not all, after a kill, or more than the checkpoint
+            if self._run.url:  # the server knows what it has: after a kill less or more than the checkpoint
                 self._sent_epoch = self._run.summary.get("epoch", 0)
             elif recorded and (earlier["url"] or any(folder.glob("wandb/*/*.synced"))):
                 self._sent_epoch = recorded[-1]["epoch"]
@@ -202,14 +203,14 @@ def _start_wandb(folder: Path, mode: str, project: str, name: str, job_type: str
     except (wandb.errors.AuthenticationError, ValueError) as error:
         raise UserError(f"W&B refuses its settings: {' '.join(str(error).split())}") from error
 
+    if not offline and not logged_in and (mode == "online" or in_sweep):
+        raise UserError("Nobody is logged in to W&B: run `wandb login`, or choose --wandb offline.")
     for part in (folder / "wandb").glob("offline-run-*"):
         if not any(part.glob("*.synced")):
-            shutil.rmtree(part)  # left by the run that is resumed, whose epochs the new record holds too
+            shutil.rmtree(part)  # not uploaded before the run is resumed: the new record repeats its epochs
     if offline:
         reason = "recorded offline"
     elif not logged_in:
-        if mode == "online" or in_sweep:
-            raise UserError("Nobody is logged in to W&B: run `wandb login`, or choose --wandb offline.")
         reason = "nobody is logged in, so the run is recorded offline"
     else:
         try:

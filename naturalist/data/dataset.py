@@ -44,7 +44,7 @@ def find_data(data: str, datasets_dir: str) -> Folders:
     if data == "nature_12K":
         from naturalist.data.nature12k import fetch_nature_12k
 
-        return find_folders(fetch_nature_12k(Path(datasets_dir) / "nature_12K"))
+        return find_folders(fetch_nature_12k(Path(datasets_dir)))
     return find_folders(Path(data))
 
 
