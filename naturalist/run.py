@@ -1,5 +1,6 @@
 """What every training script does around the fit: the run folder before, the closing words after."""
 
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -25,8 +26,13 @@ def record_run(settings: RunSettings, job_type: str) -> Iterator[Tracker]:
         folder = create_run_folder(Path(settings.runs_dir), settings.name or settings.describe())
         history = None
     config = {name: value for name, value in asdict(settings).items() if name != "resume"}
-    tracker = Tracker(folder, config, settings.wandb, project=settings.wandb_project, name=folder.name,
-                      job_type=job_type, history=history)
+    try:
+        tracker = Tracker(folder, config, settings.wandb, project=settings.wandb_project, name=folder.name,
+                          job_type=job_type, history=history)
+    except BaseException:
+        if history is None:
+            shutil.rmtree(folder)  # nothing of a run that did not begin
+        raise
     print(f"Run: {folder}", flush=True)
     try:
         yield tracker

@@ -44,7 +44,7 @@ def create_run_folder(runs_dir: Path, name: str) -> Path:
     Characters that file systems or shells object to become ``-``. Raises :class:`UserError` when ``runs_dir``
     cannot be written.
     """
-    name = re.sub(r"[^\w.=+-]+", "-", name)[:60].strip(".-") or "run"
+    name = re.sub(r"[^\w.=+-]+", "-", name)[:120].strip(".-") or "run"
     folder = runs_dir / name
     taken = 1
     while True:

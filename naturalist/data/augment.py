@@ -86,8 +86,9 @@ class Augmentation:
         pictures = self._jitter_colors(pictures, draws)
         pictures = self._erase(self.preprocessing.normalize(pictures), draws)
         if self.mixes:
-            with torch.random.fork_rng(devices=[]):  # torchvision draws from the global CPU generator
-                torch.manual_seed(derive_seed(self.settings.seed, "mix", epoch, step))
+            # torchvision draws from the global CPU generator; torch.manual_seed would reseed the GPU's as well.
+            with torch.random.fork_rng(devices=[]):
+                torch.default_generator.manual_seed(derive_seed(self.settings.seed, "mix", epoch, step))
                 mix = self.mixes[int(torch.randint(len(self.mixes), ()))]
                 pictures, labels = mix(pictures, labels)
         return pictures, labels

@@ -86,9 +86,10 @@ def open_cache(split: Split, size: int, resize_mode: str, cache_folder: Path, *,
             or a file is unreadable and ``on_corrupt`` is ``"error"``.
     """
     folder = cache_folder / f"{name}-{split.folder.name}-{size}-{resize_mode}-{_key(split, size, resize_mode)}"
-    if not (folder / "index.json").is_file():
-        _build_once(split, size, resize_mode, folder)
     cache = _load(folder, split.class_names, size)
+    if cache is None:
+        _build_once(split, size, resize_mode, folder)
+        cache = _load(folder, split.class_names, size)
     _report(cache, split, on_corrupt)
     return cache
 
@@ -115,7 +116,7 @@ def _build_once(split: Split, size: int, resize_mode: str, folder: Path) -> None
             print(f"Waiting for another process that is building {folder.name}.", flush=True)
             lock.acquire()
         try:
-            if not (folder / "index.json").is_file():
+            if _load(folder, split.class_names, size) is None:
                 _build(split, size, resize_mode, folder)
         finally:
             lock.release()
@@ -123,10 +124,8 @@ def _build_once(split: Split, size: int, resize_mode: str, folder: Path) -> None
         if error.errno in NO_ROOM:
             raise UserError(f"the disk of the cache folder {str(folder.parent)!r} is full; free some space or pass "
                             "--cache_dir with a folder on another disk.") from None
-        if isinstance(error, PermissionError) or error.errno == errno.EROFS:
-            raise UserError(f"cannot write to the cache folder {str(folder.parent)!r}; pass --cache_dir with a "
-                            "folder that can be written.") from None
-        raise
+        raise UserError(f"cannot write to the cache folder {str(folder.parent)!r} ({error.strerror or error}); pass "
+                        "--cache_dir with a folder that can be written.") from None
 
 
 def _build(split: Split, size: int, resize_mode: str, folder: Path) -> None:
@@ -147,7 +146,7 @@ def _build(split: Split, size: int, resize_mode: str, folder: Path) -> None:
                             if row not in problems],
                  "problems": [[split.files[row].path, reason] for row, reason in sorted(problems.items())]}
         (unfinished / "index.json").write_text(json.dumps(index), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)  # damaged: it has no index
+        shutil.rmtree(folder, ignore_errors=True)  # damaged, or _load would have taken it
         unfinished.rename(folder)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -180,6 +179,7 @@ def _decode_all(split: Split, size: int, resize_mode: str, target: Path) -> dict
         with progress_bar(f"Decoding {split.folder.name} at {size} px", len(split.files)) as bar:
             for _ in pool.map(decode_row, range(len(split.files))):
                 bar.advance()
+        os.fsync(descriptor)  # so that after a power cut no finished folder holds blank pixels
     finally:
         pool.shutdown(cancel_futures=True)
         os.close(descriptor)
@@ -187,12 +187,15 @@ def _decode_all(split: Split, size: int, resize_mode: str, target: Path) -> dict
     return problems
 
 
-def _load(folder: Path, class_names: tuple[str, ...], size: int) -> ImageCache:
-    index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+def _load(folder: Path, class_names: tuple[str, ...], size: int) -> ImageCache | None:
+    """The cache in ``folder``; None where there is none or it is damaged (by a power cut, by copying a part)."""
+    try:
+        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
+        pixels = np.memmap(folder / "pixels.bin", np.uint8, mode="r", shape=(index["files"], size, size, 3))
+    except (OSError, ValueError):
+        return None
     rows, paths, labels = zip(*index["images"], strict=True) if index["images"] else ((), (), ())
-    shape = (index["files"], size, size, 3)
-    return ImageCache(np.memmap(folder / "pixels.bin", np.uint8, mode="r", shape=shape),
-                      np.array(rows, np.int64), np.array(labels, np.int64), paths, class_names,
+    return ImageCache(pixels, np.array(rows, np.int64), np.array(labels, np.int64), paths, class_names,
                       tuple((path, reason) for path, reason in index["problems"]))
 
 

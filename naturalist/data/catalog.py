@@ -11,6 +11,7 @@ import os
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from naturalist.errors import UserError
 
@@ -74,8 +75,11 @@ def find_folders(folder: Path) -> Folders:
                         "that holds train/ and test/ (or val/), or one folder for each class.")
     parent = _find_parent_of_train(folder)
     if parent is None:
-        if not class_names_of(folder):
+        names = class_names_of(folder)
+        if not names:
             raise UserError(f"{str(folder)!r} holds neither a train/ folder nor a folder for each class.")
+        if any(name.lower() in VAL_NAMES + TEST_NAMES for name in names):
+            raise UserError(f"{str(folder)!r} holds {', '.join(names)}, but no train/ folder.")
         return Folders(train=folder, val=None, test=None)
     train, val, test = (_subfolder(parent, names) for names in (TRAIN_NAMES, VAL_NAMES, TEST_NAMES))
     if test is None:
@@ -89,7 +93,7 @@ def find_folders(folder: Path) -> Folders:
 def scan(folder: Path) -> Split:
     """List the class folders of ``folder`` and their files, at any depth below the class folder.
 
-    Raises :class:`UserError` when there are fewer than two classes or a class has no file.
+    Raises :class:`UserError` when there are fewer than two classes, a class has no file or a folder cannot be read.
     """
     class_names = class_names_of(folder)
     if len(class_names) < 2:
@@ -98,8 +102,8 @@ def scan(folder: Path) -> Split:
     files: list[ImageFile] = []
     ignored = [entry.name for entry in sorted(folder.iterdir()) if not entry.is_dir()]
     for label, name in enumerate(class_names):
-        for parent, subfolders, file_names in os.walk(folder / name, followlinks=True):
-            subfolders[:] = sorted(sub for sub in subfolders if not _is_hidden(sub))
+        for parent, subfolders, file_names in os.walk(folder / name, onerror=_refuse, followlinks=True):
+            subfolders[:] = [sub for sub in subfolders if not _is_hidden(sub) and not _leads_back(Path(parent, sub))]
             for file_name in file_names:
                 path = Path(parent, file_name)
                 relative = path.relative_to(folder).as_posix()
@@ -122,7 +126,7 @@ def class_names_of(folder: Path) -> tuple[str, ...]:
             return tuple(sorted(entry.name for entry in entries
                                 if entry.is_dir() and not _is_hidden(entry.name)))
     except OSError as error:
-        raise UserError(f"cannot read the folder {str(folder)!r}: {error.strerror}.") from None
+        _refuse(error)
 
 
 def same_bytes(first: Split, second: Split) -> list[tuple[str, str]]:
@@ -177,6 +181,15 @@ def _require_same_classes(train: Path, other: Path) -> None:
                  if names]
         raise UserError(f"the class folders of {str(train)!r} and {str(other)!r} differ ({'; '.join(parts)}); "
                         "both must hold the same classes.")
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise UserError(f"cannot read the folder {str(error.filename)!r}: {error.strerror}.") from None
+
+
+def _leads_back(folder: Path) -> bool:
+    """Whether it is a link to a folder that it lies in, which would be walked for ever."""
+    return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
 
 
 def _is_hidden(name: str) -> bool:

@@ -63,12 +63,13 @@ def decode_bytes(data: bytes, size: int, resize_mode: str) -> np.ndarray:
         raise UnreadableImage("empty file")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            orientation = image.getexif().get(ORIENTATION_TAG, 1)
             pixels = None
             if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
-                pixels = _decode_jpeg(data, image.size, size)
+                pixels = _decode_jpeg(data, size)
             if pixels is None:
                 pixels = np.array(_to_rgb(image))
+            # Asked for last: Pillow turns a TIFF upright while loading it, and then reports no orientation.
+            orientation = image.getexif().get(ORIENTATION_TAG, 1)
     except Image.UnidentifiedImageError:
         raise UnreadableImage("no image") from None
     except Image.DecompressionBombError:
@@ -80,9 +81,9 @@ def decode_bytes(data: bytes, size: int, resize_mode: str) -> np.ndarray:
     return np.ascontiguousarray(TRANSPOSITIONS.get(orientation, lambda pixels: pixels)(square))
 
 
-def _decode_jpeg(data: bytes, image_size: tuple[int, int], size: int) -> np.ndarray | None:
+def _decode_jpeg(data: bytes, size: int) -> np.ndarray | None:
     """Decode by libjpeg-turbo, no smaller than resizing needs; None when it complains about the file."""
-    wanted = min(int(size * OVERSAMPLING), *image_size)
+    wanted = int(size * OVERSAMPLING)  # what is smaller already is decoded as it is
     try:
         return simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=False, fastupsample=False,
                                       min_height=wanted, min_width=wanted, strict=True)

@@ -26,7 +26,7 @@ def prepare_data(**settings: str | int | None) -> None:
     folders = find_data(run_settings.data, run_settings.datasets_dir)
     splits = {name: scan(folder) for name, folder in vars(folders).items() if folder is not None}
     caches = {name: cache_of(split, run_settings) for name, split in splits.items()}
-    console = Console(highlight=False)
+    console = Console(highlight=False, markup=False, emoji=False)  # file names are no markup
     table = Table("class", title=describe_data(run_settings.data), title_justify="left")
     for name in splits:
         table.add_column(name, justify="right")

@@ -1,5 +1,7 @@
 """Hold out a part of every class for validation."""
 
+import math
+
 import numpy as np
 from sklearn.model_selection import train_test_split
 
@@ -27,11 +29,13 @@ def stratified_split(labels: np.ndarray, class_names: tuple[str, ...], val_fract
         rare = class_names[int(counts.argmin())]
         raise UserError(f"class {rare} has {counts.min()} readable image(s); at least 2 are needed, one to train on "
                         "and one to validate on.")
-    if round(len(labels) * val_fraction) < len(class_names):
-        raise UserError(f"val_fraction {val_fraction} of {len(labels)} images is less than one image for each of "
-                        f"{len(class_names)} classes; raise val_fraction or add images.")
-    train, val = train_test_split(np.arange(len(labels)), test_size=val_fraction, random_state=seed,
-                                  stratify=labels)
+    num_val = math.ceil(len(labels) * val_fraction)
+    num_train = len(labels) - num_val
+    if min(num_train, num_val) < len(class_names):
+        raise UserError(f"val_fraction {val_fraction} of {len(labels)} images leaves {num_train} to train on and "
+                        f"{num_val} to validate on, less than one for each of {len(class_names)} classes; choose "
+                        "another val_fraction or add images.")
+    train, val = train_test_split(np.arange(len(labels)), test_size=num_val, random_state=seed, stratify=labels)
     missing = set(range(len(class_names))) - set(labels[train]) | set(range(len(class_names))) - set(labels[val])
     if missing:
         names = ", ".join(class_names[label] for label in sorted(missing))
