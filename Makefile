@@ -21,9 +21,10 @@ $(INSTALLED): requirements.txt pyproject.toml
 train: $(INSTALLED)  ## set up, train on the sample data, test the best checkpoint (DATA=…, CONFIG=… for others)
 	$(RUN) partA/train.py --config $(CONFIG) --data $(DATA) --name $(NAME)
 	$(RUN) -m naturalist evaluate runs/$(NAME)
+	@echo "Look at runs/$(NAME)/evaluation/test/predictions.png. Next, your own photographs: make train DATA=FOLDER CONFIG=configs/partA/default.yaml"
 
 test: $(INSTALLED)  ## set up and run the tests
-	$(RUN) -m pytest
+	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(INSTALLED)  ## check the style
 	$(RUN) -m ruff check .

@@ -60,7 +60,7 @@ def test_a_failed_write_keeps_the_old_checkpoint_and_leaves_nothing_behind(saved
         save_checkpoint(path, model=model, description=DESCRIPTION, class_names=("a", "b", "c"),
                         preprocessing=PREPROCESSING, data="sample", epoch=4)
     assert path.read_bytes() == before
-    assert os.listdir(path.parent) == ["best.pt"]
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path):

@@ -26,7 +26,8 @@ DESCRIPTION = {"kind": "five_block_cnn", "num_classes": 3, "image_size": 32, "nu
 
 def settings_for(**changes) -> CnnSettings:
     return CnnSettings(**{"image_size": 32, "batch_size": 8, "epochs": 3, "wandb": "disabled", "device": "cpu",
-                          "precision": "fp32", "learning_rate": 3e-3, "weight_decay": 0.0, "warmup_epochs": 0.0, **changes})
+                          "precision": "fp32", "learning_rate": 3e-3, "weight_decay": 0.0, "warmup_epochs": 0.0,
+                          **changes})
 
 
 @pytest.fixture
@@ -159,8 +160,8 @@ def test_the_engine_never_waits_for_the_device_within_an_epoch(data, monkeypatch
     fetched = []
     for name in ("item", "tolist", "__float__", "__int__", "__bool__"):
         original = getattr(torch.Tensor, name)
-        monkeypatch.setattr(torch.Tensor, name,
-                            lambda tensor, *a, original=original, name=name: fetched.append(name) or original(tensor, *a))
+        monkeypatch.setattr(torch.Tensor, name, lambda tensor, *rest, original=original, name=name: (
+            fetched.append(name) or original(tensor, *rest)))
     batches_seen = []
     original_epoch = loader.epoch
     monkeypatch.setattr(loader, "epoch", lambda epoch: (
@@ -251,3 +252,31 @@ def test_a_fit_on_the_gpu_learns_whether_images_are_resident_or_streamed(data, t
         summary = fit(build_model(DESCRIPTION), DESCRIPTION, data, settings_for(epochs=8, precision="auto"), tracker,
                       torch.device("cuda"))
         assert summary["best_val_accuracy"] > 0.9
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("resident", [True, False])
+def test_no_step_waits_for_the_gpu(data, monkeypatch, resident):
+    monkeypatch.setattr(ImageCache, "release", lambda self: None)
+    device = torch.device("cuda")
+    settings = settings_for(mixup=0.2, cutmix=1.0, random_erasing=0.5, gradient_clip=1.0)
+    model = build_model(DESCRIPTION).to(device, memory_format=torch.channels_last)
+    optimizer = make_optimizer(parameter_groups(model, 0.0), settings, device)
+    augment = Augmentation(settings, data.preprocessing, 3)
+    loader = BatchLoader(data.train_cache, data.train_indices, 8, device, shuffle_seed=0, resident=resident)
+    original = loader.epoch
+
+    def watched(epoch):
+        for step, batch in enumerate(original(epoch)):
+            if step == 1:  # the first step may set things up
+                torch.cuda.set_sync_debug_mode("error")
+            yield batch
+        torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(loader, "epoch", watched)
+    try:
+        train_one_epoch(model, loader, augment, optimizer, Schedule(optimizer, settings, len(loader), 1), settings,
+                        Precision("auto", device), epoch=0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

@@ -6,11 +6,11 @@ Augmentation runs on whole batches on the device, with parameters drawn for ever
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
-from torchvision.transforms import v2
 
 from naturalist.config import RunSettings
 from naturalist.seeding import derive_seed, generator
@@ -47,8 +47,7 @@ class Preprocessing:
 
     def normalize(self, images: Tensor) -> Tensor:
         """Float images in [0, 1], ``[B, 3, H, W]`` → zero mean and unit deviation per channel."""
-        mean, std = (torch.tensor(values, device=images.device).view(3, 1, 1) for values in (self.mean, self.std))
-        return (images - mean) / std
+        return (images - _per_channel(self.mean, images.device)) / _per_channel(self.std, images.device)
 
 
 class Augmentation:
@@ -63,6 +62,8 @@ class Augmentation:
     def __init__(self, settings: RunSettings, preprocessing: Preprocessing, num_classes: int):
         self.settings, self.preprocessing = settings, preprocessing
         self.mixes = []
+        if settings.mixup or settings.cutmix:
+            from torchvision.transforms import v2  # takes as long to import as torch, and few runs mix
         if settings.mixup:
             self.mixes.append(v2.MixUp(alpha=settings.mixup, num_classes=num_classes))
         if settings.cutmix:
@@ -117,8 +118,7 @@ class Augmentation:
             draws.uniform(1 - amount, 1 + amount).view(-1, 1, 1, 1)
             for amount in (settings.brightness, settings.contrast, settings.saturation))
         images = images * brightness
-        luma = torch.tensor(LUMA, device=images.device).view(1, 3, 1, 1)
-        gray = (images * luma).sum(dim=1, keepdim=True)
+        gray = (images * _per_channel(LUMA, images.device)).sum(dim=1, keepdim=True)
         images = torch.lerp(gray.expand_as(images), images, saturation.expand_as(images))
         return torch.lerp(gray.mean(dim=(2, 3), keepdim=True), images, contrast).clamp_(0, 1)
 
@@ -154,6 +154,13 @@ class _Draws:
     def happens(self, probability: float) -> Tensor:
         """``[B]`` of 1 with the given probability, else 0."""
         return (next(self._numbers) < probability).float()
+
+
+@lru_cache(maxsize=64)
+def _per_channel(values: tuple[float, float, float], device: torch.device) -> Tensor:
+    """``[3, 1, 1]`` on the device; kept, because copying numbers to a GPU waits until all its work is done."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device).view(3, 1, 1)
 
 
 def channel_statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:

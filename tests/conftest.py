@@ -1,0 +1,63 @@
+"""What several tests need: a small data set of real JPEG files, and a way to run programs as users do."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from naturalist.data.sample import CLASSES, draw
+
+# The networks of the tests are tiny: more threads would only wait for each other. Set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+REPOSITORY = Path(__file__).parent.parent
+SMALL_CLASSES = CLASSES[:4]
+TIMEOUT = 300
+"""Seconds after which a program hangs rather than being slow, also on a busy machine."""
+IMAGES_PER_CLASS = {"train": 12, "test": 4}
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory) -> Path:
+    """A folder with ``train/`` and ``test/``, shared by all tests; change :func:`own_photographs` instead.
+
+    4 classes of 12 and 4 JPEGs, drawn, mixed in size and orientation, one of each class's twelve greyscale.
+    """
+    folder = tmp_path_factory.mktemp("photographs")
+    for split, count in IMAGES_PER_CLASS.items():
+        for label, name in enumerate(SMALL_CLASSES):
+            (folder / split / name).mkdir(parents=True)
+            for number in range(count):
+                image = draw(name, np.random.default_rng([split == "test", label, number]))
+                image = image.convert("L" if split == "train" and number == label else "RGB")
+                image.save(folder / split / name / f"{number:02}.jpg", quality=90)
+    return folder
+
+
+@pytest.fixture
+def own_photographs(photographs, tmp_path) -> Path:
+    """A copy of :func:`photographs` for one test to change."""
+    return Path(shutil.copytree(photographs, tmp_path / "own photographs"))
+
+
+def run_python(*arguments: object, cwd: Path, env: dict[str, str] | None = None,
+               timeout: float = TIMEOUT) -> subprocess.CompletedProcess:
+    """Run ``python arguments…`` in ``cwd`` as a user without a W&B account would, and wait for it."""
+    return subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, env=environment(env), timeout=timeout,
+                          capture_output=True, text=True, stdin=subprocess.DEVNULL)
+
+
+def start_python(*arguments: object, cwd: Path) -> subprocess.Popen:
+    """As :func:`run_python`, without waiting."""
+    return subprocess.Popen([sys.executable, *map(str, arguments)], cwd=cwd, env=environment(),
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL)
+
+
+def environment(changes: dict[str, str] | None = None) -> dict[str, str]:
+    """This process's environment with the package importable, nothing of W&B, and ``changes``."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    return {**kept, "PYTHONPATH": str(REPOSITORY), "PYTHONIOENCODING": "utf-8", **(changes or {})}
