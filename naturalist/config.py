@@ -34,8 +34,8 @@ class RunSettings:
     image_size: int = 128
     """Side of the square images that the model sees, in pixels."""
     cache_size: int | None = None
-    """Side of the cached images, in pixels, at least image_size; by default image_size. A larger cache gives
-    augmentation sharper crops; validation sees it scaled down (squash) or cropped in the centre (crop)."""
+    """Side of the cached images, in pixels, at least image_size; by default image_size. A larger cache, up to
+    1.5 times, gives augmentation sharper crops; validation sees it scaled down (squash) or its centre (crop)."""
     resize_mode: Literal["squash", "crop"] = "squash"
     """Squash the whole photograph to a square, or scale its short side and crop the centre."""
     normalization: Literal["dataset", "imagenet", "half"] = "dataset"
@@ -234,6 +234,8 @@ def entry_point() -> Iterator[None]:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    for stream in (sys.stdout, sys.stderr):  # a file's name may be no text that the terminal can show
+        stream.reconfigure(errors="backslashreplace")
     try:
         yield
     except UserError as error:

@@ -45,7 +45,7 @@ def progress_bar(description: str, total: int, unit: str = "images") -> Iterator
     if not console.is_terminal:
         yield ProgressBar(description, total, unit, live=None)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
-               TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+               TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))
     with Progress(*columns, console=console, transient=True, refresh_per_second=4) as live:
         yield ProgressBar(description, total, unit, live)

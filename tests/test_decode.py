@@ -1,10 +1,13 @@
 """What decoding one file promises, for every kind of file that a folder of photographs may hold."""
 
+import errno
 import io
+import os
 import random
 import struct
 import warnings
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -246,3 +249,19 @@ def test_damage_of_any_kind_is_unreadable_or_a_picture_and_never_another_error(p
         except UnreadableImage as reason:
             assert str(reason) and "\n" not in str(reason)
     assert 50 < readable < 550
+
+
+def test_a_named_pipe_is_no_photograph_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(UnreadableImage, match="no regular file"):
+        decode_file(tmp_path / "pipe.jpg", 32, "squash")
+
+
+def test_a_fault_of_the_disk_is_not_taken_for_a_fault_of_the_file(tmp_path, monkeypatch):
+    def fail(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        decode_file(tmp_path / "a.jpg", 32, "squash")

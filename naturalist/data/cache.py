@@ -165,10 +165,13 @@ def _decode_all(split: Split, size: int, resize_mode: str, target: Path) -> dict
     os.ftruncate(descriptor, len(split.files) * image_bytes)
 
     def decode_row(row: int) -> None:
+        path = split.folder / split.files[row].path
         try:
-            pixels = decode_file(split.folder / split.files[row].path, size, resize_mode)
+            pixels = decode_file(path, size, resize_mode)
         except UnreadableImage as reason:
             problems[row] = str(reason)
+        except OSError as error:
+            raise UserError(f"cannot read {str(path)!r}: {error.strerror}; try again when the disk is well.") from None
         else:
             if os.pwrite(descriptor, pixels.data, row * image_bytes) != image_bytes:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -15,9 +15,9 @@ from typing import NoReturn
 
 from naturalist.errors import UserError
 
-TRAIN_NAMES = ("train", "training")
-TEST_NAMES = ("test", "testing")
-VAL_NAMES = ("val", "valid", "validation")
+TRAIN_NAMES = ("train", "training", "train_set", "training_set")
+TEST_NAMES = ("test", "testing", "test_set")
+VAL_NAMES = ("val", "valid", "validation", "val_set", "validation_set")
 MAX_DEPTH = 4
 """Levels below the given folder at which ``train`` is looked for."""
 

@@ -5,6 +5,7 @@ image directly. Everything else, and every JPEG that libjpeg-turbo finds fault w
 judgement on what is readable is final.
 """
 
+import errno
 import io
 import warnings
 from pathlib import Path
@@ -17,6 +18,8 @@ from torch.nn.functional import interpolate
 
 warnings.filterwarnings("ignore", module="PIL")  # odd metadata is no fault of the picture
 
+Image.MAX_IMAGE_PIXELS = 150_000_000  # twice as many are refused: phones take photographs of 200 megapixels
+
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 """Formats that Pillow may open; others (EPS, PDF) would start external programs or are no photographs."""
 
@@ -24,6 +27,9 @@ OVERSAMPLING = 1.15
 """How much larger than wanted a JPEG is decoded at least, before it is resized with antialiasing. So an 800×600
 photograph is decoded at 1/8, 1/4 or 1/2 for 64, 128 or 256 px, which libjpeg-turbo does fastest. On detailed
 photographs the peak signal-to-noise ratio against full decoding is 38 to 44 dB, a difference that nobody sees."""
+
+PASSING_FAULTS = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT)
+"""Errors of reading that may be gone the next time."""
 
 ORIENTATION_TAG = 0x0112
 TRANSPOSITIONS = {  # EXIF orientation → what makes the stored pixels upright
@@ -50,10 +56,15 @@ def decode_file(path: Path, size: int, resize_mode: str) -> np.ndarray:
 
     Raises:
         UnreadableImage: when the file is missing, empty, truncated, damaged or no image.
+        OSError: when the disk, the network or the system fails, which says nothing about the file.
     """
+    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
+        raise UnreadableImage("no regular file")
     try:
         data = path.read_bytes()
     except OSError as error:
+        if error.errno in PASSING_FAULTS:
+            raise
         raise UnreadableImage(error.strerror or "cannot be read") from None
     return decode_bytes(data, size, resize_mode)
 
