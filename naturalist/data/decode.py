@@ -59,7 +59,7 @@ def decode_file(path: Path, size: int, resize_mode: str) -> np.ndarray:
         OSError: when the disk, the network or the system fails, which says nothing about the file.
     """
     if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-        raise UnreadableImage("no regular file")
+        raise UnreadableImage("a directory, pipe or device")
     try:
         data = path.read_bytes()
     except OSError as error:
