@@ -16,8 +16,8 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help.")
 
 
-def main(argv: list[str] | None = None) -> None:
-    """Parse the verb and its arguments, and run it."""
+def main(argv: list[str] | None = None) -> int:
+    """Parse the verb and its arguments, and run it; returns the exit code."""
     parser = Parser(prog="python -m naturalist", description=__doc__)
     verbs = parser.add_subparsers(dest="verb", required=True, parser_class=Parser, metavar="VERB")
 
@@ -33,14 +33,32 @@ def main(argv: list[str] | None = None) -> None:
     prepare.add_argument("--runs_dir", default="runs", help="the cache lies beside it unless --cache_dir is given")
     prepare.add_argument("--cache_dir", default=None, help="folder for decoded images (default: cache beside runs)")
 
-    evaluate = verbs.add_parser("evaluate", help="measure a run on the test set and draw its predictions")
-    evaluate.add_argument("run", type=Path, metavar="RUN", help="run folder, or a checkpoint file in one")
+    evaluate = verbs.add_parser("evaluate", help="measure runs on the test set and draw their predictions")
+    evaluate.add_argument("runs", type=Path, nargs="+", metavar="RUN",
+                          help="run folder, or a checkpoint file in one; several are also averaged, and two compared "
+                               "image by image")
     evaluate.add_argument("--split", choices=("test", "val"), default="test",
                           help="images to use (default: %(default)s)")
     evaluate.add_argument("--data", default=None, help="another data set than the run's own")
     evaluate.add_argument("--cache_dir", default=None, help="another folder for decoded images than the run's own")
     evaluate.add_argument("--batch_size", type=int, default=128, help="images per batch (default: %(default)s)")
+    evaluate.add_argument("--tta", action="store_true",
+                          help="test-time augmentation: also average each image with its mirror image, reported apart")
     evaluate.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
+
+    predict = verbs.add_parser("predict", help="say what is on new photographs")
+    predict.add_argument("run", type=Path, metavar="RUN", help="run folder, or a checkpoint file")
+    predict.add_argument("photos", nargs="+", metavar="PHOTO",
+                         help="photograph, folder of photographs, or - for a list of paths on standard input")
+    predict.add_argument("--top", type=int, default=3, metavar="K", help="classes to name (default: %(default)s)")
+    predict.add_argument("--threshold", type=float, default=0.0, metavar="P",
+                         help="say 'none of these' below this confidence, 0 to 1 (default: %(default)s)")
+    formats = predict.add_mutually_exclusive_group()
+    formats.add_argument("--json", dest="format", action="store_const", const="json", default="table",
+                         help="print one JSON object per photograph")
+    formats.add_argument("--csv", dest="format", action="store_const", const="csv", help="print CSV")
+    predict.add_argument("--batch_size", type=int, default=64, help="photographs per batch (default: %(default)s)")
+    predict.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
 
     arguments = vars(parser.parse_args(argv))
     verb = arguments.pop("verb")
@@ -50,9 +68,20 @@ def main(argv: list[str] | None = None) -> None:
 
         prepare_data(**arguments)
     elif verb == "evaluate":
-        from naturalist.evaluate import evaluate_run
+        runs = arguments.pop("runs")
+        if len(runs) == 1:
+            from naturalist.evaluate import evaluate_run
 
-        evaluate_run(**arguments)
+            evaluate_run(*runs, **arguments)
+        else:
+            from naturalist.evaluate_several import evaluate_runs
+
+            evaluate_runs(runs, **arguments)
+    elif verb == "predict":
+        from naturalist.predict import predict_photos
+
+        return predict_photos(**arguments)
+    return 0
 
 
 if __name__ == "__main__":

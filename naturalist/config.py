@@ -4,6 +4,7 @@ This module must not import torch: ``--help`` answers in well under a second.
 """
 
 import difflib
+import os
 import re
 import signal
 import sys
@@ -244,6 +245,9 @@ def entry_point() -> Iterator[None]:
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:  # whoever read the output, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
 
 
 def nearest(name: str, valid: Sequence[str]) -> str:

@@ -77,6 +77,73 @@ def write_confusion_csv(matrix: np.ndarray, class_names: list[str], path: str | 
         writer.writerows([name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True))
 
 
+def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> dict:
+    """Whether confidence can be believed: of predictions made with 70 % confidence, are 70 % right?
+
+    Predictions are sorted into ``bins`` equally wide intervals ``(low, high]`` of confidence. The expected
+    calibration error is the mean gap between confidence and accuracy, weighted by the images in each bin
+    (Naeini et al. 2015; Guo et al. 2017, "On calibration of modern neural networks", with 15 bins).
+
+    Args:
+        probabilities: ``[N, C]``.
+        labels: ``[N]`` integers.
+        bins: how many.
+
+    Returns:
+        ``expected_calibration_error`` and ``bins``, a list of ``{low, high, images, confidence, accuracy}``; the last
+        two are None for an empty bin.
+    """
+    confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
+    images = np.bincount(bin_of, minlength=bins)
+    confidence_sum = np.bincount(bin_of, weights=confidence, minlength=bins)
+    right_sum = np.bincount(bin_of, weights=right, minlength=bins)
+    return {
+        "expected_calibration_error": float(np.abs(confidence_sum - right_sum).sum() / len(labels)),
+        "bins": [{"low": i / bins, "high": (i + 1) / bins, "images": int(images[i]),
+                  "confidence": float(confidence_sum[i] / images[i]) if images[i] else None,
+                  "accuracy": float(right_sum[i] / images[i]) if images[i] else None} for i in range(bins)]}
+
+
+def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> dict:
+    """Whether two models differ on the same images by more than chance: McNemar's exact test.
+
+    Only images that one model gets right and the other wrong tell anything; if the models were equally good, each of
+    those would go either way with probability one half (McNemar 1947; Dietterich 1998, "Approximate statistical tests
+    for comparing supervised classification learning algorithms"). The test is two-sided, by the binomial distribution.
+
+    Args:
+        first_right: ``[N]`` of bool.
+        second_right: ``[N]`` of bool, for the same images in the same order.
+
+    Returns:
+        ``only_first_right`` and ``only_second_right``, counts, and ``p_value``.
+    """
+    only_first = int((first_right & ~second_right).sum())
+    only_second = int((second_right & ~first_right).sum())
+    discordant = only_first + only_second
+    p_value = binomtest(only_first, discordant, 0.5).pvalue if discordant else 1.0
+    return {"only_first_right": only_first, "only_second_right": only_second, "p_value": float(p_value)}
+
+
+def write_predictions_csv(files: list[str], labels: np.ndarray, probabilities: np.ndarray, class_names: list[str],
+                          path: str | Path) -> None:
+    """Write a row per image: file, true class and the probability of every class, in full precision."""
+    with Path(path).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        writer = csv.writer(file)
+        writer.writerow(["file", "truth", *class_names])
+        writer.writerows([name, class_names[label], *map(repr, row)] for name, label, row in
+                         zip(files, labels.tolist(), probabilities.tolist(), strict=True))
+
+
+def read_predictions_csv(path: str | Path) -> tuple[list[str], list[str], np.ndarray, list[str]]:
+    """What :func:`write_predictions_csv` wrote: files, true classes, probabilities ``[N, C]``, class names."""
+    with Path(path).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        heading, *rows = csv.reader(file)
+    return ([row[0] for row in rows], [row[1] for row in rows],
+            np.array([row[2:] for row in rows], dtype=np.float64), heading[2:])
+
+
 def choose_grid(labels: np.ndarray, per_class: int = 3, seed: int = 0) -> list[int]:
     """Draw the images of the prediction grid: ``per_class`` of every class at random, or all it has.
 

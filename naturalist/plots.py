@@ -22,7 +22,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-BLUE, VERMILLION, ORANGE, GREEN = "#0072B2", "#D55E00", "#E69F00", "#009E73"
+BLUE, VERMILLION, ORANGE, GREEN, SKY = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#56B4E9"
 INK, GREY, PALE = "#222222", "#666666", "#E6E6E6"
 
 # Lightness falls evenly, 100 to 14 in CIELAB, so that equal steps look equal, in print too.
@@ -165,6 +165,70 @@ def plot_prediction_grid(images: np.ndarray, true: np.ndarray, predicted: np.nda
                 _draw_caption(page, left + image_width + gap, middle, caption_width, name,
                               names[predicted[i]], float(confidence[i]), right)
         _draw_footer(page, margin, height - footer, width, int((true == predicted).sum()), len(true), note)
+
+
+def plot_contact_sheet(images: np.ndarray, true: np.ndarray, predicted: np.ndarray, confidence: np.ndarray,
+                       files: list[str], class_names: list[str], path: str | Path, title: str, note: str = "") -> None:
+    """Show images with their file names, four in a row, in the order given.
+
+    Arrays are those of :func:`plot_prediction_grid`; ``files`` are ``[N]`` paths, whose last part is shown. Without
+    images the sheet says so.
+    """
+    names = [name.replace("_", " ") for name in class_names]
+    columns, margin, header, footer, gap = 4, 0.3, 0.75, 0.5, 0.2
+    image_width, image_height = (side * 1.5 for side in _image_size(*images.shape[1:3]))
+    row_height = image_height + 0.85
+    rows = max(1, math.ceil(len(images) / columns))
+    width = 2 * margin + columns * (image_width + gap) - gap
+    height = header + rows * row_height + footer
+
+    with new_figure(path, width, height) as figure:
+        page = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
+        page.axis("off")
+        _text(page, margin, 0.42, title, width - 2 * margin, fontsize=14, fontweight="bold")
+        if not len(images):
+            page.text(margin, header + 0.3, "There are none.", fontsize=11)
+        for i, image in enumerate(images):
+            row, column = divmod(i, columns)
+            left, top = margin + column * (image_width + gap), header + row * row_height
+            right = predicted[i] == true[i]
+            _draw_image(page, image, left, top + image_height / 2, image_width, image_height, right)
+            below = top + image_height + 0.1
+            said = f"{names[predicted[i]]}, {confidence[i]:.0%}".replace("%", " %")
+            _text(page, left, below, said, image_width, fontsize=9.5, fontweight="bold", va="top")
+            if not right:
+                _text(page, left, below + 0.19, f"is {names[true[i]]}", image_width, fontsize=9.5, va="top")
+            _text(page, left, below + (0.19 if right else 0.38), Path(files[i]).name, image_width, fontsize=7.5,
+                  color=GREY, va="top")
+        _text(page, margin, height - 0.2, note, width - 2 * margin, color=GREY)
+
+
+def plot_reliability(bins: list[dict], expected_calibration_error: float, path: str | Path, title: str) -> None:
+    """Draw accuracy against confidence, with the gap between them, and how many images each bin holds.
+
+    ``bins`` are those of :func:`naturalist.metrics.calibration`.
+    """
+    filled = [b for b in bins if b["images"]]
+    center = np.array([(b["low"] + b["high"]) / 2 for b in filled])
+    width = bins[0]["high"] - bins[0]["low"]
+    confidence, accuracy = (np.array([b[key] for b in filled]) for key in ("confidence", "accuracy"))
+
+    with new_figure(path, 5.6, 6.2, layout="constrained") as figure:
+        figure.suptitle(title, x=0.012, ha="left", fontsize=11, fontweight="bold")
+        ax, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
+        ax.bar(center, accuracy, width, color=SKY, edgecolor="white", label="accuracy")
+        ax.bar(center, confidence - accuracy, width, accuracy, facecolor="none", edgecolor=VERMILLION, hatch="////",
+               linewidth=0.8, label="gap to confidence")
+        ax.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1.2, label="perfectly calibrated")
+        ax.set(ylabel="share that is right", ylim=(0, 1), xlim=(0, 1))
+        ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, columnspacing=1.2, handletextpad=0.5)
+        ax.text(0.03, 0.95, f"expected calibration error {expected_calibration_error:.1%}".replace("%", " %"),
+                va="top", bbox={"facecolor": "white", "edgecolor": "none", "pad": 2})
+        counts.bar(center, [b["images"] for b in filled], width, color=GREY, edgecolor="white")
+        counts.set(xlabel="confidence", ylabel="images")
+        counts.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        for axis in (ax.xaxis, ax.yaxis, counts.xaxis):
+            axis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=" %"))
 
 
 def _series(history: list[dict], key: str) -> np.ndarray:

@@ -57,8 +57,7 @@ def finish_run(tracker: Tracker, result: dict, settings: RunSettings) -> None:
         print(f"Stopped before the first epoch was finished; {folder} holds no checkpoint.")
         return
     if result["status"] != "stopped":  # whoever stops a run does not want to wait
-        evaluate_run(folder, split="val", device=settings.device, quiet=True)
-        tracker.log_image("validation_predictions", folder / "evaluation" / "val" / "predictions.png")
+        evaluate_run(folder, split="val", device=settings.device, quiet=True, tracker=tracker)
     tracker.log_image("curves", folder / "curves.png")
     tracker.finish(result)
     print(f"{result['status'].capitalize()} after {result['epochs']} epochs and {result['seconds']:.0f} s; best "

@@ -148,6 +148,10 @@ class Tracker:
 
         self._send(send)
 
+    def log_grid(self, split: str, picture: Path, columns: list[str], rows: list[list]) -> None:
+        """Show the prediction grid at W&B, as a picture and as a table whose first column is pixels."""
+        self._send(lambda run: _log_grid(run, split, picture, columns, rows))
+
     def set_summary(self, values: dict) -> None:
         """Record facts about the whole run, such as the model's parameters; ``finish`` writes them down."""
         self._summary.update(values)
@@ -180,6 +184,60 @@ class Tracker:
             print(f"W&B: its process died; {self.folder} still records the run.", flush=True)
 
 
+def log_grid_to_finished_run(folder: Path, split: str, picture: Path, columns: list[str], rows: list[list],
+                             summary: dict) -> None:
+    """Add the prediction grid and a few numbers to a run that W&B has.
+
+    Nothing is sent, and wandb not even imported, for a run that is recorded offline or not at all, and under
+    ``WANDB_MODE=offline`` or ``disabled``. A server that does not answer is told of in one line.
+
+    Args:
+        folder: run folder.
+        split: names the entries: ``<split>_predictions`` and ``<split>_predictions_table``.
+        picture: PNG file.
+        columns: headings of the table.
+        rows: its cells; the first of each row is an image, ``[H, W, 3]`` uint8.
+        summary: numbers by name.
+    """
+    id_file = folder / "wandb.json"
+    record = _read_json(id_file) if id_file.is_file() else {"url": None}
+    if not record["url"] or os.environ.get("WANDB_MODE") in ("disabled", "offline", "dryrun"):
+        return
+    import wandb
+
+    address = re.fullmatch(r".*/([^/]+)/([^/]+)/runs/[^/]+", record["url"])
+    try:
+        wandb.setup(wandb.Settings(silent=True))
+        if not address or not wandb.login(prompt=False, verify=False):
+            return
+        run = wandb.init(mode="online", settings=_wandb_settings(
+            folder, entity=address[1], project=address[2], run_id=record["id"], resume="must"))
+        _log_grid(run, split, picture, columns, rows)
+        run.log({})  # sends what was logged without being committed
+        run.summary.update(summary)
+        run.finish()
+    except (wandb.Error, ConnectionError, TimeoutError, ValueError) as error:
+        print(f"W&B: the grid was not sent ({str(error).partition(chr(10))[0]}).", flush=True)
+    else:
+        print(f"W&B: the grid is at {record['url']}", flush=True)
+
+
+def _log_grid(run: "wandb.Run", split: str, picture: Path, columns: list[str], rows: list[list]) -> None:
+    import wandb
+
+    table = wandb.Table(columns=columns, data=[[wandb.Image(row[0]), *row[1:]] for row in rows])
+    run.log({f"{split}_predictions": wandb.Image(str(picture)), f"{split}_predictions_table": table}, commit=False)
+
+
+def _wandb_settings(folder: Path, **more) -> "wandb.Settings":
+    import wandb
+
+    return wandb.Settings(
+        root_dir=str(folder), init_timeout=INIT_TIMEOUT_SECONDS, finish_timeout=FINISH_TIMEOUT_SECONDS,
+        finish_timeout_raises=True, silent=True, console="off", save_code=False, disable_git=True,
+        x_disable_meta=True, host="", program=_without_home(sys.argv[0]), **more)
+
+
 def _start_wandb(folder: Path, mode: str, project: str, name: str, job_type: str, run_id: str | None,
                  config: dict) -> "wandb.Run | None":
     """Start or resume a run and say in one line where it is to be found; None when W&B is disabled."""
@@ -194,12 +252,9 @@ def _start_wandb(folder: Path, mode: str, project: str, name: str, job_type: str
         session = wandb.setup(wandb.Settings(silent=True, **({} if mode == "auto" else {"mode": mode})))
         offline = session.settings.mode in ("offline", "dryrun")
         logged_in = not offline and wandb.login(prompt=False, verify=False)
-        settings = wandb.Settings(
-            project=os.environ.get("WANDB_PROJECT") or project, run_name=name, run_job_type=job_type,
-            run_id=run_id, resume="allow" if run_id else None, root_dir=str(folder),
-            init_timeout=INIT_TIMEOUT_SECONDS, finish_timeout=FINISH_TIMEOUT_SECONDS,
-            finish_timeout_raises=True, silent=True, console="off", save_code=False, disable_git=True,
-            x_disable_meta=True, host="", program=_without_home(sys.argv[0]))
+        settings = _wandb_settings(
+            folder, project=os.environ.get("WANDB_PROJECT") or project, run_name=name, run_job_type=job_type,
+            run_id=run_id, resume="allow" if run_id else None)
     except (wandb.errors.AuthenticationError, ValueError) as error:
         raise UserError(f"W&B refuses its settings: {' '.join(str(error).split())}") from error
 
