@@ -60,6 +60,23 @@ def main(argv: list[str] | None = None) -> int:
     predict.add_argument("--batch_size", type=int, default=64, help="photographs per batch (default: %(default)s)")
     predict.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
 
+    explain = verbs.add_parser("explain", help="draw what a run has learnt and what it looks at")
+    explain.add_argument("run", type=Path, metavar="RUN", help="run folder, or a checkpoint file in one")
+    explain.add_argument("photos", type=Path, nargs="*", metavar="PHOTO",
+                         help="photographs to explain it by; by default random images of the split")
+    explain.add_argument("--only", type=lambda parts: tuple(parts.split(",")), metavar="PARTS",
+                         help="some of filters,feature_maps,guided_backprop,grad_cam,occlusion,exciting")
+    explain.add_argument("--split", choices=("test", "val"), default=None,
+                         help="images to draw from (default: test where there is one)")
+    explain.add_argument("--images", type=int, default=4, metavar="N", help="random images (default: %(default)s)")
+    explain.add_argument("--units", type=int, default=10, metavar="N", help="channels (default: %(default)s)")
+    explain.add_argument("--layer", default=None, metavar="NAME",
+                         help="layer whose channels to look at (default: the last one with feature maps)")
+    explain.add_argument("--seed", type=int, default=0, help="of the choice of images (default: %(default)s)")
+    explain.add_argument("--data", default=None, help="another data set than the run's own")
+    explain.add_argument("--cache_dir", default=None, help="another folder for decoded images than the run's own")
+    explain.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
+
     arguments = vars(parser.parse_args(argv))
     verb = arguments.pop("verb")
     # Verbs are imported when they are called, so that --help does not wait for torch.
@@ -81,6 +98,10 @@ def main(argv: list[str] | None = None) -> int:
         from naturalist.predict import predict_photos
 
         return predict_photos(**arguments)
+    elif verb == "explain":
+        from naturalist.explain import explain_run
+
+        explain_run(**arguments)
     return 0
 
 

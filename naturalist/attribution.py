@@ -30,10 +30,10 @@ def guided_backprop(model: nn.Module, layer: nn.Module, image: Tensor, channel: 
 
         R_in = [x > 0] · f'(x) · max(R_out, 0)
 
-    For ReLU f' is [x > 0] and this is the paper's rule to the letter. GELU (Hendrycks & Gimpel 2016), SiLU (Ramachandran
-    et al. 2017) and Mish (Misra 2019) have the sign of their input but are neither flat nor monotonic below zero; there
-    the gate [x > 0] does what ReLU's flat half does, and above zero their true derivative is kept. A unit that is
-    not active (its value is not positive) gives zeros.
+    For ReLU f' is [x > 0] and this is the paper's rule to the letter. GELU (Hendrycks & Gimpel 2016), SiLU
+    (Ramachandran et al. 2017) and Mish (Misra 2019) have the sign of their input but are neither flat nor monotonic
+    below zero; there the gate [x > 0] does what ReLU's flat half does, and above zero their true derivative is kept.
+    A unit that is not active (its value is not positive) gives zeros.
 
     The rule is put in the place of torch's activation *functions* while the model runs, so it holds for modules and
     functional calls, in place or not; the model is left as it was.

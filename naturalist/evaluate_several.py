@@ -24,7 +24,8 @@ def evaluate_runs(runs: list[Path], split: str = "test", **options) -> dict:
 
     Args:
         runs: run folders, or checkpoint files; at least two.
-        split: see :func:`naturalist.evaluate.evaluate_run`, as are ``options``.
+        split: see :func:`naturalist.evaluate.evaluate_run`.
+        options: see there.
 
     Returns:
         ``runs`` (the metrics of each), ``mean`` and ``deviation`` (of the sample, n - 1) of accuracy, balanced
@@ -38,8 +39,8 @@ def evaluate_runs(runs: list[Path], split: str = "test", **options) -> dict:
     predictions = [read_predictions_csv(folder / "evaluation" / split / "predictions.csv") for folder in folders]
     for folder, (files, truth, _, _) in zip(folders[1:], predictions[1:], strict=True):
         if (files, truth) != predictions[0][:2]:
-            raise UserError(f"{folders[0].name} and {folder.name} were shown different images; pass --data to show both "
-                            "the same, or --split test.")
+            raise UserError(f"{folders[0].name} and {folder.name} were shown different images; pass --data to show "
+                            "both the same, or --split test.")
     keys = ("accuracy", "balanced_accuracy", "loss", "expected_calibration_error")
     values = {key: np.array([metrics[key] for metrics in all_metrics]) for key in keys}
     result = {"runs": all_metrics, "mean": {key: float(value.mean()) for key, value in values.items()},
@@ -77,8 +78,8 @@ def _print(result: dict, names: list[str], split: str, differences: list[str]) -
                                         for key in headings))
     console.print(table)
     if differences:
-        console.print(f"The runs differ in more than the seed ({', '.join(differences)}), so mean and deviation describe "
-                      "this choice of runs, not chance.", soft_wrap=True)
+        console.print(f"The runs differ in more than the seed ({', '.join(differences)}), so mean and deviation "
+                      "describe this choice of runs, not chance.", soft_wrap=True)
     if "paired" in result:
         paired = result["paired"]
         console.print(f"Only {names[0]} right: {paired['only_first_right']:,} images; only {names[1]} right: "

@@ -151,11 +151,11 @@ def plot_prediction_grid(images: np.ndarray, true: np.ndarray, predicted: np.nda
     with new_figure(path, width, height) as figure:
         page = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
         page.axis("off")
-        _text(page, margin, 0.38, title, width - 2 * margin, 2, fontsize=14, fontweight="bold", va="center")
+        fit_text(page, margin, 0.38, title, width - 2 * margin, 2, fontsize=14, fontweight="bold", va="center")
         for row, name in enumerate(names):
             top = header + row * row_height
             page.plot([margin, width - margin], [top - gap / 2] * 2, color=PALE, linewidth=0.8)
-            _text(page, margin, top + (row_height - gap) / 2, name, name_width - gap, 3, fontsize=10.5,
+            fit_text(page, margin, top + (row_height - gap) / 2, name, name_width - gap, 3, fontsize=10.5,
                   fontweight="bold", va="center")
             for column, i in enumerate(np.flatnonzero(true == row)):
                 left = margin + name_width + column * cell_width
@@ -185,7 +185,7 @@ def plot_contact_sheet(images: np.ndarray, true: np.ndarray, predicted: np.ndarr
     with new_figure(path, width, height) as figure:
         page = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
         page.axis("off")
-        _text(page, margin, 0.42, title, width - 2 * margin, fontsize=14, fontweight="bold")
+        fit_text(page, margin, 0.42, title, width - 2 * margin, fontsize=14, fontweight="bold")
         if not len(images):
             page.text(margin, header + 0.3, "There are none.", fontsize=11)
         for i, image in enumerate(images):
@@ -195,12 +195,12 @@ def plot_contact_sheet(images: np.ndarray, true: np.ndarray, predicted: np.ndarr
             _draw_image(page, image, left, top + image_height / 2, image_width, image_height, right)
             below = top + image_height + 0.1
             said = f"{names[predicted[i]]}, {confidence[i]:.0%}".replace("%", " %")
-            _text(page, left, below, said, image_width, fontsize=9.5, fontweight="bold", va="top")
+            fit_text(page, left, below, said, image_width, fontsize=9.5, fontweight="bold", va="top")
             if not right:
-                _text(page, left, below + 0.19, f"is {names[true[i]]}", image_width, fontsize=9.5, va="top")
-            _text(page, left, below + (0.19 if right else 0.38), Path(files[i]).name, image_width, fontsize=7.5,
+                fit_text(page, left, below + 0.19, f"is {names[true[i]]}", image_width, fontsize=9.5, va="top")
+            fit_text(page, left, below + (0.19 if right else 0.38), Path(files[i]).name, image_width, fontsize=7.5,
                   color=GREY, va="top")
-        _text(page, margin, height - 0.2, note, width - 2 * margin, color=GREY)
+        fit_text(page, margin, height - 0.2, note, width - 2 * margin, color=GREY)
 
 
 def plot_reliability(bins: list[dict], expected_calibration_error: float, path: str | Path, title: str) -> None:
@@ -296,7 +296,7 @@ def _draw_caption(page: Axes, left: float, middle: float, width: float, true: st
     for y, label, name, weight in ((middle - 0.62, "predicted", predicted, "bold"),
                                    (middle - 0.10, "true", true, "normal")):
         page.text(left, y + 0.1, label, fontsize=8, color=GREY)
-        _text(page, left, y + 0.13, name, width, 2, fontsize=9.5, fontweight=weight, va="top", linespacing=1.05)
+        fit_text(page, left, y + 0.13, name, width, 2, fontsize=9.5, fontweight=weight, va="top", linespacing=1.05)
     top, bar, height = middle + 0.48, width - 0.5, 0.13
     page.add_patch(Rectangle((left, top), bar, height, color=PALE, linewidth=0))
     page.add_patch(Rectangle((left, top), bar * confidence, height, facecolor=_colour(right), edgecolor="white",
@@ -313,14 +313,14 @@ def _draw_footer(page: Axes, left: float, top: float, width: float, num_right: i
     page.text(left + 2.2, top + 0.2, "bar: confidence in the prediction", va="center_baseline")
     page.text(width - left, top + 0.2, f"{num_right} of the {total} shown are right", ha="right",
               va="center_baseline", fontsize=10.5, fontweight="bold")
-    _text(page, left, top + 0.45, note, width - 2 * left, 2, color=GREY, va="top")
+    fit_text(page, left, top + 0.45, note, width - 2 * left, 2, color=GREY, va="top")
 
 
 def _colour(right: bool) -> str:
     return BLUE if right else VERMILLION
 
 
-def _text(page: Axes, x: float, y: float, text: str, width: float, max_lines: int = 1, **options) -> None:
+def fit_text(page: Axes, x: float, y: float, text: str, width: float, max_lines: int = 1, **options) -> None:
     """Write ``text`` wrapped, and if need be made smaller, to stay within ``width`` inches."""
     if not text.strip():
         return
