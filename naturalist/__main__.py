@@ -77,6 +77,23 @@ def main(argv: list[str] | None = None) -> int:
     explain.add_argument("--cache_dir", default=None, help="another folder for decoded images than the run's own")
     explain.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
 
+    export = verbs.add_parser("export", help="write a run's network for other programs")
+    export.add_argument("run", type=Path, metavar="RUN", help="run folder, or a checkpoint file")
+    export.add_argument("--format", choices=("onnx", "torch"), default="onnx",
+                        help="ONNX, or torch.export's program (default: %(default)s)")
+    export.add_argument("-o", "--output", type=Path, default=None, metavar="FILE",
+                        help="file to write (default: model.onnx or model.pt2 beside the checkpoint)")
+    export.add_argument("--data", default=None, help="data set to check it on, if not the run's own")
+    export.add_argument("--cache_dir", default=None, help="another folder for decoded images than the run's own")
+
+    serve = verbs.add_parser("serve", help="a local page to drop photographs on (needs requirements-app.txt)")
+    serve.add_argument("run", type=Path, metavar="RUN", help="run folder, or a checkpoint file")
+    serve.add_argument("--host", default="127.0.0.1",
+                       help="address to listen on; any but the default opens the page to others (default: %(default)s)")
+    serve.add_argument("--port", type=int, default=7860, help="(default: %(default)s)")
+    serve.add_argument("--max_megabytes", type=int, default=20, help="largest file taken (default: %(default)s)")
+    serve.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
+
     arguments = vars(parser.parse_args(argv))
     verb = arguments.pop("verb")
     # Verbs are imported when they are called, so that --help does not wait for torch.
@@ -102,6 +119,14 @@ def main(argv: list[str] | None = None) -> int:
         from naturalist.explain import explain_run
 
         explain_run(**arguments)
+    elif verb == "export":
+        from naturalist.export import export_run
+
+        export_run(**arguments)
+    elif verb == "serve":
+        from naturalist.serve import serve_run
+
+        serve_run(**arguments)
     return 0
 
 

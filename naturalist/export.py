@@ -1,0 +1,188 @@
+"""``python -m naturalist export RUN``: a model for other programs, with its preprocessing in the file."""
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from naturalist.checkpoint import load_checkpoint
+from naturalist.classifier import Classifier, load_classifier
+from naturalist.errors import UserError
+from naturalist.evaluate import images_of_split
+
+FILE_NAMES = {"onnx": "model.onnx", "torch": "model.pt2"}
+METADATA = "naturalist.json"
+"""Key of the metadata, a JSON text, in the exported file."""
+
+CHECKED_IMAGES = 16
+TOLERANCE = 1e-3
+"""Largest difference of logits, relative to the largest logit, that passes for rounding."""
+
+_PREPARE = '''\
+for path in sys.argv[2:]:
+    photo, size = ImageOps.exif_transpose(Image.open(path)).convert("RGB"), [about["image_size"]] * 2
+    photo = photo.resize(size, 2) if about["resize_mode"] == "squash" else ImageOps.fit(photo, size, 2, about["border"])
+    pixels = ((np.asarray(photo) / 255 - about["mean"]) / about["std"]).astype(np.float32).transpose(2, 0, 1)
+'''
+
+EXAMPLES = {"onnx": '''\
+"""Classify photographs: python FILE model.onnx PHOTO …  (needs numpy, pillow, onnxruntime)."""
+import json, sys, numpy as np, onnxruntime
+from PIL import Image, ImageOps
+session = onnxruntime.InferenceSession(sys.argv[1])
+about = json.loads(session.get_modelmeta().custom_metadata_map["naturalist.json"])
+''' + _PREPARE + '''\
+    logits = session.run(None, {"images": pixels[None]})[0][0]
+    print(path, about["class_names"][logits.argmax()], f"{1 / np.exp(logits - logits.max()).sum():.1%}")
+''', "torch": '''\
+"""Classify photographs: python FILE model.pt2 PHOTO …  (needs numpy, pillow, torch)."""
+import json, sys, numpy as np, torch
+from PIL import Image, ImageOps
+model = torch.export.load(sys.argv[1], extra_files=(extra := {"naturalist.json": ""})).module()
+about = json.loads(extra["naturalist.json"])
+''' + _PREPARE + '''\
+    probabilities = model(torch.from_numpy(pixels[None])).softmax(1)[0].detach().numpy()
+    print(path, about["class_names"][probabilities.argmax()], f"{probabilities.max():.1%}")
+'''}
+"""What is written beside the model; it needs nothing of this package. In Pillow 2 is bilinear, with antialiasing."""
+
+
+def export_run(run: Path, format: str = "onnx", *, output: Path | None = None, data: str | None = None,
+               cache_dir: str | None = None) -> float:
+    """Write the best checkpoint's network as ONNX or as ``torch.export`` program, and check it against the original.
+
+    The network takes normalised float32 ``[N, 3, S, S]`` named ``images``, for any N, and gives ``logits``
+    ``[N, classes]``. The metadata ``naturalist.json`` in the file says how to get there from a photograph. An example
+    that does so without this package is written beside it.
+
+    Args:
+        run: run folder, or a checkpoint file.
+        format: ``"onnx"`` or ``"torch"``.
+        output: file to write; by default ``model.onnx`` or ``model.pt2`` beside the checkpoint.
+        data: data set whose images it is checked on, if not the run's own.
+        cache_dir: folder for decoded images, if not the run's own.
+
+    Returns:
+        The largest difference of a logit between the exported network and the original, on real images where the data
+        is at hand, else on noise.
+
+    Raises:
+        UserError: for a checkpoint that cannot be used, a missing library, a file that cannot be written, or an
+            exported network that says something else than the original.
+    """
+    checkpoint = load_checkpoint(run)
+    classifier = load_classifier(run, "cpu", checkpoint=checkpoint)
+    folder = run if run.is_dir() else run.parent
+    output = output or folder / FILE_NAMES[format]
+    inputs, source = _inputs_to_check(folder, checkpoint, classifier, data, cache_dir)
+    export = {"onnx": _export_onnx, "torch": _export_torch}[format]
+    try:
+        exported = export(classifier, json.dumps(describe_preprocessing(classifier)), output)
+        example = output.with_name(f"{output.stem}_example_{format}.py")
+        example.write_text(EXAMPLES[format].replace("FILE", example.name), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {str(output)!r}: {error.strerror or error}.") from None
+    with torch.inference_mode():
+        expected = classifier.model(inputs)
+    # One image and several: a batch size that was fixed by mistake shows here.
+    got = torch.cat([exported(inputs[:1]), exported(inputs[1:])])
+    difference = float((got - expected).abs().max())
+    if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
+        raise UserError(f"the exported network differs from the original by {difference:.2g} in a logit; do not use "
+                        f"{str(output)!r}.")
+    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB; largest difference of a logit from torch's "
+          f"{difference:.1e}, on {len(inputs)} {source}\nUse it without this package as {example} does.")
+    return difference
+
+
+def describe_preprocessing(classifier: Classifier) -> dict:
+    """How a photograph becomes the network's input, and what its output means, as plain JSON values.
+
+    Scale to a square of ``image_size``, either the whole photograph (``squash``) or the square in its centre after
+    taking the share ``border`` off each side (``crop``); divide by 255, subtract ``mean``, divide by ``std``.
+    """
+    preprocessing = classifier.preprocessing
+    border = (1 - preprocessing.image_size / preprocessing.cache_size) / 2
+    return {"input": "images", "layout": "NCHW float32 RGB", "output": "logits",
+            "resize_mode": preprocessing.resize_mode, "interpolation": "bilinear, antialiased",
+            "image_size": preprocessing.image_size, "border": border if preprocessing.resize_mode == "crop" else 0.0,
+            "mean": list(preprocessing.mean), "std": list(preprocessing.std),
+            "class_names": list(classifier.class_names), "run": classifier.name}
+
+
+def _inputs_to_check(folder: Path, checkpoint: dict, classifier: Classifier, data: str | None,
+                     cache_dir: str | None) -> tuple[Tensor, str]:
+    """Inputs ``[CHECKED_IMAGES, 3, S, S]`` and what they are."""
+    try:
+        images = images_of_split(folder, checkpoint, "val", data=data, cache_dir=cache_dir)
+    except UserError as error:
+        if data is not None:
+            raise
+        print(f"Checked on noise, since the run's images are not at hand: {error}")
+        size = classifier.preprocessing.image_size
+        noise = torch.randn(CHECKED_IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0))
+        return noise, "images of noise"
+    return classifier.inputs(images.cache.read(images.indices[:CHECKED_IMAGES])), "images held out in training"
+
+
+def _export_onnx(classifier: Classifier, metadata: str, output: Path) -> Callable[[Tensor], Tensor]:
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401  torch's exporter needs it and would say so at length
+    except ImportError as error:
+        raise UserError(f"ONNX needs the package {error.name}: pip install onnx onnxruntime onnxscript.") from None
+    program = _quietly(lambda: torch.onnx.export(
+        classifier.model, (_example_input(classifier),), dynamo=True, input_names=["images"], output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False))
+    model = program.model_proto
+    onnx.helper.set_model_props(model, {METADATA: metadata})
+    onnx.checker.check_model(model)
+    _write_whole(output, lambda path: path.write_bytes(model.SerializeToString()))
+    session = onnxruntime.InferenceSession(output, providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
+
+
+def _export_torch(classifier: Classifier, metadata: str, output: Path) -> Callable[[Tensor], Tensor]:
+    program = _quietly(lambda: torch.export.export(
+        classifier.model, (_example_input(classifier),), dynamic_shapes=({0: torch.export.Dim("batch")},)))
+    _write_whole(output, lambda path: torch.export.save(program, path, extra_files={METADATA: metadata}))
+    module = torch.export.load(output).module()
+
+    def run(images: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return module(images)
+
+    return run
+
+
+def _example_input(classifier: Classifier) -> Tensor:
+    size = classifier.preprocessing.image_size
+    return torch.zeros(2, 3, size, size)  # a batch of one would be taken for a constant
+
+
+def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write beside the target and move there, so that a file is whole or not there."""
+    unfinished = path.with_name(f".{path.name}.unfinished{path.suffix}")
+    try:
+        write(unfinished)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def _quietly(export: Callable[[], object]) -> object:
+    """Run an exporter without its progress, warnings and hints, which are for its developers."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            return export()
+    finally:
+        logging.disable(logging.NOTSET)

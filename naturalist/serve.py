@@ -1,0 +1,133 @@
+"""``python -m naturalist serve RUN``: a local page to drop photographs on."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from naturalist.attribution import grad_cam, last_feature_layer
+from naturalist.classifier import load_classifier
+from naturalist.data.decode import UnreadableImage
+from naturalist.errors import UserError
+from naturalist.plots_explain import overlay_heat
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+SHOWN_CLASSES = 5
+KEPT_SECONDS = 600
+"""How long the server keeps a photograph."""
+
+PICTURE_PIXELS = 480
+
+HINT = "Drop a photograph, or choose one."
+CSS = "footer {display: none !important}"
+
+
+def serve_run(run: Path, *, host: str = "127.0.0.1", port: int = 7860, max_megabytes: int = 20, device: str = "auto"
+              ) -> None:
+    """Serve the page until it is interrupted.
+
+    Args:
+        run: run folder, or a checkpoint file; it holds all that is needed.
+        host: address to listen on; the default is reached from this machine only.
+        port: port to listen on.
+        max_megabytes: largest file that is taken.
+        device: see :func:`naturalist.device.choose_device`.
+
+    Raises:
+        UserError: for a checkpoint that cannot be used, a missing gradio, or an address that cannot be listened on.
+    """
+    if max_megabytes < 1:
+        raise UserError(f"--max_megabytes must be at least 1, but it is {max_megabytes}.")
+    page = _build_page(run, max_megabytes, device)
+    if host not in LOOPBACK:
+        print(f"Everybody who reaches {host} can use this page; there is no password.", flush=True)
+    try:
+        page.launch(server_name=host, server_port=port, max_file_size=max_megabytes * 2**20, share=False,
+                    quiet=True, prevent_thread_lock=True, footer_links=[], css=CSS, theme=_theme(), ssr_mode=False,
+                    run_history=False)
+    except OSError as error:
+        raise UserError(f"cannot listen on {host}, port {port}: {error}; choose another --port.") from None
+    print(f"Serving {run} at http://{host}:{port} ; stop it with Ctrl+C.", flush=True)
+    page.block_thread()
+
+
+def make_answer(run: Path, device: str = "auto") -> tuple[str, Callable]:
+    """What the page does with a file.
+
+    Args:
+        run: run folder, or a checkpoint file.
+        device: see :func:`naturalist.device.choose_device`.
+
+    Returns:
+        The run's name, and a function from the path of a file, or None, to a sentence, the probabilities by class, the
+        photograph as the model sees it and the same under Grad-CAM, uint8 pictures. The last three are None when the
+        file is no image; the last is None for models without feature maps, too.
+    """
+    classifier = load_classifier(run, device)
+    size = classifier.preprocessing.image_size
+    try:
+        _, layer = last_feature_layer(classifier.model, torch.zeros(1, 3, size, size, device=classifier.device))
+    except UserError:
+        layer = None
+
+    def answer(path: str | None) -> tuple[str, dict | None, np.ndarray | None, np.ndarray | None]:
+        if path is None:
+            return HINT, None, None, None
+        try:
+            pixels = classifier.decode(Path(path))
+        except UnreadableImage as reason:
+            return f"This file cannot be read as a photograph: {reason}.", None, None, None
+        probabilities = classifier.probabilities(pixels[None])[0]
+        inputs = classifier.inputs(pixels[None])
+        picture = classifier.pictures(inputs)[0]
+        best = int(probabilities.argmax())
+        heat = None
+        if layer is not None:
+            evidence = grad_cam(classifier.model, layer, inputs, best).cpu().numpy()
+            heat = _enlarged(overlay_heat(picture, evidence, "grad_cam"))
+        names = [name.replace("_", " ") for name in classifier.class_names]
+        by_class = dict(zip(names, probabilities.tolist(), strict=True))
+        return f"Most likely **{names[best]}**.", by_class, _enlarged(picture), heat
+
+    return classifier.name, answer
+
+
+def _enlarged(picture: np.ndarray) -> np.ndarray:
+    """Scale up ``[S, S, 3]`` uint8 to what fills its frame; the page itself never does."""
+    side = max(PICTURE_PIXELS, picture.shape[0])
+    return np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC))
+
+
+def _build_page(run: Path, max_megabytes: int, device: str):
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    name, answer = make_answer(run, device)
+    try:
+        import gradio
+    except ImportError:
+        raise UserError("the page needs gradio: pip install -r requirements-app.txt") from None
+    with gradio.Blocks(title=f"{name} – naturalist", analytics_enabled=False,
+                       delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
+        gradio.Markdown(f"## What is on this photograph?\nAsked is the run `{name}`. Files of up to {max_megabytes} MB; "
+                        "they are deleted after a few minutes.")
+        with gradio.Row():
+            with gradio.Column():
+                file = gradio.File(label="Photograph", type="filepath", height=150)
+                sentence = gradio.Markdown(HINT, elem_id="sentence")
+                label = gradio.Label(label="Confidence", num_top_classes=SHOWN_CLASSES, elem_id="confidence")
+            with gradio.Column():
+                picture = gradio.Image(label="What the model sees", interactive=False, buttons=[], height=300,
+                                       elem_id="picture")
+                heat = gradio.Image(label="Grad-CAM: the brighter, the more evidence", interactive=False, buttons=[],
+                                    height=300, elem_id="heat")
+        file.change(answer, file, [sentence, label, picture, heat], api_visibility="private", show_progress="minimal")
+    return page
+
+
+def _theme():
+    import gradio
+
+    return gradio.themes.Base(primary_hue="blue", font=["DejaVu Sans", "sans-serif"], font_mono=["monospace"])
