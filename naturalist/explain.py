@@ -92,20 +92,39 @@ def explain_run(run: Path, photos: list[Path], *, split: str | None = None, data
         print("The images that excite a unit most are looked for in the data set: pass no photographs, or --only "
               "exciting.")
     chosen = [_read(classifier, path) for path in photos] or _draw(split_images, images, seed)
-    first = classifier.inputs(chosen[0].pixels[None])
-    layer_name, feature_layer = _feature_layer(classifier.model, first, layer, wanted, strict=only is not None)
-    output = folder / "explanation"
+    return explain_classifier(classifier, chosen, split_images, folder / "explanation", wanted, units=units,
+                              layer=layer, strict=only is not None)
+
+
+def explain_classifier(classifier: Classifier, photos: list[Photo], split_images: SplitImages | None, output: Path,
+                       wanted: list[str], *, units: int = 10, layer: str | None = None,
+                       strict: bool = True) -> list[Path]:
+    """As :func:`explain_run`, for a model in memory.
+
+    Args:
+        classifier: any network of convolutions.
+        photos: at least one; the first is the one for feature maps and guided backpropagation.
+        split_images: where to look for exciting images; only they need it.
+        output: folder for the pictures, made if need be.
+        wanted: some of :data:`PARTS`.
+        units: how many channels.
+        layer: name of the layer whose channels are looked at, instead of the last feature layer.
+        strict: refuse what makes no sense for the model, rather than say so and leave it out.
+    """
+    wanted = list(wanted)
+    first = classifier.inputs(photos[0].pixels[None])
+    layer_name, feature_layer = _feature_layer(classifier.model, first, layer, wanted, strict=strict)
     try:
-        output.mkdir(exist_ok=True)
+        output.mkdir(parents=True, exist_ok=True)
         written = []
         if {"filters", "feature_maps"} & set(wanted):
-            written += _first_layer(classifier, chosen[0], wanted, output)
+            written += _first_layer(classifier, photos[0], wanted, output)
         if {"guided_backprop", "exciting"} & set(wanted):
             channels = _strongest_channels(classifier.model, feature_layer, first, units)
         if "guided_backprop" in wanted:
-            written.append(_guided(classifier, feature_layer, layer_name, chosen[0], channels, output))
+            written.append(_guided(classifier, feature_layer, layer_name, photos[0], channels, output))
         if {"grad_cam", "occlusion"} & set(wanted):
-            written.append(_predictions(classifier, feature_layer, layer_name, chosen, wanted, output))
+            written.append(_predictions(classifier, feature_layer, layer_name, photos, wanted, output))
         if "exciting" in wanted:
             written.append(_exciting(classifier, feature_layer, layer_name, split_images, channels, output))
     except OSError as error:

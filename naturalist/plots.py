@@ -185,7 +185,7 @@ def plot_contact_sheet(images: np.ndarray, true: np.ndarray, predicted: np.ndarr
     with new_figure(path, width, height) as figure:
         page = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
         page.axis("off")
-        fit_text(page, margin, 0.42, title, width - 2 * margin, fontsize=14, fontweight="bold")
+        fit_text(page, margin, 0.38, title, width - 2 * margin, 2, fontsize=14, fontweight="bold", va="center")
         if not len(images):
             page.text(margin, header + 0.3, "There are none.", fontsize=11)
         for i, image in enumerate(images):
@@ -194,7 +194,7 @@ def plot_contact_sheet(images: np.ndarray, true: np.ndarray, predicted: np.ndarr
             right = predicted[i] == true[i]
             _draw_image(page, image, left, top + image_height / 2, image_width, image_height, right)
             below = top + image_height + 0.1
-            said = f"{names[predicted[i]]}, {confidence[i]:.0%}".replace("%", " %")
+            said = f"{names[predicted[i]]}, {_percent(confidence[i])}"
             fit_text(page, left, below, said, image_width, fontsize=9.5, fontweight="bold", va="top")
             if not right:
                 fit_text(page, left, below + 0.19, f"is {names[true[i]]}", image_width, fontsize=9.5, va="top")
@@ -222,8 +222,8 @@ def plot_reliability(bins: list[dict], expected_calibration_error: float, path: 
         ax.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1.2, label="perfectly calibrated")
         ax.set(ylabel="share that is right", ylim=(0, 1), xlim=(0, 1))
         ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, columnspacing=1.2, handletextpad=0.5)
-        ax.text(0.03, 0.95, f"expected calibration error {expected_calibration_error:.1%}".replace("%", " %"),
-                va="top", bbox={"facecolor": "white", "edgecolor": "none", "pad": 2})
+        ax.text(0.03, 0.95, f"expected calibration error {_percent(expected_calibration_error, 1)}", va="top",
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 2})
         counts.bar(center, [b["images"] for b in filled], width, color=GREY, edgecolor="white")
         counts.set(xlabel="confidence", ylabel="images")
         counts.yaxis.set_major_locator(MaxNLocator(4, integer=True))

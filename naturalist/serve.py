@@ -111,8 +111,8 @@ def _build_page(run: Path, max_megabytes: int, device: str):
         raise UserError("the page needs gradio: pip install -r requirements-app.txt") from None
     with gradio.Blocks(title=f"{name} – naturalist", analytics_enabled=False,
                        delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
-        gradio.Markdown(f"## What is on this photograph?\nAsked is the run `{name}`. Files of up to {max_megabytes} MB; "
-                        "they are deleted after a few minutes.")
+        gradio.Markdown(f"## What is on this photograph?\nAsked is the run `{name}`. Files of up to {max_megabytes} "
+                        "MB; they are deleted after a few minutes.")
         with gradio.Row():
             with gradio.Column():
                 file = gradio.File(label="Photograph", type="filepath", height=150)

@@ -159,8 +159,9 @@ def test_evaluate_measures_every_test_image_and_draws_the_pictures(workplace):
     done = execute([sys.executable, "-m", "naturalist", "evaluate", "runs/first"], folder)
     assert done.returncode == 0, done.stderr
     output = folder / "runs" / "first" / "evaluation" / "test"
-    assert {path.name for path in output.iterdir()} == {"metrics.json", "confusion_matrix.csv", "confusion_matrix.png",
-                                                        "predictions.png"}
+    assert {path.name for path in output.iterdir()} == {
+        "metrics.json", "predictions.csv", "confusion_matrix.csv", "confusion_matrix.png", "predictions.png",
+        "reliability.png", "mistakes.png", "uncertain.png"}
     metrics = json.loads((output / "metrics.json").read_text())
     with (output / "confusion_matrix.csv").open() as file:
         matrix = np.array([row[1:] for row in list(csv.reader(file))[1:]], int)
