@@ -6,7 +6,7 @@ DATA ?= sample
 CONFIG ?= configs/partA/sample.yaml
 NAME := $(notdir $(DATA))-$(shell date +%Y%m%d-%H%M%S)
 
-.PHONY: help train test lint bench
+.PHONY: help train test app lint bench
 .DEFAULT_GOAL := help
 
 help:  ## say what can be made
@@ -25,6 +25,9 @@ train: $(INSTALLED)  ## set up, train on the sample data, test the best checkpoi
 
 test: $(INSTALLED)  ## set up and run the tests
 	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+app: $(INSTALLED)  ## add what the local page (python -m naturalist serve RUN) needs
+	$(RUN) -m pip install --quiet --disable-pip-version-check --requirement requirements-app.txt
 
 lint: $(INSTALLED)  ## check the style
 	$(RUN) -m ruff check .
