@@ -40,7 +40,7 @@ class Classifier:
     @torch.inference_mode()
     def probabilities(self, pixels: np.ndarray) -> np.ndarray:
         """uint8 ``[B, cache_size, cache_size, 3]`` → float64 ``[B, classes]``."""
-        return self.model(self.inputs(pixels)).double().softmax(dim=1).cpu().numpy()
+        return self.model(self.inputs(pixels)).float().cpu().double().softmax(dim=1).numpy()
 
     def pictures(self, inputs: Tensor) -> np.ndarray:
         """The model's input ``[B, 3, S, S]`` as it looks: uint8 ``[B, S, S, 3]``."""

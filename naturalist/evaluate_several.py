@@ -34,9 +34,12 @@ def evaluate_runs(runs: list[Path], split: str = "test", **options) -> dict:
     Raises:
         UserError: when runs were shown different images, or one cannot be evaluated.
     """
-    all_metrics = [evaluate_run(run, split, quiet=True, **options) for run in runs]
     folders = [run if run.is_dir() else run.parent for run in runs]
-    predictions = [read_predictions_csv(folder / "evaluation" / split / "predictions.csv") for folder in folders]
+    all_metrics, predictions = [], []
+    for run, folder in zip(runs, folders, strict=True):
+        all_metrics.append(evaluate_run(run, split, quiet=True, **options))
+        # Read at once: two checkpoints of one run write to the same place.
+        predictions.append(read_predictions_csv(folder / "evaluation" / split / "predictions.csv"))
     for folder, (files, truth, _, _) in zip(folders[1:], predictions[1:], strict=True):
         if (files, truth) != predictions[0][:2]:
             raise UserError(f"{folders[0].name} and {folder.name} were shown different images; pass --data to show "
