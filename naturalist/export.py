@@ -80,6 +80,8 @@ def export_run(run: Path, format: str = "onnx", *, output: Path | None = None, d
     classifier = load_classifier(run, "cpu", checkpoint=checkpoint)
     folder = run if run.is_dir() else run.parent
     output = output or folder / FILE_NAMES[format]
+    if not output.parent.is_dir():
+        raise UserError(f"cannot write {str(output)!r}: there is no folder {str(output.parent)!r}.")
     inputs, source = _inputs_to_check(folder, checkpoint, classifier, data, cache_dir)
     export = {"onnx": _export_onnx, "torch": _export_torch}[format]
     try:
