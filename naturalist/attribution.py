@@ -18,6 +18,9 @@ from naturalist.errors import UserError
 RECTIFIERS = ("relu", "relu_", "relu6", "hardtanh", "leaky_relu", "elu", "gelu", "silu", "mish", "hardswish")
 """Functions, as torch names them, that the guided rule applies to."""
 
+CAPPED = ("relu6", "hardtanh")
+"""Those that are flat above too."""
+
 OCCLUSION_BATCH = 32
 """Occluded copies of an image per forward pass."""
 
@@ -33,6 +36,7 @@ def guided_backprop(model: nn.Module, layer: nn.Module, image: Tensor, channel: 
     For ReLU f' is [x > 0] and this is the paper's rule to the letter. GELU (Hendrycks & Gimpel 2016), SiLU
     (Ramachandran et al. 2017) and Mish (Misra 2019) have the sign of their input but are neither flat nor monotonic
     below zero; there the gate [x > 0] does what ReLU's flat half does, and above zero their true derivative is kept.
+    ReLU6 counts as ReLU: its flat top would leave a unit that is fully on without any explanation.
     A unit that is not active (its value is not positive) gives zeros.
 
     The rule is put in the place of torch's activation *functions* while the model runs, so it holds for modules and
@@ -185,24 +189,30 @@ class _GuidedActivations(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        if getattr(func, "__name__", "") not in RECTIFIERS:
+        name = getattr(func, "__name__", "")
+        if name not in RECTIFIERS:
             return func(*args, **kwargs)
         kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
         values, *rest = (kwargs.pop("input"), *args) if "input" in kwargs else args
-        return _GuidedActivation.apply(values, lambda x: func(x, *rest, **kwargs))
+
+        def activation(x: Tensor) -> Tensor:
+            return func(x, *rest, **kwargs)
+
+        return _GuidedActivation.apply(values, activation, torch.relu if name in CAPPED else activation)
 
 
 class _GuidedActivation(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, values: Tensor, activation: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(ctx, values: Tensor, activation: Callable[[Tensor], Tensor],
+                differentiated: Callable[[Tensor], Tensor]) -> Tensor:
         ctx.save_for_backward(values)
-        ctx.activation = activation
+        ctx.differentiated = differentiated
         return activation(values.clone())
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
         (values,) = ctx.saved_tensors
         with torch.enable_grad():
             values = values.detach().requires_grad_()
-            (passed,) = torch.autograd.grad(ctx.activation(values.clone()), values, gradient.clamp(min=0))
-        return passed * (values > 0), None
+            (passed,) = torch.autograd.grad(ctx.differentiated(values.clone()), values, gradient.clamp(min=0))
+        return passed * (values > 0), None, None

@@ -194,7 +194,8 @@ def plot_contact_sheet(images: np.ndarray, true: np.ndarray, predicted: np.ndarr
             right = predicted[i] == true[i]
             _draw_image(page, image, left, top + image_height / 2, image_width, image_height, right)
             below = top + image_height + 0.1
-            said = f"{names[predicted[i]]}, {_percent(confidence[i])}"
+            # Unbreakable, so that a long name is made smaller rather than cut.
+            said = f"{names[predicted[i]]}, {_percent(confidence[i])}".replace(" ", "\N{NO-BREAK SPACE}")
             fit_text(page, left, below, said, image_width, fontsize=9.5, fontweight="bold", va="top")
             if not right:
                 fit_text(page, left, below + 0.19, f"is {names[true[i]]}", image_width, fontsize=9.5, va="top")

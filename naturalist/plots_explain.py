@@ -74,7 +74,7 @@ def plot_predictions_explained(rows: list[dict], path: str | Path, title: str, n
         title: heading.
         note: footer.
     """
-    side, gap, caption = 2.2, 0.15, 2.0
+    side, gap, caption = 2.2, 0.15, 2.2
     kinds = [kind for kind in ("grad_cam", "occlusion") if kind in rows[0]]
     width = 2 * MARGIN + (1 + len(kinds)) * (side + gap) + caption
     height = HEADER + 0.3 + len(rows) * (side + gap) + FOOTER
@@ -92,6 +92,8 @@ def plot_predictions_explained(rows: list[dict], path: str | Path, title: str, n
             left = MARGIN + (1 + len(kinds)) * (side + gap)
             for line, text in enumerate(shown["caption"]):
                 is_file = line == len(shown["caption"]) - 1
+                # Unbreakable, so that a long name is made smaller rather than cut.
+                text = text.replace(" ", "\N{NO-BREAK SPACE}")
                 fit_text(page, left, top + 0.05 + 0.24 * line, text, caption, va="top",
                          fontsize=7.5 if is_file else 9.5, fontweight="normal" if line else "bold",
                          color=GREY if is_file else INK)

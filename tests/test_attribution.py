@@ -129,6 +129,17 @@ def test_guided_backprop_sees_functional_and_in_place_activations_and_leaves_the
     assert torch.equal(functional(image), before)
 
 
+def test_a_unit_at_the_top_of_relu6_is_explained_as_by_relu(image):
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(3, 4, 3)
+    convolution.weight.data *= 50
+    capped, free = nn.Sequential(convolution, nn.ReLU6(inplace=True)), nn.Sequential(convolution, nn.ReLU())
+    channel, row, column = (capped(image)[0] == 6).nonzero()[0].tolist()
+    first, second = (guided_backprop(model, model[1], image, channel, (row, column)) for model in (capped, free))
+    assert first.abs().max() > 0
+    assert torch.equal(first, second)
+
+
 def test_grad_cam_and_occlusion_peak_on_a_planted_object():
     """Class 1 is wherever there is red; a network of fixed weights looks for it."""
     model = nn.Sequential(nn.Conv2d(3, 2, 3, padding=1, bias=False), nn.SiLU(), nn.Conv2d(2, 2, 1, bias=False),
