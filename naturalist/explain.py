@@ -228,7 +228,7 @@ def _predictions(classifier: Classifier, layer: nn.Module | None, layer_name: st
             inputs = classifier.inputs(photo.pixels[None])
             probabilities = classifier.probabilities(photo.pixels[None])[0]
             target = int(probabilities.argmax())
-            says = f"{classifier.class_names[target]}, {probabilities[target]:.0%}".replace("_", " ").replace("%", " %")
+            says = f"{probabilities[target]:.0%} {classifier.class_names[target]}".replace("_", " ").replace("%", " %")
             is_what = [] if photo.truth is None else [f"is {photo.truth}".replace("_", " ")]
             row = {"photo": classifier.pictures(inputs)[0], "caption": [says, *is_what, Path(photo.name).name]}
             if "grad_cam" in wanted:

@@ -41,6 +41,10 @@ STYLE = {
 }
 
 
+SMALLEST_LINE = 0.7
+"""How much smaller than asked for a line may become before it is cut."""
+
+
 @contextmanager
 def new_figure(path: str | Path, width: float, height: float, **options) -> Iterator[Figure]:
     """Give a figure of ``width`` × ``height`` inches to draw on, then write it to ``path`` as a PNG.
@@ -194,12 +198,11 @@ def plot_contact_sheet(images: np.ndarray, true: np.ndarray, predicted: np.ndarr
             right = predicted[i] == true[i]
             _draw_image(page, image, left, top + image_height / 2, image_width, image_height, right)
             below = top + image_height + 0.1
-            # Unbreakable, so that a long name is made smaller rather than cut.
-            said = f"{names[predicted[i]]}, {_percent(confidence[i])}".replace(" ", "\N{NO-BREAK SPACE}")
-            fit_text(page, left, below, said, image_width, fontsize=9.5, fontweight="bold", va="top")
+            said = f"{_percent(confidence[i])} {names[predicted[i]]}"
+            fit_line(page, left, below, said, image_width, fontsize=9.5, fontweight="bold", va="top")
             if not right:
-                fit_text(page, left, below + 0.19, f"is {names[true[i]]}", image_width, fontsize=9.5, va="top")
-            fit_text(page, left, below + (0.19 if right else 0.38), Path(files[i]).name, image_width, fontsize=7.5,
+                fit_line(page, left, below + 0.19, f"is {names[true[i]]}", image_width, fontsize=9.5, va="top")
+            fit_line(page, left, below + (0.19 if right else 0.38), Path(files[i]).name, image_width, fontsize=7.5,
                   color=GREY, va="top")
         fit_text(page, margin, height - 0.2, note, width - 2 * margin, color=GREY)
 
@@ -331,6 +334,16 @@ def fit_text(page: Axes, x: float, y: float, text: str, width: float, max_lines:
     limit = max(fit, min(max(map(len, text.split())), int(1.4 * fit)))
     artist.set_text("\n".join(textwrap.wrap(text, limit, max_lines=max_lines, placeholder=" …")))
     artist.set_fontsize(artist.get_fontsize() * min(1, width / _width(artist)))
+
+
+def fit_line(page: Axes, x: float, y: float, text: str, width: float, **options) -> None:
+    """Write ``text`` on one line, made smaller or, where that is not enough, cut to stay within ``width`` inches."""
+    artist = page.text(x, y, text, **options)
+    share = width / _width(artist)
+    if share < SMALLEST_LINE:
+        artist.set_text(text[:int(share / SMALLEST_LINE * len(text)) - 2] + "…")
+        share = max(SMALLEST_LINE, width / _width(artist))
+    artist.set_fontsize(artist.get_fontsize() * min(1, share))
 
 
 def _width(artist: Text) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 
-from naturalist.plots import BLUE, GREY, INK, PALE, fit_text, new_figure
+from naturalist.plots import BLUE, GREY, INK, PALE, fit_line, fit_text, new_figure
 
 MOST_CELLS = 64
 """Filters, or feature maps, on one sheet."""
@@ -92,9 +92,7 @@ def plot_predictions_explained(rows: list[dict], path: str | Path, title: str, n
             left = MARGIN + (1 + len(kinds)) * (side + gap)
             for line, text in enumerate(shown["caption"]):
                 is_file = line == len(shown["caption"]) - 1
-                # Unbreakable, so that a long name is made smaller rather than cut.
-                text = text.replace(" ", "\N{NO-BREAK SPACE}")
-                fit_text(page, left, top + 0.05 + 0.24 * line, text, caption, va="top",
+                fit_line(page, left, top + 0.05 + 0.24 * line, text, caption, va="top",
                          fontsize=7.5 if is_file else 9.5, fontweight="normal" if line else "bold",
                          color=GREY if is_file else INK)
         fit_text(page, MARGIN, height - 0.22, note, width - 2 * MARGIN, 2, color=GREY, va="center")
