@@ -94,6 +94,34 @@ def main(argv: list[str] | None = None) -> int:
     serve.add_argument("--max_megabytes", type=int, default=20, help="largest file taken (default: %(default)s)")
     serve.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
 
+    sweep = verbs.add_parser("sweep", help="search settings here, as sweep.yaml says; needs no account")
+    sweep.add_argument("file", type=Path, metavar="FILE", help="sweep file in the format of Weights & Biases")
+    sweep.add_argument("--count", type=int, default=None, metavar="N", help="trials of the whole sweep")
+    sweep.add_argument("--workers", type=int, default=1, metavar="K", help="trials at once (default: %(default)s)")
+    sweep.add_argument("--storage", default=None, metavar="URL",
+                       help="database that several machines share, such as postgresql://user@host/name "
+                            "(default: a journal file in the sweep's folder)")
+    sweep.add_argument("--data", default=None, help="data set of every trial: 'sample', 'nature_12K' or a folder")
+    sweep.add_argument("--set", dest="fixed", action="append", metavar="NAME=VALUE",
+                       help="another setting of every trial; may be given again")
+    sweep.add_argument("--fidelity", default=None, metavar="NAME=VALUE,…",
+                       help="first run all trials with the setting's first value, the best third with the next, and so "
+                            "on, such as image_size=32,64")
+    sweep.add_argument("--allow_repeats", action="store_true", help="run the same settings again where the search "
+                                                                    "suggests them again")
+    sweep.add_argument("--seed", type=int, default=0, help="seed of the search (default: %(default)s)")
+    sweep.add_argument("--name", default=None, help="name of the sweep (default: its name in the file, or the file's)")
+    sweep.add_argument("--out", type=Path, default=Path("sweeps"), metavar="FOLDER",
+                       help="folder of all sweeps (default: %(default)s)")
+
+    sweep_report = verbs.add_parser("sweep-report", help="show which settings mattered, from the folders of runs")
+    sweep_report.add_argument("folders", type=Path, nargs="+", metavar="RUNS",
+                              help="folders with run folders, or W&B's offline folders")
+    sweep_report.add_argument("-o", "--target", type=Path, default=Path("sweep-report"), metavar="FOLDER",
+                              help="where pictures and tables go (default: %(default)s)")
+    sweep_report.add_argument("--metric", default="val_accuracy", help="what was tuned (default: %(default)s)")
+    sweep_report.add_argument("--minimize", dest="maximize", action="store_false", help="lower is better")
+
     arguments = vars(parser.parse_args(argv))
     verb = arguments.pop("verb")
     # Verbs are imported when they are called, so that --help does not wait for torch.
@@ -127,6 +155,14 @@ def main(argv: list[str] | None = None) -> int:
         from naturalist.serve import serve_run
 
         serve_run(**arguments)
+    elif verb == "sweep":
+        from naturalist.sweeps.run import run_sweep
+
+        run_sweep(**arguments)
+    elif verb == "sweep-report":
+        from naturalist.sweeps.report import report_runs
+
+        report_runs(**arguments)
     return 0
 
 

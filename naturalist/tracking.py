@@ -81,6 +81,11 @@ def read_metrics(folder: Path) -> list[dict]:
     return epochs
 
 
+def write_summary(folder: Path, summary: dict) -> None:
+    """Write how a run ended to ``folder/summary.json``."""
+    _write_json(folder / "summary.json", summary)
+
+
 class Tracker:
     """Records one run; made when training starts, finished when it ends."""
 
@@ -163,7 +168,7 @@ class Tracker:
         A run that failed says why in ``summary``.
         """
         self.set_summary(summary)
-        _write_json(self.folder / "summary.json", {**self._summary, "exit_code": exit_code})
+        write_summary(self.folder, {**self._summary, "exit_code": exit_code})
         try:
             self._send(lambda run: run.finish(exit_code=exit_code))
         except TimeoutError:

@@ -1,0 +1,1 @@
+"""Searches over settings: ``sweep.yaml`` run here, and what its runs teach."""

@@ -1,0 +1,166 @@
+"""The runs of a sweep, read from what they left: run folders, or W&B's offline folders."""
+
+import json
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import yaml
+
+from naturalist.errors import UserError
+from naturalist.tracking import read_metrics
+
+CUT_OFF = "cut off"
+"""Status of a run that a sweep gave up to run it again."""
+
+STATES = {"finished": "finished", "stopped early": "finished", "pruned": "pruned", "stopped": "pruned",
+          "failed": "failed", CUT_OFF: CUT_OFF}
+"""A W&B agent prunes by SIGTERM, which the run can only record as being stopped."""
+
+NOT_SEARCHED = ("name", "runs_dir", "cache_dir", "datasets_dir", "device", "wandb", "wandb_project", "resume")
+"""Settings that say where and how a run was made, not what was tried."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run, as the pictures need it."""
+
+    name: str
+    state: str
+    """finished, pruned, failed, or cut off (killed, still running, or run again)."""
+    settings: dict
+    value: float | None
+    """The metric's best epoch."""
+    epochs: int
+    started: float
+    """Seconds since 1970."""
+    seconds: float | None
+    """From beginning to end."""
+    reason: str = ""
+    """Why a run failed."""
+
+
+def read_runs(folders: list[Path], metric: str, maximize: bool) -> list[RunRecord]:
+    """Read every run in ``folders``, oldest first.
+
+    Args:
+        folders: run folders, folders of run folders, or W&B's ``wandb`` folders.
+        metric: its best epoch becomes the run's value.
+        maximize: whether more is better.
+
+    Raises:
+        UserError: when a folder holds no run.
+    """
+    runs = []
+    for folder in folders:
+        found = [_read_folder(path, metric, maximize) if path.is_dir() else _read_wandb(path, metric, maximize)
+                 for path in _find(folder)]
+        if not found:
+            raise UserError(f"{str(folder)!r} holds no runs.")
+        runs += found
+    return sorted(runs, key=lambda run: (run.started, run.name))
+
+
+def searched_settings(settings: dict) -> dict:
+    """What was tried: the settings without places, names and machines."""
+    known = set(NOT_SEARCHED)
+    return {name: value for name, value in settings.items() if name not in known}
+
+
+def _find(folder: Path) -> Iterator[Path]:
+    """Run folders, and W&B files that belong to none."""
+    if (folder / "config.yaml").is_file() and (folder / "metrics.jsonl").is_file():
+        yield folder
+    elif any(folder.glob("*.wandb")):
+        yield from folder.glob("*.wandb")
+    elif folder.is_dir():
+        if (folder / "config.yaml").is_file() and not any(folder.glob("wandb/*/*.wandb")):
+            yield folder  # ended before its first epoch
+        for part in sorted(folder.iterdir()):
+            if part.is_dir() and not part.is_symlink():  # W&B links the latest run
+                yield from _find(part)
+
+
+def _read_folder(folder: Path, metric: str, maximize: bool) -> RunRecord:
+    settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    summary, environment = (_read_json(folder / name) for name in ("summary.json", "environment.json"))
+    history = read_metrics(folder) if (folder / "metrics.jsonl").is_file() else []
+    started = environment.get("started")
+    made = (folder / "config.yaml").stat().st_mtime
+    # "started" has whole seconds; within one, the file's time tells the order.
+    start = datetime.fromisoformat(started).timestamp() + made % 1 if started else made
+    last = folder / ("summary.json" if summary else "config.yaml")
+    return RunRecord(folder.name, STATES.get(summary.get("status"), CUT_OFF), settings,
+                     _best(history, metric, maximize), len(history), start,
+                     last.stat().st_mtime - made if summary else None, summary.get("reason", ""))
+
+
+def _read_wandb(path: Path, metric: str, maximize: bool) -> RunRecord:
+    """Read the file that W&B keeps of a run until it is uploaded."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    settings, history, summary, name, start, code = {}, [], {}, path.parent.name, 0.0, None
+    for content in _wandb_records(path):
+        record = Record.FromString(content)
+        kind = record.WhichOneof("record_type")
+        if kind == "run":
+            name, start = record.run.display_name or name, record.run.start_time.ToMicroseconds() / 1e6
+            settings |= _items(record.run.config.update)
+        elif kind == "config":
+            settings |= _items(record.config.update)
+        elif kind == "history":
+            history.append(_items(record.history.item))
+        elif kind == "summary":
+            summary |= _items(record.summary.update)
+        elif kind == "exit":
+            code = record.exit.exit_code
+    known = {name: value for name, value in settings.items() if name not in ("environment", "_wandb")}
+    state = STATES.get(summary.get("status"), CUT_OFF if code is None else "failed" if code else "finished")
+    history = [entry for entry in history if metric in entry]
+    return RunRecord(name, state, known, _best(history, metric, maximize), len(history), start,
+                     summary.get("seconds"), summary.get("reason", ""))
+
+
+def _wandb_records(path: Path) -> Iterator[bytes]:
+    """The records of a ``.wandb`` file: a LevelDB log after seven bytes of W&B's own.
+
+    A record lies whole in a block of 32 KiB, or in parts over several; each part has a checksum, a length and a kind
+    (1 whole, 2 first, 3 middle, 4 last). A last part that was cut off is left out.
+    """
+    content = path.read_bytes()
+    if content[:4] != b":W&B":
+        raise UserError(f"{path} is no W&B file.")
+    block, position, record = 32768, 7, b""
+    while position + 7 <= len(content):
+        if block - position % block < 7:  # no room for a header: padding
+            position += block - position % block
+            continue
+        _, length, kind = struct.unpack_from("<IHB", content, position)
+        part = content[position + 7:position + 7 + length]
+        position += 7 + length
+        if kind == 0 or len(part) < length:
+            return
+        record = part if kind in (1, 2) else record + part
+        if kind in (1, 4):
+            yield record
+
+
+def _items(items: list) -> dict:
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+def _best(history: list[dict], metric: str, maximize: bool) -> float | None:
+    values = [entry[metric] for entry in history if isinstance(entry.get(metric), int | float)]
+    values = [value for value in values if math.isfinite(value)]
+    if not values:
+        return None
+    return max(values) if maximize else min(values)
+
+
+def _read_json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+

@@ -1,0 +1,190 @@
+"""Where a sweep's trials are kept, and which of its processes are alive.
+
+Without a database the store is a journal file in the sweep's folder. Any number of processes may share a store; only one
+at a time chooses a trial, so that none is chosen twice.
+"""
+
+import contextlib
+import json
+import time
+import uuid
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+from filelock import FileLock, Timeout
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, fail_stale_trials
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from naturalist.errors import UserError
+
+BEAT_SECONDS = 10
+"""How often a process tells a database that its trials are alive."""
+
+DEAD_SECONDS = 60
+"""After so long a silence a trial in a database counts as cut off."""
+
+
+class Store:
+    """A journal file, or a database with several machines."""
+
+    def __init__(self, folder: Path, url: str | None):
+        """Open the store, making it if need be.
+
+        Raises :class:`UserError` when the database does not answer or its driver is missing.
+
+        Args:
+            folder: of the sweep; holds the journal and the lock files.
+            url: database, as SQLAlchemy writes it; None for the journal.
+        """
+        self._engine = None
+        self._last_beat = -BEAT_SECONDS
+        self.owner = uuid.uuid4().hex[:12]
+        self._owners = folder / "processes"
+        self._owners.mkdir(parents=True, exist_ok=True)
+        self._alive = FileLock(self._owners / self.owner)
+        self._alive.acquire()
+        if url is None:
+            lock = _JournalLock(folder / "journal.lock")
+            self.storage: BaseStorage = JournalStorage(JournalFileBackend(str(folder / "journal.log"), lock))
+            self._choosing = FileLock(folder / "choosing.lock")
+        else:
+            self.storage = _open_database(url)
+            if self.storage.engine.dialect.name == "sqlite":
+                self._choosing = FileLock(self.storage.engine.url.database + ".lock")
+            else:
+                self._engine = self.storage.engine
+                _make_lock_table(self._engine)
+
+    @contextlib.contextmanager
+    def choosing(self) -> Iterator[None]:
+        """Keep the other processes of the sweep from choosing a trial at the same time."""
+        if self._engine is None:
+            with self._choosing:
+                yield
+            return
+        import sqlalchemy
+
+        with self._engine.begin() as connection:  # holds the row's lock until the end, or until this process dies
+            connection.execute(sqlalchemy.text("UPDATE naturalist_choosing SET turns = turns + 1"))
+            yield
+
+    def beat(self, trial_ids: list[int]) -> None:
+        """Tell the database now and then that these trials are being run."""
+        if isinstance(self.storage, RDBStorage) and time.monotonic() - self._last_beat >= BEAT_SECONDS:
+            self._last_beat = time.monotonic()
+            for trial_id in trial_ids:
+                self.storage.record_heartbeat(trial_id)
+
+    def begin(self, trial: optuna.Trial) -> None:
+        """Sign a trial as run by this process."""
+        trial.set_user_attr("owner", self.owner)
+        if isinstance(self.storage, RDBStorage):
+            self.storage.record_heartbeat(trial._trial_id)
+
+    def end_cut_off(self, study: optuna.Study) -> None:
+        """Mark the running trials whose process is gone as failed; they have no "failure" that says why."""
+        if isinstance(self.storage, RDBStorage):
+            fail_stale_trials(study)
+        running = study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
+        lives = {owner: self._lives(owner) for owner in {trial.user_attrs.get("owner") for trial in running}}
+        for trial in running:
+            if not lives[trial.user_attrs.get("owner")]:
+                with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
+                    self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+
+    def close(self) -> None:
+        """Say that this process is gone."""
+        self._alive.release()
+        (self._owners / self.owner).unlink(missing_ok=True)
+
+    def _lives(self, owner: str | None) -> bool:
+        """Whether the process with this name lives: nobody else can hold its lock, and the system frees it.
+
+        Of a process whose lock file is not in this folder, a database's heartbeat must tell.
+        """
+        if owner == self.owner:
+            return True
+        if owner is None or not (self._owners / owner).exists():
+            return isinstance(self.storage, RDBStorage)
+        try:
+            with FileLock(self._owners / owner, timeout=0):
+                return False
+        except Timeout:
+            return True
+
+
+class _JournalLock:
+    """Unlike Optuna's own, a lock that the system frees when its holder is killed."""
+
+    def __init__(self, path: Path):
+        self._lock = FileLock(path)
+
+    def acquire(self) -> bool:
+        self._lock.acquire()
+        return True
+
+    def release(self) -> None:
+        self._lock.release()
+
+
+def open_study(store: Store, name: str, fingerprint: str, maximize: bool, **options: object) -> optuna.Study:
+    """Make or join a study. Raises :class:`UserError` when it was started with another sweep file."""
+    with store.choosing():
+        study = optuna.create_study(storage=store.storage, study_name=name, load_if_exists=True,
+                                    direction="maximize" if maximize else "minimize", **options)
+        earlier = study.user_attrs.get("sweep")
+        if earlier is None:
+            study.set_user_attr("sweep", fingerprint)
+        elif earlier != fingerprint:
+            old, new = json.loads(earlier), json.loads(fingerprint)
+            changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+            raise UserError(f"the sweep {name!r} was started with other {' and '.join(changed)}; give the changed one "
+                            "another name with --name, or undo the change.")
+    return study
+
+
+def _open_database(url: str) -> RDBStorage:
+    import sqlalchemy
+
+    try:
+        parsed = sqlalchemy.make_url(url)
+        if parsed.drivername == "postgresql":
+            parsed = parsed.set(drivername="postgresql+psycopg")
+        shown = parsed.render_as_string(hide_password=True)
+    except sqlalchemy.exc.ArgumentError:
+        raise UserError("--storage must be a database URL such as postgresql://user@host/database.") from None
+    options = {"connect_args": {"timeout": 60}} if parsed.get_backend_name() == "sqlite" else {"pool_pre_ping": True}
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats, since Optuna 2.9
+    try:
+        for attempt in range(3):
+            try:
+                return RDBStorage(parsed.render_as_string(hide_password=False), options,
+                                  heartbeat_interval=BEAT_SECONDS, grace_period=DEAD_SECONDS)
+            except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
+                if attempt == 2:
+                    raise
+                time.sleep(1)  # two machines that make the tables at once stand in each other's way
+    except ImportError as error:
+        driver = "psycopg[binary]" if "psycopg" in str(error) else error.name or str(error)
+        raise UserError(f"the database {shown} needs a driver: pip install '{driver}'.") from None
+    except (sqlalchemy.exc.SQLAlchemyError, ValueError) as error:
+        reason = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise UserError(f"the database {shown} cannot be used: {reason.rstrip('.')}.") from None
+
+
+def _make_lock_table(engine: object) -> None:
+    """A table with one row, whose lock the process that is choosing holds."""
+    import sqlalchemy
+
+    table = sqlalchemy.Table("naturalist_choosing", sqlalchemy.MetaData(),
+                             sqlalchemy.Column("id", sqlalchemy.Integer, primary_key=True),
+                             sqlalchemy.Column("turns", sqlalchemy.Integer, nullable=False))
+    with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):  # another process made it first
+        table.create(engine, checkfirst=True)
+    with contextlib.suppress(sqlalchemy.exc.IntegrityError), engine.begin() as connection:
+        connection.execute(table.insert().values(id=1, turns=0))
+
+

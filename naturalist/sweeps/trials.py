@@ -1,0 +1,240 @@
+"""The trials of one study: which settings come next, what became of the earlier ones."""
+
+import hashlib
+import json
+import math
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial, TrialState
+
+from naturalist.sweeps.hyperband import HyperbandPruner
+from naturalist.sweeps.space import SweepFile
+from naturalist.sweeps.store import Store, open_study
+
+REPEATS_IN_A_ROW = 10
+"""After the sampler suggested so many settings that ran before, they are drawn blindly."""
+
+BLIND_DRAWS = 2000
+
+warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used with Study.optimize")
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many trials there are."""
+
+    finished: int = 0
+    pruned: int = 0
+    failed: int = 0
+    running: int = 0
+    cut_off: int = 0
+    """Not counted: these settings are run again."""
+
+    @property
+    def done(self) -> int:
+        """Trials that need not be run any more."""
+        return self.finished + self.pruned + self.failed
+
+
+class Trials:
+    """A search that may be shared with other processes and gone on with later."""
+
+    def __init__(self, store: Store, name: str, sweep: SweepFile, *, seed: int = 0, allow_repeats: bool = False,
+                 fixed: list[dict] | None = None):
+        """Open the study, or join it.
+
+        Args:
+            store: where it is kept.
+            name: of the study.
+            sweep: method, metric and parameters.
+            seed: of the sampler.
+            allow_repeats: whether settings that ran may be run again.
+            fixed: run exactly these (what Optuna could search) instead of asking the method.
+        """
+        self.sweep, self._store, self._allow_repeats = sweep, store, allow_repeats
+        self._fixed = list(sweep.grid()) if fixed is None and sweep.method == "grid" else fixed
+        options = {"sampler": _SamplerPerTrial(sweep.method, seed)}
+        options["pruner"] = HyperbandPruner(sweep.rule, sweep.maximize) if sweep.rule else optuna.pruners.NopPruner()
+        self.study = open_study(store, name, sweep.fingerprint(), sweep.maximize, **options)
+
+    @property
+    def size(self) -> float:
+        """How many trials there can be without repeating any."""
+        if self._fixed is not None:
+            return len(self._fixed)
+        size = self.sweep.size()
+        return math.inf if size is None or self._allow_repeats else size
+
+    def choose(self, target: float) -> optuna.Trial | None:
+        """Start the next trial; None when ``target`` trials are done or running, or nothing is left to try.
+
+        Settings of trials that were cut off come first.
+        """
+        with self._store.choosing():
+            self._store.end_cut_off(self.study)
+            trials = self._all()
+            counts = count(trials)
+            if counts.done + counts.running >= min(target, self.size) or self.reached_target(trials):
+                return None
+            used = {self._key(trial.params) for trial in trials if is_counted(trial)}
+            again = [trial.params for trial in trials if is_cut_off(trial) and self._key(trial.params) not in used]
+            for searched in [*again[:1], *(self._fixed or [])]:
+                if self._key(searched) not in used:
+                    return self._start(searched)
+            return None if self._fixed is not None else self._ask(used)
+
+    def settings(self, trial: optuna.Trial | FrozenTrial) -> dict:
+        """What a trial sets."""
+        return self.sweep.settings(trial.params)
+
+    def report(self, trial: optuna.Trial, metrics: dict) -> bool:
+        """Take in an epoch; returns whether early_terminate ends the trial."""
+        value = metrics.get(self.sweep.metric)
+        if value is None or not math.isfinite(value):
+            return False  # W&B's rule does not see such values either
+        step = len(self._frozen(trial).intermediate_values) + 1
+        trial.report(float(value), step)
+        return trial.should_prune()
+
+    def finish(self, trial: optuna.Trial, *, seconds: float, folder: str | None = None, pruned: bool = False,
+               failure: str | None = None) -> None:
+        """Record how a trial ended: well, pruned, or with the message ``failure``."""
+        values = list(self._frozen(trial).intermediate_values.values())
+        if failure is None and not values:
+            failure = f"it logged no {self.sweep.metric} that is a number"
+        trial.set_user_attr("seconds", seconds)
+        if folder:
+            trial.set_user_attr("folder", folder)
+        if failure is not None:
+            trial.set_user_attr("failure", failure)
+            self.study.tell(trial, state=TrialState.FAIL)
+        elif pruned:
+            self.study.tell(trial, state=TrialState.PRUNED)
+        else:
+            self.study.tell(trial, best_of(values, self.sweep.maximize))
+
+    def cut_off(self, trial: optuna.Trial) -> None:
+        """Give a trial up; its settings are run again later."""
+        self.study.tell(trial, state=TrialState.FAIL)
+
+    def beat(self, running: Iterable[optuna.Trial]) -> None:
+        """Say that these trials are being run, and see whose process is gone."""
+        self._store.beat([trial._trial_id for trial in running])
+
+    def shown(self) -> list[FrozenTrial]:
+        """The trials that count or run, in the order in which they were started."""
+        return [trial for trial in self._all() if is_counted(trial)]
+
+    def counts(self) -> Counts:
+        """How many trials ended how."""
+        return count(self._all())
+
+    def best(self) -> FrozenTrial | None:
+        """The trial with the best epoch, pruned or not."""
+        trials = [trial for trial in self.shown() if trial.intermediate_values
+                  and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        return best_of(trials, self.sweep.maximize, key=self.value) if trials else None
+
+    def value(self, trial: FrozenTrial) -> float | None:
+        """A trial's best epoch so far."""
+        values = trial.intermediate_values.values()
+        return best_of(values, self.sweep.maximize) if values else None
+
+    def reached_target(self, trials: list[FrozenTrial] | None = None) -> bool:
+        """Whether some epoch was as good as the metric's target."""
+        if self.sweep.target is None:
+            return False
+        values = [value for trial in trials or self._all() for value in trial.intermediate_values.values()]
+        return any(value >= self.sweep.target if self.sweep.maximize else value <= self.sweep.target
+                   for value in values)
+
+    def _all(self) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False)
+
+    def _frozen(self, trial: optuna.Trial) -> FrozenTrial:
+        return self._store.storage.get_trial(trial._trial_id)
+
+    def _key(self, searched: dict) -> str:
+        return json.dumps(self.sweep.settings(searched), sort_keys=True, default=str)
+
+    def _start(self, searched: dict) -> optuna.Trial:
+        self.study.enqueue_trial(searched)
+        trial = self.study.ask(self.sweep.searched)
+        self._store.begin(trial)
+        return trial
+
+    def _ask(self, used: set[str]) -> optuna.Trial | None:
+        """Ask the sampler until it suggests something new; then draw blindly."""
+        for _ in range(REPEATS_IN_A_ROW):
+            trial = self.study.ask(self.sweep.searched)
+            if self._allow_repeats or self._key(trial.params) not in used:
+                self._store.begin(trial)
+                return trial
+            trial.set_user_attr("repeat", True)
+            self.study.tell(trial, state=TrialState.FAIL)
+        draw = _SamplerPerTrial("random", seed=len(used))
+        blind = optuna.create_study(sampler=draw)
+        for _ in range(BLIND_DRAWS):
+            searched = blind.ask(self.sweep.searched).params
+            if self._key(searched) not in used:
+                return self._start(searched)
+        return None
+
+
+class _SamplerPerTrial(BaseSampler):
+    """A sampler whose chance depends on the trial's number only: not on restarts, nor on other processes."""
+
+    def __init__(self, method: str, seed: int):
+        self._method, self._seed = method, seed
+        self._sampler: BaseSampler = RandomSampler(seed)
+
+    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        digest = hashlib.sha256(f"{self._seed}/{study.study_name}/{trial.number}".encode()).digest()
+        seed = int.from_bytes(digest[:4], "big")
+        if self._method == "bayes":
+            self._sampler = TPESampler(seed=seed, multivariate=True, constant_liar=True)
+        else:
+            self._sampler = RandomSampler(seed=seed)
+        self._sampler.before_trial(study, trial)
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        return self._sampler.infer_relative_search_space(study, trial)
+
+    def sample_relative(self, study: optuna.Study, trial: FrozenTrial,
+                        search_space: dict[str, BaseDistribution]) -> dict:
+        return self._sampler.sample_relative(study, trial, search_space)
+
+    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, param_name: str,
+                           param_distribution: BaseDistribution) -> object:
+        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+
+
+def count(trials: Iterable[FrozenTrial]) -> Counts:
+    """Sort trials by their end."""
+    trials = list(trials)
+    states = [trial.state for trial in trials]
+    failed = sum("failure" in trial.user_attrs for trial in trials)
+    return Counts(states.count(TrialState.COMPLETE), states.count(TrialState.PRUNED), failed,
+                  states.count(TrialState.RUNNING), sum(map(is_cut_off, trials)))
+
+
+def is_cut_off(trial: FrozenTrial) -> bool:
+    """Whether a trial ended without a result and without a failure of its own."""
+    return trial.state == TrialState.FAIL and not {"failure", "repeat"} & trial.user_attrs.keys()
+
+
+def is_counted(trial: FrozenTrial) -> bool:
+    """Whether a trial ended by itself or runs."""
+    return (trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
+            or "failure" in trial.user_attrs)
+
+
+def best_of(items: Iterable, maximize: bool, **options: object) -> object:
+    """The largest or the smallest."""
+    return max(items, **options) if maximize else min(items, **options)

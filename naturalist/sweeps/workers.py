@@ -1,0 +1,195 @@
+"""Processes that train one trial after the other, so that imports, caches and the device are set up once.
+
+What a trial prints goes to its own log file. A worker never outlives the process that started it.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import re
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+
+from naturalist.errors import UserError
+
+STOP_SECONDS = 60
+"""How long a trial may take to save and finish after it was told to stop."""
+
+
+class Worker:
+    """A training process, seen from the sweep. ``connection`` can be waited for."""
+
+    def __init__(self, program: Path, index: int, count: int):
+        context = multiprocessing.get_context("spawn")
+        self.connection, remote = context.Pipe()
+        self._process = context.Process(target=_work, args=(remote, program, index, count), daemon=False)
+        with _interrupts_ignored():  # inherited by the child until it has set its own handlers
+            self._process.start()
+        remote.close()
+        self.index = index
+        self.is_busy = False
+
+    def start(self, arguments: list[str], log: Path) -> None:
+        """Begin a trial; :meth:`read` tells how it goes."""
+        self.is_busy = True
+        with contextlib.suppress(BrokenPipeError):  # died idle: read() says so
+            self.connection.send((arguments, str(log)))
+
+    def answer(self, stop: bool) -> None:
+        """Say whether the trial ends after the epoch that :meth:`read` gave."""
+        with contextlib.suppress(BrokenPipeError):
+            self.connection.send(stop)
+
+    def read(self) -> tuple[str, object]:
+        """What happened: ``("epoch", metrics)``, ``("done", result)`` or ``("failed", message)``.
+
+        After ``("died", message)`` the worker is of no more use.
+        """
+        try:
+            kind, content = self.connection.recv()
+        except (EOFError, OSError):
+            self._process.join(STOP_SECONDS)
+            kind, content = "died", _explain_exit(self._process.exitcode)
+        self.is_busy = kind == "epoch"
+        return kind, content
+
+    def interrupt(self) -> None:
+        """Make a trial save, finish and end now."""
+        self._process.terminate()
+
+    def close(self) -> None:
+        """End the process: politely when it is idle."""
+        self.connection.close()
+        if self.is_busy:
+            self._process.kill()
+        self._process.join(STOP_SECONDS)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+def folder_in_log(log: Path) -> str | None:
+    """The run folder that a trial said it records in."""
+    try:
+        found = re.search(r"^Run: (.+)$", log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    except OSError:
+        return None
+    return found[1] if found else None
+
+
+def _work(connection: Connection, program_path: Path, index: int, count: int) -> None:
+    """The process: wait for arguments, train, send what came out."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the sweep decides what it means
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    program = None
+    while True:
+        try:
+            arguments, log = connection.recv()
+        except (EOFError, OSError):
+            return
+        with _output_to(Path(log)):
+            try:
+                if program is None:
+                    program = _set_up(program_path, count)
+                message = _train(connection, program, arguments, index)
+            except Exception as error:  # whatever happens in a trial costs that trial only
+                message = "failed", _explain(error)
+                if not isinstance(error, UserError):
+                    traceback.print_exc()
+            except KeyboardInterrupt:
+                message = "done", {"status": "stopped"}
+        try:
+            connection.send(message)
+        except (BrokenPipeError, OSError):
+            return
+
+
+def _set_up(program_path: Path, count: int) -> object:
+    import torch
+
+    from naturalist.data.cache import available_cores
+    from naturalist.sweeps.program import load_program
+
+    torch.set_num_threads(max(1, available_cores() // count))
+    return load_program(program_path)
+
+
+def _train(connection: Connection, program: object, arguments: list[str], index: int) -> tuple[str, dict]:
+    import torch
+
+    settings = program.parse(arguments)
+    if settings.device == "auto" and torch.cuda.device_count() > 1:
+        settings.device = f"cuda:{index % torch.cuda.device_count()}"
+
+    def should_stop(metrics: dict) -> bool:
+        connection.send(("epoch", metrics))
+        return connection.recv()
+
+    def interrupt(signal_number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows saves
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        return "done", program.train(settings, should_stop)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def _explain(error: Exception) -> str:
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"out of memory: {' '.join(str(error).split())}".rstrip(": ")
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+
+
+def _explain_exit(code: int | None) -> str:
+    if code is None or code >= 0:
+        return f"its process ended with code {code}"
+    name = signal.Signals(-code).name
+    return f"its process was killed by {name}" + (", as systems do when memory runs out" if name == "SIGKILL" else "")
+
+
+@contextlib.contextmanager
+def _output_to(log: Path) -> Iterator[None]:
+    """Send everything that is printed, also by libraries and child processes, to a file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = os.dup(1), os.dup(2)
+    with log.open("a", encoding="utf-8") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for descriptor, original in zip((1, 2), kept, strict=True):
+                os.dup2(original, descriptor)
+                os.close(original)
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    wait([parent.sentinel])
+    time.sleep(1)  # a sweep that ends in good order closes the connection first
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
