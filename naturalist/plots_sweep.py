@@ -6,8 +6,8 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
-from matplotlib.path import Path as Curve
 from matplotlib.patches import PathPatch
+from matplotlib.path import Path as Curve
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from naturalist.plots import BLUE, GREY, INK, ORANGE, PALE, VERMILLION, new_figure
@@ -87,9 +87,9 @@ def plot_parallel_coordinates(settings: dict[str, list], values: list[float], st
                                    linestyle="--" if states[run] == "pruned" else "-"))
         for position, (name, column) in enumerate(settings.items()):
             _draw_axis(ax, position, name.replace("_", "\n", 1), _ticks(column))
-        ticks = [(0.5, low)] if high == low else [(share, low + share * (high - low)) for share in (0, 0.25, 0.5, 0.75, 1)]
+        shares = (0.5,) if high == low else (0, 0.25, 0.5, 0.75, 1)
         _draw_axis(ax, len(columns) - 1, f"best\n{metric.removeprefix('best_')}".replace("_", " "),
-                   [(height, _amount(value, metric)) for height, value in ticks])
+                   [(share, _amount(low + share * (high - low), metric)) for share in shares])
         bar = figure.colorbar(matplotlib.cm.ScalarMappable(norm, COLOURS), ax=ax, fraction=0.02, pad=0.01,
                               format=PercentFormatter(1, symbol=" %") if metric.endswith("accuracy") else None)
         bar.outline.set_visible(False)
@@ -122,8 +122,9 @@ def plot_influences(table: Influences, path: str | Path, metric: str, runs: int)
         importance.set_yticks(positions, labels)
         importance.invert_yaxis()
         importance.set_xlim(0, 1.15 * max(row.importance for row in rows))
-        explained = "" if table.explained is None else f"\nthe forest explains {max(table.explained, 0):.0%} of unseen " \
-                                                       "runs' variance".replace("%", " %")
+        explained = ""
+        if table.explained is not None:
+            explained = f"\nthe forest explains {100 * max(table.explained, 0):.0f} % of unseen runs' variance"
         importance.set_xlabel(f"importance in a random forest{explained}")
         correlation.set_xlim(-1.25, 1.25)
         correlation.set_xticks([-1, -0.5, 0, 0.5, 1])

@@ -86,8 +86,8 @@ def level_name(value: object) -> str:
 def influences(runs: list[RunRecord]) -> Influences:
     """Correlation with the value, and importance in a random forest, of every setting that differs.
 
-    Settings that are no numbers are split into levels. The forest is scikit-learn's with 500 trees; its importance is the
-    mean decrease in impurity, as in W&B's table.
+    Settings that are no numbers are split into levels. The forest is scikit-learn's with 500 trees; its importance is
+    the mean decrease in impurity, as in W&B's table.
     """
     from sklearn.ensemble import RandomForestRegressor
 

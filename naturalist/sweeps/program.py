@@ -1,7 +1,7 @@
 """The script that a sweep runs: found by ``program``, called in this process instead of started anew.
 
-A program is a file with ``train(settings, should_stop)``, whose first argument is annotated with its settings' class, as
-``partA/train.py`` has it. Its arguments are those that a W&B agent would give it.
+A program is a file with ``train(settings, should_stop)``, whose first argument is annotated with its settings' class,
+as ``partA/train.py`` has it. Its arguments are those that a W&B agent would give it.
 """
 
 import importlib.util

@@ -14,8 +14,8 @@ from naturalist.sweeps.records import NOT_SEARCHED, RunRecord, read_runs
 def report_runs(folders: list[Path], target: Path, *, metric: str = "val_accuracy", maximize: bool = True) -> None:
     """Write what the runs in ``folders`` teach to the folder ``target``.
 
-    ``runs.png``, ``parallel.png``, ``influence.png``, the numbers as ``runs.csv`` and ``influence.csv``, the sentences as
-    ``findings.txt``, and ``best.yaml`` for ``partA/train.py --config``.
+    ``runs.png``, ``parallel.png``, ``influence.png``, the numbers as ``runs.csv`` and ``influence.csv``, the sentences
+    as ``findings.txt``, and ``best.yaml`` for ``partA/train.py --config``.
 
     Raises :class:`UserError` when no run got through an epoch.
     """
@@ -39,7 +39,8 @@ def report_runs(folders: list[Path], target: Path, *, metric: str = "val_accurac
     varied = varied_settings(good)
     if varied:
         plot_parallel_coordinates(varied, [run.value for run in good], [run.state for run in good],
-                                  target / "parallel.png", metric, maximize, f"Settings and {metric} of {len(good)} runs")
+                                  target / "parallel.png", metric, maximize,
+                                  f"Settings and {metric} of {len(good)} runs")
     if table.rows:
         plot_influences(table, target / "influence.png", metric, len(good))
     _say(target, best, metric, found)

@@ -10,8 +10,8 @@ import optuna
 
 from naturalist.config import RunSettings
 from naturalist.errors import UserError
-from naturalist.sweeps.records import CUT_OFF
 from naturalist.sweeps.program import Program, check_sweep, command_line, load_program
+from naturalist.sweeps.records import CUT_OFF
 from naturalist.sweeps.report import report_runs
 from naturalist.sweeps.space import SweepFile, read_sweep
 from naturalist.sweeps.store import Store
@@ -85,7 +85,8 @@ def run_sweep(file: Path, *, count: int | None = None, workers: int = 1, storage
     try:
         (folder / "logs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the sweep's folder {folder}: {error.strerror}; choose another with --out.") from None
+        raise UserError(f"cannot make the sweep's folder {folder}: {error.strerror}; choose another with "
+                        "--out.") from None
     store = Store(folder, storage)
     pool = _Pool(program.path, workers)
     try:

@@ -1,7 +1,7 @@
 """Where a sweep's trials are kept, and which of its processes are alive.
 
-Without a database the store is a journal file in the sweep's folder. Any number of processes may share a store; only one
-at a time chooses a trial, so that none is chosen twice.
+Without a database the store is a journal file in the sweep's folder. Any number of processes may share a store; only
+one at a time chooses a trial, so that none is chosen twice.
 """
 
 import contextlib
