@@ -32,6 +32,8 @@ class RunSettings:
     """Leave unreadable files out and name them, or stop."""
     val_fraction: float = 0.2
     """Share of every class held out for validation, in (0, 1)."""
+    train_fraction: float = 1.0
+    """Share of the training images that is used, the same of every class, in (0, 1]: less is for cheap first looks."""
     image_size: int = 128
     """Side of the square images that the model sees, in pixels."""
     cache_size: int | None = None
@@ -133,6 +135,7 @@ class RunSettings:
         for name in below_one:
             self._require(name, 0 <= getattr(self, name) < 1, "must be at least 0 and less than 1")
         self._require("val_fraction", 0 < self.val_fraction < 1, "must lie between 0 and 1, both excluded")
+        self._require("train_fraction", 0 < self.train_fraction <= 1, "must be greater than 0 and at most 1")
         self._require("crop_scale", 0 < self.crop_scale <= 1, "must be greater than 0 and at most 1")
         self._require("rotation", 0 <= self.rotation <= 180, "must lie between 0 and 180 degrees")
         self._require("cache_size", self.cache_size is None or self.cache_size >= self.image_size,

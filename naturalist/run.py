@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -58,6 +58,9 @@ def finish_run(tracker: Tracker, result: dict, settings: RunSettings) -> None:
         return
     if result["status"] != "stopped":  # whoever stops a run does not want to wait
         evaluate_run(folder, split="val", device=settings.device, quiet=True, tracker=tracker)
+        with suppress(KeyboardInterrupt):  # a stop that comes now costs the look, not the record
+            evaluate_run(folder, split="val", device=settings.device, quiet=True)
+            tracker.log_image("validation_predictions", folder / "evaluation" / "val" / "predictions.png")
     tracker.log_image("curves", folder / "curves.png")
     tracker.finish(result)
     print(f"{result['status'].capitalize()} after {result['epochs']} epochs and {result['seconds']:.0f} s; best "

@@ -10,7 +10,7 @@ from naturalist.config import RunSettings
 from naturalist.data.augment import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, channel_statistics
 from naturalist.data.cache import ImageCache, open_cache
 from naturalist.data.catalog import Folders, Split, find_folders, scan
-from naturalist.data.split import stratified_split
+from naturalist.data.split import stratified_part, stratified_split
 
 STATISTICS_IMAGES = 1000
 """Training images that mean and deviation are taken from."""
@@ -70,6 +70,9 @@ def load_training_data(settings: RunSettings) -> TrainingData:
         val_cache = cache
         train_indices, val_indices = stratified_split(cache.labels, cache.class_names, settings.val_fraction,
                                                       settings.seed)
+    if settings.train_fraction < 1:
+        train_indices = stratified_part(train_indices, cache.labels[train_indices], settings.train_fraction,
+                                        settings.seed)
     description = (f"{describe_data(settings.data)}; {len(train_indices):,} images to train on, "
                    f"{len(val_indices):,} to validate on, {len(cache.class_names)} classes")
     return TrainingData(cache, train_indices, val_cache, val_indices, cache.class_names,

@@ -42,3 +42,20 @@ def stratified_split(labels: np.ndarray, class_names: tuple[str, ...], val_fract
         raise UserError(f"with val_fraction {val_fraction} the class(es) {names} would be missing from one side of "
                         "the split; add images of them or choose another val_fraction.")
     return np.sort(train), np.sort(val)
+
+
+def stratified_part(indices: np.ndarray, labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Choose ``fraction`` of the images of every class, at least one of each.
+
+    Args:
+        indices: int64 ``[N]``.
+        labels: their classes, int64 ``[N]``.
+        fraction: in (0, 1]; a smaller part is contained in a larger one of the same seed.
+        seed: equal seeds choose equal images on every machine.
+
+    Returns:
+        Sorted indices, int64.
+    """
+    generator = np.random.default_rng(seed)
+    parts = [generator.permutation(indices[labels == label]) for label in np.unique(labels)]
+    return np.sort(np.concatenate([part[:max(1, round(fraction * len(part)))] for part in parts]))
