@@ -8,7 +8,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
@@ -16,10 +15,11 @@ from naturalist.sweeps.hyperband import HyperbandPruner
 from naturalist.sweeps.space import SweepFile
 from naturalist.sweeps.store import Store, open_study
 
-REPEATS_IN_A_ROW = 10
-"""After the sampler suggested so many settings that ran before, they are drawn blindly."""
+SUGGESTIONS = 50
+"""After TPE suggested so many settings that ran before, they are drawn blindly."""
 
-BLIND_DRAWS = 2000
+BLIND_DRAWS = 1000
+"""After so many draws of settings that ran before, none are left."""
 
 warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used with Study.optimize")
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -57,11 +57,10 @@ class Trials:
             allow_repeats: whether settings that ran may be run again.
             fixed: run exactly these (what Optuna could search) instead of asking the method.
         """
-        self.sweep, self._store, self._allow_repeats = sweep, store, allow_repeats
+        self.sweep, self._store, self._seed, self._allow_repeats = sweep, store, seed, allow_repeats
         self._fixed = list(sweep.grid()) if fixed is None and sweep.method == "grid" else fixed
-        options = {"sampler": _SamplerPerTrial(sweep.method, seed)}
-        options["pruner"] = HyperbandPruner(sweep.rule, sweep.maximize) if sweep.rule else optuna.pruners.NopPruner()
-        self.study = open_study(store, name, sweep.fingerprint(), sweep.maximize, **options)
+        pruner = HyperbandPruner(sweep.rule, sweep.maximize) if sweep.rule else optuna.pruners.NopPruner()
+        self.study = open_study(store, name, sweep.fingerprint(), sweep.maximize, pruner=pruner)
 
     @property
     def size(self) -> float:
@@ -84,10 +83,11 @@ class Trials:
                 return None
             used = {self._key(trial.params) for trial in trials if is_counted(trial)}
             again = [trial.params for trial in trials if is_cut_off(trial) and self._key(trial.params) not in used]
-            for searched in [*again[:1], *(self._fixed or [])]:
-                if self._key(searched) not in used:
-                    return self._start(searched)
-            return None if self._fixed is not None else self._ask(used)
+            candidates = again if self._fixed is None else self._fixed
+            searched = next((item for item in candidates if self._key(item) not in used), None)
+            if searched is None and self._fixed is None:
+                searched = self._suggest(trials, used)
+            return None if searched is None else self._start(searched)
 
     def settings(self, trial: optuna.Trial | FrozenTrial) -> dict:
         """What a trial sets."""
@@ -169,50 +169,25 @@ class Trials:
         self._store.begin(trial)
         return trial
 
-    def _ask(self, used: set[str]) -> optuna.Trial | None:
-        """Ask the sampler until it suggests something new; then draw blindly."""
-        for _ in range(REPEATS_IN_A_ROW):
-            trial = self.study.ask(self.sweep.searched)
-            if self._allow_repeats or self._key(trial.params) not in used:
-                self._store.begin(trial)
-                return trial
-            trial.set_user_attr("repeat", True)
-            self.study.tell(trial, state=TrialState.FAIL)
-        draw = _SamplerPerTrial("random", seed=len(used))
-        blind = optuna.create_study(sampler=draw)
-        for _ in range(BLIND_DRAWS):
-            searched = blind.ask(self.sweep.searched).params
-            if self._key(searched) not in used:
-                return self._start(searched)
-        return None
+    def _suggest(self, trials: list[FrozenTrial], used: set[str]) -> dict | None:
+        """Ask the method until it suggests something new, then draw blindly; None when nothing new is found.
 
-
-class _SamplerPerTrial(BaseSampler):
-    """A sampler whose chance depends on the trial's number only: not on restarts, nor on other processes."""
-
-    def __init__(self, method: str, seed: int):
-        self._method, self._seed = method, seed
-        self._sampler: BaseSampler = RandomSampler(seed)
-
-    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        digest = hashlib.sha256(f"{self._seed}/{study.study_name}/{trial.number}".encode()).digest()
+        Done in a copy of the study, where a suggestion that ran before stays open: TPE takes open trials for bad ones
+        and so moves on. Chance depends on the number of trials only, not on restarts.
+        """
+        digest = hashlib.sha256(f"{self._seed}/{self.study.study_name}/{len(trials)}".encode()).digest()
         seed = int.from_bytes(digest[:4], "big")
-        if self._method == "bayes":
-            self._sampler = TPESampler(seed=seed, multivariate=True, constant_liar=True)
-        else:
-            self._sampler = RandomSampler(seed=seed)
-        self._sampler.before_trial(study, trial)
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return self._sampler.infer_relative_search_space(study, trial)
-
-    def sample_relative(self, study: optuna.Study, trial: FrozenTrial,
-                        search_space: dict[str, BaseDistribution]) -> dict:
-        return self._sampler.sample_relative(study, trial, search_space)
-
-    def sample_independent(self, study: optuna.Study, trial: FrozenTrial, param_name: str,
-                           param_distribution: BaseDistribution) -> object:
-        return self._sampler.sample_independent(study, trial, param_name, param_distribution)
+        samplers: list[tuple[BaseSampler, int]] = [(RandomSampler(seed), BLIND_DRAWS)]
+        if self.sweep.method == "bayes":
+            samplers.insert(0, (TPESampler(seed=seed, multivariate=True, constant_liar=True), SUGGESTIONS))
+        for sampler, tries in samplers:
+            copy = optuna.create_study(direction=self.study.direction, sampler=sampler)
+            copy.add_trials([trial for trial in trials if is_counted(trial)])
+            for _ in range(tries):
+                searched = copy.ask(self.sweep.searched).params
+                if self._allow_repeats or self._key(searched) not in used:
+                    return searched
+        return None
 
 
 def count(trials: Iterable[FrozenTrial]) -> Counts:
@@ -226,7 +201,7 @@ def count(trials: Iterable[FrozenTrial]) -> Counts:
 
 def is_cut_off(trial: FrozenTrial) -> bool:
     """Whether a trial ended without a result and without a failure of its own."""
-    return trial.state == TrialState.FAIL and not {"failure", "repeat"} & trial.user_attrs.keys()
+    return trial.state == TrialState.FAIL and "failure" not in trial.user_attrs
 
 
 def is_counted(trial: FrozenTrial) -> bool:
