@@ -238,6 +238,9 @@ def entry_point() -> Iterator[None]:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
+    if "WANDB_SWEEP_ID" in os.environ:
+        # An agent that a script started in the background hands on an ignored SIGINT, by which W&B stops runs too.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     for stream in (sys.stdout, sys.stderr):  # a file's name may be no text that the terminal can show
         stream.reconfigure(errors="backslashreplace")
     try:

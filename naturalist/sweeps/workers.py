@@ -17,6 +17,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
 from naturalist.errors import UserError
+from naturalist.sweeps.program import Program, load_program
 
 STOP_SECONDS = 60
 """How long a trial may take to save and finish after it was told to stop."""
@@ -64,14 +65,10 @@ class Worker:
         self._process.terminate()
 
     def close(self) -> None:
-        """End the process: politely when it is idle."""
+        """End the process at once: an idle one has nothing to save."""
         self.connection.close()
-        if self.is_busy:
-            self._process.kill()
-        self._process.join(STOP_SECONDS)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        self._process.kill()
+        self._process.join()
 
 
 def folder_in_log(log: Path) -> str | None:
@@ -88,6 +85,8 @@ def _work(connection: Connection, program_path: Path, index: int, count: int) ->
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the sweep decides what it means
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // count)))  # torch asks when it is imported
     program = None
     while True:
         try:
@@ -97,7 +96,7 @@ def _work(connection: Connection, program_path: Path, index: int, count: int) ->
         with _output_to(Path(log)):
             try:
                 if program is None:
-                    program = _set_up(program_path, count)
+                    program = load_program(program_path)
                 message = _train(connection, program, arguments, index)
             except Exception as error:  # whatever happens in a trial costs that trial only
                 message = "failed", _explain(error)
@@ -111,22 +110,13 @@ def _work(connection: Connection, program_path: Path, index: int, count: int) ->
             return
 
 
-def _set_up(program_path: Path, count: int) -> object:
-    import torch
-
-    from naturalist.data.cache import available_cores
-    from naturalist.sweeps.program import load_program
-
-    torch.set_num_threads(max(1, available_cores() // count))
-    return load_program(program_path)
-
-
-def _train(connection: Connection, program: object, arguments: list[str], index: int) -> tuple[str, dict]:
-    import torch
-
+def _train(connection: Connection, program: Program, arguments: list[str], index: int) -> tuple[str, dict]:
     settings = program.parse(arguments)
-    if settings.device == "auto" and torch.cuda.device_count() > 1:
-        settings.device = f"cuda:{index % torch.cuda.device_count()}"
+    if settings.device == "auto":
+        import torch
+
+        if torch.cuda.device_count() > 1:
+            settings.device = f"cuda:{index % torch.cuda.device_count()}"
 
     def should_stop(metrics: dict) -> bool:
         connection.send(("epoch", metrics))
@@ -141,8 +131,6 @@ def _train(connection: Connection, program: object, arguments: list[str], index:
         return "done", program.train(settings, should_stop)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
 
 
 def _explain(error: Exception) -> str:

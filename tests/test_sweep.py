@@ -1,0 +1,309 @@
+"""A sweep without a server: trials are neither lost nor repeated, whoever is killed."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import optuna
+import pytest
+import yaml
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from naturalist.config import CnnSettings, parse_settings
+from naturalist.data.sample import make_sample
+from naturalist.errors import UserError
+from naturalist.sweeps.space import read_sweep
+from naturalist.sweeps.store import Store
+from naturalist.sweeps.trials import Trials, is_cut_off
+
+ROOT = Path(__file__).parents[1]
+
+PROGRAM = '''
+import json, os, time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+from naturalist.config import RunSettings
+
+@dataclass
+class Settings(RunSettings):
+    quality: float = 0.5
+    level: int = 1
+    ends: Literal["well", "raises", "dies", "runs out of memory"] = "well"
+    pause: float = 0.0
+
+def train(settings: Settings, should_stop=None) -> dict:
+    folder = Path(settings.runs_dir) / f"{settings.quality:g}-{settings.level}-{time.time_ns()}"
+    folder.mkdir(parents=True)
+    print("Run:", folder, flush=True)
+    (folder / "config.yaml").write_text(f"quality: {settings.quality}\\nlevel: {settings.level}\\n")
+    (folder / "pid").write_text(str(os.getpid()))
+    status = "finished"
+    try:
+        for epoch in range(1, settings.epochs + 1):
+            time.sleep(settings.pause)
+            if settings.ends == "raises":
+                raise ValueError("this learning rate is no good")
+            if settings.ends == "runs out of memory":
+                raise MemoryError
+            if settings.ends == "dies":
+                os.kill(os.getpid(), 9)
+            metrics = {"epoch": epoch, "val_accuracy": settings.quality * epoch / (epoch + 1)}
+            with (folder / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(metrics) + "\\n")
+            if should_stop and should_stop(metrics):
+                status = "pruned"
+                break
+    except KeyboardInterrupt:
+        status = "stopped"
+    (folder / "summary.json").write_text(json.dumps({"status": status}))
+    return {"status": status, "folder": str(folder)}
+'''
+
+SWEEP = {"program": "program.py", "method": "grid", "metric": {"name": "val_accuracy", "goal": "maximize"},
+         "parameters": {"quality": {"values": [0.1, 0.2, 0.3]}, "level": {"values": [1, 2]}, "epochs": {"value": 2}}}
+
+
+class Place:
+    """A folder with a sweep of a program that only pretends to train."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        (folder / "program.py").write_text(PROGRAM)
+        self.write()
+
+    def write(self, parameters: dict | None = None, **changes: object) -> None:
+        sweep = {**SWEEP, **changes}
+        sweep["parameters"] = {**SWEEP["parameters"], **(parameters or {})}
+        (self.folder / "sweep.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
+
+    def start(self, *arguments: object) -> subprocess.Popen:
+        command = [sys.executable, "-m", "naturalist", "sweep", "sweep.yaml", "--set", "device=cpu",
+                   *map(str, arguments)]
+        return subprocess.Popen(command, cwd=self.folder, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": str(ROOT)},
+                                start_new_session=True)
+
+    def run(self, *arguments: object, code: int = 0) -> str:
+        process = self.start(*arguments)
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == code, output
+        return output
+
+    def trials(self, url: str | None = None) -> list[optuna.trial.FrozenTrial]:
+        journal = self.folder / "sweeps" / "sweep" / "journal.log"
+        storage = url or JournalStorage(JournalFileBackend(str(journal)))
+        return optuna.load_study(study_name="sweep", storage=storage).get_trials()
+
+    def settings(self, *states: str) -> list[tuple]:
+        """Settings of the trials in these states, sorted."""
+        sweep = read_sweep(self.folder / "sweep.yaml")
+        return sorted((settings["quality"], settings["level"]) for trial in self.trials() if trial.state.name in states
+                      for settings in [sweep.settings(trial.params)])
+
+    def pids(self) -> set[int]:
+        return {int(path.read_text()) for path in self.folder.glob("sweeps/sweep/runs/*/pid")}
+
+
+GRID = sorted((quality, level) for quality in (0.1, 0.2, 0.3) for level in (1, 2))
+
+
+@pytest.fixture
+def place(tmp_path) -> Place:
+    return Place(tmp_path)
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+    except OSError:
+        return False
+
+
+def test_two_processes_share_a_journal_and_the_grid_is_complete_without_repeats(place):
+    place.write({"pause": {"value": 0.05}})
+    processes = [place.start("--workers", 1), place.start("--workers", 2)]
+    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert place.settings("COMPLETE") == GRID
+    assert len(place.trials()) == len(GRID)
+    assert len({trial.user_attrs["owner"] for trial in place.trials()}) == 2
+    assert len(place.pids()) <= 3  # workers stay for all their trials
+    assert len(list(place.folder.glob("sweeps/sweep/runs/*"))) == len(GRID)
+    assert "6 trials finished, 0 pruned, 0 failed." in place.run()
+    assert len(place.trials()) == len(GRID)
+
+
+def test_count_is_the_whole_sweeps_and_bayes_never_tries_the_same_twice(place):
+    place.write({"epochs": {"value": 1}}, method="bayes")
+    place.run("--count", 3)
+    assert len(place.trials()) == 3
+    output = place.run("--count", 50)
+    assert "Going on with sweep sweep: 3 trials are done, 0 were cut off." in output
+    assert place.settings("COMPLETE") == GRID
+
+
+def test_a_trial_that_raises_dies_or_runs_out_of_memory_costs_itself_only(place):
+    ends = ["well", "raises", "dies", "runs out of memory"]
+    place.write({"quality": {"value": 0.5}, "level": {"value": 1}, "ends": {"values": ends}})
+    output = place.run("--workers", 2)
+    failures = {place.trials()[i].user_attrs.get("failure", "").split("; see ")[0] for i in range(4)}
+    assert failures == {"", "ValueError: this learning rate is no good", "out of memory",
+                        "its process was killed by SIGKILL, as systems do when memory runs out"}
+    assert "1 trials finished, 0 pruned, 3 failed." in output
+    (log,) = [trial.user_attrs["failure"].split("; see ")[1] for trial in place.trials()
+              if "ValueError" in trial.user_attrs.get("failure", "")]
+    assert "Traceback" in (place.folder / log).read_text()
+    (died,) = [trial for trial in place.trials() if "SIGKILL" in trial.user_attrs.get("failure", "")]
+    summary = json.loads((place.folder / died.user_attrs["folder"] / "summary.json").read_text())
+    assert summary["status"] == "failed" and "SIGKILL" in summary["reason"]
+
+
+def test_when_the_first_trials_all_fail_the_sweep_gives_up(place):
+    place.write({"ends": {"value": "raises"}})
+    output = place.run(code=2)
+    assert "error: the first 3 trials all failed, the last because ValueError: this learning rate is no good" in output
+    assert len(place.trials()) == 3
+
+
+def test_a_killed_sweep_takes_its_workers_along_and_goes_on_where_it_was(place):
+    place.write({"pause": {"value": 0.4}})
+    process = place.start("--workers", 2)
+    wait_until(lambda: len(list(place.folder.glob("sweeps/sweep/runs/*/metrics.jsonl"))) >= 3)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    wait_until(lambda: not any(map(alive, place.pids())))
+    done = place.settings("COMPLETE")
+    cut_off = place.settings("RUNNING")
+    assert cut_off
+    place.run("--workers", 2)
+    assert place.settings("COMPLETE") == GRID
+    assert sum(is_cut_off(trial) for trial in place.trials()) == len(cut_off)
+    assert len(place.trials()) == len(GRID) + len(cut_off)
+    assert set(done) <= set(GRID)
+
+
+def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(place):
+    place.write({"pause": {"value": 0.4}})
+    process = place.start("--workers", 2)
+    wait_until(lambda: len(list(place.folder.glob("sweeps/sweep/runs/*/metrics.jsonl"))) >= 3)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the sweep and its workers
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "The same command goes on" in output and "Traceback" not in output
+    assert not any(map(alive, place.pids()))
+    assert not place.settings("RUNNING")
+    statuses = [json.loads(path.read_text())["status"] for path in place.folder.glob("sweeps/sweep/runs/*/summary.json")]
+    assert "cut off" in statuses and "stopped" not in statuses
+    place.run("--workers", 2)
+    assert place.settings("COMPLETE") == GRID
+
+
+def test_hopeless_trials_are_pruned_and_the_target_ends_the_sweep(place):
+    place.write({"quality": {"values": [0.9, 0.4, 0.3, 0.2, 0.1, 0.99, 0.5]}, "level": {"value": 1},
+                 "epochs": {"value": 4}}, early_terminate={"type": "hyperband", "min_iter": 2},
+                metric={"name": "val_accuracy", "goal": "maximize", "target": 0.79})
+    output = place.run()
+    assert [trial.state.name for trial in place.trials()] == ["COMPLETE", *["PRUNED"] * 4, "COMPLETE"]
+    assert [len(trial.intermediate_values) for trial in place.trials()] == [4, 2, 2, 2, 2, 4]
+    assert "2 trials finished, 4 pruned, 0 failed." in output
+
+
+def test_fidelity_promotes_the_best_third_to_the_real_settings(place):
+    place.write()
+    output = place.run("--fidelity", "train_fraction=0.25", "--workers", 2)
+    assert place.settings("COMPLETE") == [(0.3, 1), (0.3, 2)]
+    assert len(list(place.folder.glob("sweeps/sweep/runs@train_fraction=0.25/*"))) == 6
+    best = yaml.safe_load((place.folder / "sweeps/sweep/report/best.yaml").read_text())
+    assert best["quality"] == 0.3
+    assert output.count("trials finished") == 2
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--workers", "0"], "--count and --workers must be at least 1"),
+    (["--fidelity", "image_size"], "--fidelity must be NAME=VALUE"),
+    (["--fidelity", "quality=1"], "the sweep searches that setting itself"),
+    (["--set", "qualty=1"], "no setting --qualty; did you mean quality"),
+    (["--storage", "nonsense"], "--storage must be a database URL"),
+    (["--storage", "sqlite:////proc/none/x.db"], "cannot be used"),
+    (["--storage", "postgresql://me:secret@127.0.0.1:9/x"], r"postgresql\+psycopg://me:\*\*\*@127.0.0.1:9/x cannot be"),
+])
+def test_mistakes_on_the_command_line_are_one_sentence(place, monkeypatch, arguments, message):
+    from naturalist.__main__ import main
+
+    monkeypatch.chdir(place.folder)
+    with pytest.raises(UserError, match=message):
+        main(["sweep", "sweep.yaml", *arguments])
+
+
+def test_an_endless_sweep_needs_a_count(place, monkeypatch):
+    from naturalist.__main__ import main
+
+    place.write(method="random")
+    monkeypatch.chdir(place.folder)
+    with pytest.raises(UserError, match="never ends by itself; give --count N, or run_cap"):
+        main(["sweep", "sweep.yaml"])
+
+
+def test_a_changed_sweep_file_does_not_go_on_with_another_sweep(place, monkeypatch):
+    store = Store(place.folder, None)
+    sweep = read_sweep(place.folder / "sweep.yaml")
+    Trials(store, "sweep", sweep)
+    place.write({"quality": {"values": [0.1, 0.7]}})
+    with pytest.raises(UserError, match="started with other parameters; give the changed one another name"):
+        Trials(store, "sweep", read_sweep(place.folder / "sweep.yaml"))
+    store.close()
+
+
+def test_bayes_finds_a_better_setting_than_chance_does(place):
+    """Twenty trials of a quadratic, without processes: TPE comes nearer than a random search with the same seeds."""
+    space = {"quality": {"min": 0.0, "max": 1.0}, "level": {"min": 1, "max": 20}}
+    best = {}
+    for method in ("random", "bayes"):
+        place.write(space, method=method)
+        best[method] = []
+        for seed in range(3):
+            folder = place.folder / f"{method}-{seed}"
+            store = Store(folder, None)
+            trials = Trials(store, "sweep", read_sweep(place.folder / "sweep.yaml"), seed=seed)
+            while (trial := trials.choose(25)) is not None:
+                settings = trials.settings(trial)
+                value = 1 - (settings["quality"] - 0.3)**2 - (settings["level"] / 20 - 0.8)**2
+                trials.report(trial, {"val_accuracy": value})
+                trials.finish(trial, seconds=1)
+            best[method].append(trials.value(trials.best()))
+            store.close()
+    assert sum(best["bayes"]) > sum(best["random"])
+
+
+def test_the_real_program_is_swept_from_the_original_file(tmp_path):
+    (tmp_path / "partA").symlink_to(ROOT / "partA")
+    shutil.copy(ROOT / "sweep.yaml", tmp_path)
+    make_sample(tmp_path / "photographs", train_images=60, test_images=20)
+    command = [sys.executable, "-m", "naturalist", "sweep", "sweep.yaml", "--count", "2", "--data", "photographs"]
+    command += ["--set", "image_size=32", "--set", "dense_units=4"]
+    result = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, timeout=240,
+                            capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    assert result.returncode == 0, result.stderr
+    report = tmp_path / "sweeps" / "sweep" / "report"
+    assert {path.name for path in report.iterdir()} >= {"runs.png", "parallel.png", "influence.png", "runs.csv",
+                                                        "influence.csv", "findings.txt", "best.yaml"}
+    settings = parse_settings(CnnSettings, "", ["--config", str(report / "best.yaml")])
+    assert settings.image_size == 32 and settings.data == "photographs"
+    runs = list((tmp_path / "sweeps" / "sweep" / "runs").iterdir())
+    assert len(runs) == 2 and all(run.name.startswith("ep-") for run in runs)
