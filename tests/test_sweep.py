@@ -208,7 +208,8 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(place):
     assert "The same command goes on" in output and "Traceback" not in output
     assert not any(map(alive, place.pids()))
     assert not place.settings("RUNNING")
-    statuses = [json.loads(path.read_text())["status"] for path in place.folder.glob("sweeps/sweep/runs/*/summary.json")]
+    summaries = place.folder.glob("sweeps/sweep/runs/*/summary.json")
+    statuses = [json.loads(path.read_text())["status"] for path in summaries]
     assert "cut off" in statuses and "stopped" not in statuses
     place.run("--workers", 2)
     assert place.settings("COMPLETE") == GRID
@@ -307,3 +308,21 @@ def test_the_real_program_is_swept_from_the_original_file(tmp_path):
     assert settings.image_size == 32 and settings.data == "photographs"
     runs = list((tmp_path / "sweeps" / "sweep" / "runs").iterdir())
     assert len(runs) == 2 and all(run.name.startswith("ep-") for run in runs)
+
+
+def test_the_trial_of_a_machine_that_vanished_is_run_again_by_another(place, monkeypatch):
+    monkeypatch.setattr("naturalist.sweeps.store.BEAT_SECONDS", 1)
+    monkeypatch.setattr("naturalist.sweeps.store.DEAD_SECONDS", 2)
+    url = f"sqlite:///{place.folder}/shared.db"
+    sweep = read_sweep(place.folder / "sweep.yaml")
+    first = Store(place.folder / "first machine", url)
+    lost = Trials(first, "sweep", sweep).choose(1)
+    second = Store(place.folder / "second machine", url)
+    trials = Trials(second, "sweep", sweep)
+    assert trials.choose(1) is None  # it may still be running there
+    time.sleep(4)
+    again = trials.choose(1)
+    assert again is not None and again.params == lost.params
+    assert trials.counts().cut_off == 1
+    first.close()
+    second.close()

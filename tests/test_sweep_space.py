@@ -154,10 +154,10 @@ def test_numbers_that_yaml_reads_as_text_work_as_values(tmp_path):
 
 def test_the_command_is_expanded_as_an_agent_expands_it(tmp_path, monkeypatch):
     monkeypatch.setenv("EPOCHS", "7")
-    sweep = sweep_of(tmp_path, command=["${env}", "${interpreter}", "${program}", "--config", "configs/partA/smoke.yaml",
+    sweep = sweep_of(tmp_path, command=["${env}", "${interpreter}", "${program}", "--config", "smoke.yaml",
                                         "--epochs", "${envvar:EPOCHS}", "${args_no_boolean_flags}"])
     arguments = command_line(sweep, {"batch_norm": True, "data_augmentation": False, "dropout": 0.2})
-    assert arguments == ["--config", "configs/partA/smoke.yaml", "--epochs", "7", "--batch_norm", "--dropout=0.2"]
+    assert arguments == ["--config", "smoke.yaml", "--epochs", "7", "--batch_norm", "--dropout=0.2"]
 
 
 def test_the_original_search_is_the_one_in_the_repository():
