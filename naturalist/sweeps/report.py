@@ -33,7 +33,7 @@ def report_runs(folders: list[Path], target: Path, *, metric: str = "val_accurac
     _write_best(best, metric, target / "best.yaml")
     (target / "findings.txt").write_text("".join(f"{sentence}\n" for sentence in found), encoding="utf-8")
     left_out = len(runs) - len(counted)
-    note = f"{len(counted)} runs" + (f"; {left_out} that were cut off are left out" if left_out else "")
+    note = f"{len(counted)} runs" + (f"; {left_out} that were cut off or still run are left out" if left_out else "")
     plot_accuracy_by_run([run.value for run in counted], [run.state for run in counted], target / "runs.png",
                          metric, maximize, f"{metric} by run", note)
     varied = varied_settings(good)
