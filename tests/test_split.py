@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from naturalist.data.split import stratified_split
+from naturalist.data.split import stratified_part, stratified_split
 from naturalist.errors import UserError
 
 NAMES = ("a", "b", "c", "d")
@@ -67,3 +67,11 @@ def test_class_with_one_image_is_refused_by_name():
 def test_class_too_rare_for_the_fraction_is_refused_by_name():
     with pytest.raises(UserError, match=r"class\(es\) b would be missing"):
         stratified_split(np.array([0] * 100 + [1] * 2), ("a", "b"), 0.2, seed=0)
+
+
+def test_a_part_has_the_same_share_of_every_class_and_lies_within_a_larger_part():
+    train, _ = stratified_split(LABELS, NAMES, 0.25, seed=0)
+    half, quarter = (stratified_part(train, LABELS[train], fraction, seed=0) for fraction in (0.5, 0.25))
+    assert np.bincount(LABELS[half]).tolist() == [6, 3, 3, 3]
+    assert set(quarter) < set(half) < set(train)
+    assert np.bincount(LABELS[stratified_part(train, LABELS[train], 0.001, seed=0)]).tolist() == [1, 1, 1, 1]

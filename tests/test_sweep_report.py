@@ -34,9 +34,10 @@ def make_runs(number: int, effect: float) -> list[RunRecord]:
 
 def test_a_setting_that_matters_is_named_with_its_figures_and_one_that_does_not_too():
     found = sentences(make_runs(24, effect=0.1), "val_accuracy")
-    assert re.match(r"learning_rate matters: average best val_accuracy is 0\.001 \d\d\.\d % \(n = 12\), 0\.0001 "
-                    r"\d\d\.\d % \(n = 12\); 0\.001 is (9|10)\.\d points above 0\.0001, 95 % interval \d+\.\d to \d+\.\d points, "
-                    r"p = less than 0\.0001 after Holm's correction for 3 settings\.", found[0])
+    assert re.match(r"learning_rate matters: average best val_accuracy is 0\.001 \d\d\.\d % \(n = 12\), "
+                    r"0\.0001 \d\d\.\d % \(n = 12\); 0\.001 is (9|10)\.\d points above 0\.0001, "
+                    r"95 % interval \d+\.\d to \d+\.\d points, "
+                    r"p less than 0\.0001 after Holm's correction for 3 settings\.", found[0])
     assert not any(sentence.startswith(("dropout matters", "activation matters")) for sentence in found)
     found = sentences(make_runs(40, effect=0.0), "val_accuracy")
     assert any(re.match(r"dropout does not matter by more than 2 points: .*n = 20", sentence) for sentence in found)

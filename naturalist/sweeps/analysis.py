@@ -158,7 +158,7 @@ class _Comparison:
         figures = (f"average best {metric} is {averages}; {ordered[0]} is {_points(difference, accuracy)} above "
                    f"{ordered[-1]}, 95 % interval {_points(low, accuracy, '')} to {_points(high, accuracy)}")
         if corrected < SIGNIFICANT:
-            return f"{name} matters: {figures}, p = {_p(corrected)} after Holm's correction for {settings} settings."
+            return f"{name} matters: {figures}, {_p(corrected)} after Holm's correction for {settings} settings."
         widest = max(abs(bound) for pair in combinations(self.groups.values(), 2)
                      for bound in _difference(*pair)[::2])
         if accuracy and widest <= MARGIN:
@@ -217,7 +217,7 @@ def _what_failed_runs_share(runs: list[RunRecord]) -> list[str]:
             tests[f"{name} = {level}"] = (stats.fisher_exact(table, alternative="greater").pvalue, table)
     corrected = _holm({label: p for label, (p, _) in tests.items()})
     shared = [f"{label}: {table[0][0]} of {failed.sum()} failed runs have it, and {table[1][0]} of {(~failed).sum()} "
-              f"others (p = {_p(corrected[label])})" for label, (_, table) in tests.items()
+              f"others ({_p(corrected[label])})" for label, (_, table) in tests.items()
               if corrected[label] < SIGNIFICANT]
     if not shared:
         return [f"The {failed.sum()} failed runs share no setting that the {(~failed).sum()} others lack."]
@@ -233,4 +233,4 @@ def _points(value: float, accuracy: bool, unit: str = " points") -> str:
 
 
 def _p(value: float) -> str:
-    return "less than 0.0001" if value < 0.0001 else f"{value:.2g}"
+    return "p less than 0.0001" if value < 0.0001 else f"p = {value:.2g}"

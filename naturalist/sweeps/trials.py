@@ -21,6 +21,7 @@ SUGGESTIONS = 50
 BLIND_DRAWS = 1000
 """After so many draws of settings that ran before, none are left."""
 
+optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used with Study.optimize")
 warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
 
