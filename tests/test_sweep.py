@@ -310,6 +310,20 @@ def test_the_real_program_is_swept_from_the_original_file(tmp_path):
     assert len(runs) == 2 and all(run.name.startswith("ep-") for run in runs)
 
 
+def test_a_process_that_was_killed_while_choosing_leaves_nothing_that_runs_twice(place):
+    sweep = read_sweep(place.folder / "sweep.yaml")
+    first = Store(place.folder, None)
+    Trials(first, "sweep", sweep).study.enqueue_trial({"quality": 0, "level": 0})
+    first.close()
+    second = Store(place.folder, None)
+    trials = Trials(second, "sweep", sweep)
+    started = []
+    while (trial := trials.choose(100)) is not None:
+        started.append(tuple(trials.settings(trial).values())[:2])
+    assert sorted(started) == GRID
+    second.close()
+
+
 def test_the_trial_of_a_machine_that_vanished_is_run_again_by_another(place, monkeypatch):
     monkeypatch.setattr("naturalist.sweeps.store.BEAT_SECONDS", 1)
     monkeypatch.setattr("naturalist.sweeps.store.DEAD_SECONDS", 2)

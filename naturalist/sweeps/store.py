@@ -85,13 +85,16 @@ class Store:
             self.storage.record_heartbeat(trial._trial_id)
 
     def end_cut_off(self, study: optuna.Study) -> None:
-        """Mark the running trials whose process is gone as failed; they have no "failure" that says why."""
+        """Mark the trials whose process is gone as failed; they have no "failure" that says why.
+
+        To be called while choosing: then no living process has a trial that waits to be run.
+        """
         if isinstance(self.storage, RDBStorage):
             fail_stale_trials(study)
-        running = study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
-        lives = {owner: self._lives(owner) for owner in {trial.user_attrs.get("owner") for trial in running}}
-        for trial in running:
-            if not lives[trial.user_attrs.get("owner")]:
+        trials = study.get_trials(deepcopy=False, states=[TrialState.RUNNING, TrialState.WAITING])
+        lives = {owner: self._lives(owner) for owner in {trial.user_attrs.get("owner") for trial in trials}}
+        for trial in trials:
+            if trial.state == TrialState.WAITING or not lives[trial.user_attrs.get("owner")]:
                 with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
                     self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 

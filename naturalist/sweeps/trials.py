@@ -156,7 +156,9 @@ class Trials:
                    for value in values)
 
     def _all(self) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False)
+        """The trials that have all their settings: not those that are being made, or whose maker was killed."""
+        return [trial for trial in self.study.get_trials(deepcopy=False)
+                if trial.params.keys() == self.sweep.searched.keys()]
 
     def _frozen(self, trial: optuna.Trial) -> FrozenTrial:
         return self._store.storage.get_trial(trial._trial_id)
