@@ -239,6 +239,7 @@ def test_fidelity_promotes_the_best_third_to_the_real_settings(place):
     (["--workers", "0"], "--count and --workers must be at least 1"),
     (["--fidelity", "image_size"], "--fidelity must be NAME=VALUE"),
     (["--fidelity", "quality=1"], "the sweep searches that setting itself"),
+    (["--set", "quality=1"], "quality is set by sweep.yaml, so it cannot be set for every trial as well"),
     (["--set", "qualty=1"], "no setting --qualty; did you mean quality"),
     (["--storage", "nonsense"], "--storage must be a database URL"),
     (["--storage", "sqlite:////proc/none/x.db"], "cannot be used"),

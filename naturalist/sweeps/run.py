@@ -74,6 +74,9 @@ def run_sweep(file: Path, *, count: int | None = None, workers: int = 1, storage
     sweep = replace(sweep, name=name or sweep.name)
     program = load_program(sweep.program)
     arguments = [f"--{item}" for item in fixed or []] + ([f"--data={data}"] if data else [])
+    for item in arguments:
+        if (setting := item[2:].partition("=")[0]) in [parameter.name for parameter in sweep.parameters]:
+            raise UserError(f"{setting} is set by {file}, so it cannot be set for every trial as well.")
     check_sweep(sweep, program, arguments)
     rounds = _fidelity(fidelity, sweep, program, arguments)
     target = min(limit for limit in (count, sweep.run_cap, math.inf) if limit is not None)
@@ -90,13 +93,13 @@ def run_sweep(file: Path, *, count: int | None = None, workers: int = 1, storage
     store = Store(folder, storage)
     pool = _Pool(program.path, workers)
     try:
-        chosen = None
+        trials = None
         for extra in rounds:
+            chosen = _promoted(trials) if trials else None
             label = f"@{extra[0][2:]}" if extra else ""
             trials = Trials(store, sweep.name + label, sweep, seed=seed, allow_repeats=allow_repeats, fixed=chosen)
             runs = folder / f"runs{label}"
             _Round(sweep, trials, pool, folder, label, [*_defaults(runs), *arguments], extra).run(target)
-            chosen = _promoted(trials)
             target = math.inf
             _report(runs, folder / f"report{label}", sweep, trials, storage)
     finally:

@@ -157,8 +157,8 @@ class Trials:
 
     def _all(self) -> list[FrozenTrial]:
         """The trials that have all their settings: not those that are being made, or whose maker was killed."""
-        return [trial for trial in self.study.get_trials(deepcopy=False)
-                if trial.params.keys() == self.sweep.searched.keys()]
+        names = self.sweep.searched.keys()
+        return [trial for trial in self.study.get_trials(deepcopy=False) if trial.params.keys() == names]
 
     def _frozen(self, trial: optuna.Trial) -> FrozenTrial:
         return self._store.storage.get_trial(trial._trial_id)
