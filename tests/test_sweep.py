@@ -297,18 +297,17 @@ def test_the_real_program_is_swept_from_the_original_file(tmp_path):
     (tmp_path / "partA").symlink_to(ROOT / "partA")
     shutil.copy(ROOT / "sweep.yaml", tmp_path)
     make_sample(tmp_path / "photographs", train_images=60, test_images=20)
-    command = [sys.executable, "-m", "naturalist", "sweep", "sweep.yaml", "--count", "2", "--data", "photographs"]
+    command = [sys.executable, "-m", "naturalist", "sweep", "sweep.yaml", "--count", "1", "--data", "photographs"]
     command += ["--set", "image_size=32", "--set", "dense_units=4"]
     result = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, timeout=240,
                             capture_output=True, stdin=subprocess.DEVNULL, check=False)
     assert result.returncode == 0, result.stderr
     report = tmp_path / "sweeps" / "sweep" / "report"
-    assert {path.name for path in report.iterdir()} >= {"runs.png", "parallel.png", "influence.png", "runs.csv",
-                                                        "influence.csv", "findings.txt", "best.yaml"}
+    assert {"runs.png", "runs.csv", "findings.txt", "best.yaml"} <= {path.name for path in report.iterdir()}
     settings = parse_settings(CnnSettings, "", ["--config", str(report / "best.yaml")])
     assert settings.image_size == 32 and settings.data == "photographs"
-    runs = list((tmp_path / "sweeps" / "sweep" / "runs").iterdir())
-    assert len(runs) == 2 and all(run.name.startswith("ep-") for run in runs)
+    (run,) = (tmp_path / "sweeps" / "sweep" / "runs").iterdir()
+    assert run.name.startswith("ep-") and (run / "best.pt").is_file()
 
 
 def test_a_process_that_was_killed_while_choosing_leaves_nothing_that_runs_twice(place):
