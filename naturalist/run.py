@@ -61,7 +61,8 @@ def finish_run(tracker: Tracker, result: dict, settings: RunSettings) -> None:
         with suppress(KeyboardInterrupt):  # a stop that comes now costs the look, not the record
             evaluate_run(folder, split="val", device=settings.device, quiet=True)
             tracker.log_image("validation_predictions", folder / "evaluation" / "val" / "predictions.png")
-    tracker.log_image("curves", folder / "curves.png")
+    if (folder / "curves.png").is_file():  # not when a stop came just before the first was drawn
+        tracker.log_image("curves", folder / "curves.png")
     tracker.finish(result)
     print(f"{result['status'].capitalize()} after {result['epochs']} epochs and {result['seconds']:.0f} s; best "
           f"validation accuracy {result['best_val_accuracy']:.1%} at epoch {result['best_epoch']}.")
