@@ -235,8 +235,6 @@ def entry_point() -> Iterator[None]:
     same way; where nothing handles that, the exit code is 130.
     """
     def interrupt(signal_number: int, frame: object) -> None:
-        if "WANDB_SWEEP_ID" in os.environ:
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)  # agents repeat it, and what follows saves
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)

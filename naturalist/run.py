@@ -1,6 +1,8 @@
 """What every training script does around the fit: the run folder before, the closing words after."""
 
+import os
 import shutil
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
@@ -52,6 +54,8 @@ def finish_run(tracker: Tracker, result: dict, settings: RunSettings) -> None:
         settings: of the run.
     """
     folder = tracker.folder
+    if result["status"] == "stopped" and "WANDB_SWEEP_ID" in os.environ:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # agents repeat it, and what follows saves
     if not (folder / BEST).is_file():
         tracker.finish(result)
         print(f"Stopped before the first epoch was finished; {folder} holds no checkpoint.")
