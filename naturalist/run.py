@@ -61,10 +61,8 @@ def finish_run(tracker: Tracker, result: dict, settings: RunSettings) -> None:
         print(f"Stopped before the first epoch was finished; {folder} holds no checkpoint.")
         return
     if result["status"] != "stopped":  # whoever stops a run does not want to wait
-        evaluate_run(folder, split="val", device=settings.device, quiet=True, tracker=tracker)
         with suppress(KeyboardInterrupt):  # a stop that comes now costs the look, not the record
-            evaluate_run(folder, split="val", device=settings.device, quiet=True)
-            tracker.log_image("validation_predictions", folder / "evaluation" / "val" / "predictions.png")
+            evaluate_run(folder, split="val", device=settings.device, quiet=True, tracker=tracker)
     if (folder / "curves.png").is_file():  # not when a stop came just before the first was drawn
         tracker.log_image("curves", folder / "curves.png")
     tracker.finish(result)
