@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
@@ -227,6 +228,17 @@ def parse_settings(settings_class: type[Settings], description: str,
     return settings
 
 
+_stop_requested = threading.Event()
+
+
+def stop_requested() -> bool:
+    """Whether a signal asked this process to stop.
+
+    Python drops a KeyboardInterrupt that is raised while it collects garbage, and agents send their signal only once.
+    """
+    return _stop_requested.is_set()
+
+
 @contextmanager
 def entry_point() -> Iterator[None]:
     """Around a script's main: a :class:`UserError` is one line on standard error and exit code 2.
@@ -235,12 +247,13 @@ def entry_point() -> Iterator[None]:
     same way; where nothing handles that, the exit code is 130.
     """
     def interrupt(signal_number: int, frame: object) -> None:
+        _stop_requested.set()
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
     if "WANDB_SWEEP_ID" in os.environ:
         # An agent that a script started in the background hands on an ignored SIGINT, by which W&B stops runs too.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGINT, interrupt)
     for stream in (sys.stdout, sys.stderr):  # a file's name may be no text that the terminal can show
         stream.reconfigure(errors="backslashreplace")
     try:

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from naturalist.checkpoint import BEST, LAST, load_checkpoint, save_checkpoint
-from naturalist.config import RunSettings
+from naturalist.config import RunSettings, stop_requested
 from naturalist.data.augment import Augmentation, Preprocessing
 from naturalist.data.dataset import TrainingData
 from naturalist.data.loader import BatchLoader
@@ -222,6 +222,8 @@ def fit(model: nn.Module, description: dict, data: TrainingData, settings: RunSe
     evaluated = average.model if average else model
     try:
         while progress.epoch < settings.epochs:
+            if stop_requested():
+                raise KeyboardInterrupt
             if settings.patience and progress.epoch - progress.best_epoch >= settings.patience:
                 status = "stopped early"
                 break
