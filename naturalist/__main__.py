@@ -93,6 +93,10 @@ def main(argv: list[str] | None = None) -> int:
     serve.add_argument("--port", type=int, default=7860, help="(default: %(default)s)")
     serve.add_argument("--max_megabytes", type=int, default=20, help="largest file taken (default: %(default)s)")
     serve.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
+    compare = verbs.add_parser("compare", help="set finished runs side by side: table, pictures, conclusions")
+    compare.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="run folders; seeds are averaged")
+    compare.add_argument("-o", "--output", type=Path, default=None, metavar="FOLDER",
+                         help="where to put the comparison (default: comparison, beside the folder of the first run)")
 
     arguments = vars(parser.parse_args(argv))
     verb = arguments.pop("verb")
@@ -128,6 +132,11 @@ def main(argv: list[str] | None = None) -> int:
 
         serve_run(**arguments)
     return 0
+        evaluate_run(**arguments)
+    elif verb == "compare":
+        from naturalist.compare import compare_runs
+
+        compare_runs(**arguments)
 
 
 if __name__ == "__main__":

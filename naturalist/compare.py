@@ -104,7 +104,8 @@ def read_run(folder: Path) -> Run:
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
-        raise UserError(f"{str(folder)!r} is no finished run: it has no readable config.yaml and summary.json.") from None
+        raise UserError(f"{str(folder)!r} is no finished run: it lacks a readable config.yaml or "
+                        "summary.json.") from None
     history = read_metrics(folder)
     if not history:
         raise UserError(f"the run {str(folder)!r} has not finished an epoch.")
@@ -232,8 +233,8 @@ def _cell(group: Group, column: str) -> str:
 def _markdown(groups: list[Group], sentences: list[str], data: str) -> str:
     counts = sorted({len(group.runs) for group in groups})
     lines = [f"# Comparison on {data}", "",
-             f"Mean ± standard deviation over {' or '.join(map(str, counts))} run(s); accuracies in per cent, train and "
-             "validation at the best epoch.", "",
+             f"Mean ± standard deviation over {' or '.join(map(str, counts))} run(s); accuracies in per cent, train "
+             "and validation at the best epoch.", "",
              f"| | runs | {' | '.join(COLUMNS.values())} |", f"|---|--:|{'--:|' * len(COLUMNS)}"]
     lines += [f"| {group.label} | {len(group.runs)} | {' | '.join(_cell(group, column) for column in COLUMNS)} |"
               for group in groups]

@@ -204,7 +204,7 @@ def fit(model: nn.Module, description: dict, data: TrainingData, settings: RunSe
     train_loader, val_loader = data.loaders(settings, device)
     augment, prepare = data.transforms(settings)
     if release is None:
-        groups = parameter_groups(model.parameters(), settings.weight_decay)
+        groups = parameter_groups(model, settings.weight_decay)
     else:
         groups = release(0)
     optimizer = make_optimizer(groups, settings, device)

@@ -17,7 +17,12 @@ PLATEAU_FACTOR, PLATEAU_THRESHOLD = 0.1, 1e-3
 """What a plateau multiplies the learning rate by, and the relative gain in val_loss that is none."""
 
 
-def parameter_groups(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict]:
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """A model's trainable parameters, see :func:`split_parameters`."""
+    return split_parameters(model.parameters(), weight_decay)
+
+
+def split_parameters(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict]:
     """Trainable parameters in two groups: weights, which decay, and norms and biases, which do not."""
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
     groups = [{"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},

@@ -32,8 +32,6 @@ def finetune(settings: FinetuneSettings, should_stop: Callable[[dict], bool] | N
         The run's summary, see :func:`naturalist.engine.fit`, with ``folder``.
     """
     # Imported after parsing, so that --help does not wait for torch.
-    import time
-
     import torch
 
     from naturalist.checkpoint import LAST, load_checkpoint
@@ -67,16 +65,16 @@ def finetune(settings: FinetuneSettings, should_stop: Callable[[dict], bool] | N
 
     with record_run(settings, job_type="partB") as tracker:
         (tracker.folder / "model.txt").write_text(f"{strategy}\n", encoding="utf-8")
-        start = time.perf_counter()
+        feature_seconds = 0.0
         if strategy.frozen_parameters and settings.uses_features:
             features = cache_features(model, strategy.first_trained_stage, data, settings, device)
             if features is not None:
                 model.start_at(strategy.first_trained_stage)
-                data = features
+                data, feature_seconds = features, features.seconds
         tracker.set_summary({
             "parameters": strategy.trainable_parameters + strategy.frozen_parameters,
             "trainable_parameters": strategy.trainable_parameters, "frozen_parameters": strategy.frozen_parameters,
-            "stages": strategy.record(), "feature_seconds": time.perf_counter() - start})
+            "stages": strategy.record(), "feature_seconds": feature_seconds})
         result = fit(model, description, data, settings, tracker, device, should_stop, strategy.release)
         finish_run(tracker, result, settings)
     return {**result, "folder": str(tracker.folder)}

@@ -8,6 +8,7 @@ that its numbers come from: images, preprocessing, augmentation, the prefix's we
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -45,6 +46,8 @@ class FeatureData(TrainingData):
     """``[views, N, …]``, mapped from disk."""
     val_features: Tensor
     """``[1, N, …]``."""
+    seconds: float
+    """What computing the features took, now or when they were first needed."""
 
     def loaders(self, settings: FinetuneSettings, device: torch.device) -> tuple["FeatureLoader", "FeatureLoader"]:
         """Training batches in an order that the seed decides, and validation batches."""
@@ -123,14 +126,14 @@ def cache_features(model: StagedNetwork, stage: str, data: TrainingData, setting
     view_recipe = ({"views": settings.views, **{name: getattr(settings, name) for name in AUGMENTATION_FIELDS}}
                    if settings.data_augmentation else {"views": 1})
     try:
-        train = _features(model, stage, data.train_cache, data.train_indices, data, settings, device,
+        train, train_seconds = _features(model, stage, data.train_cache, data.train_indices, data, settings, device,
                           {**recipe, **view_recipe}, augmented=settings.data_augmentation)
-        val = _features(model, stage, data.val_cache, data.val_indices, data, settings, device,
+        val, val_seconds = _features(model, stage, data.val_cache, data.val_indices, data, settings, device,
                         {**recipe, "views": 1}, augmented=False)
     except _NoRoom as problem:
         print(f"Features are not kept, every epoch passes through the whole network: {problem}", flush=True)
         return None
-    return FeatureData(**vars(data), train_features=train, val_features=val)
+    return FeatureData(**vars(data), train_features=train, val_features=val, seconds=train_seconds + val_seconds)
 
 
 class _NoRoom(Exception):
@@ -138,8 +141,9 @@ class _NoRoom(Exception):
 
 
 def _features(model: StagedNetwork, stage: str, cache: ImageCache, indices: np.ndarray, data: TrainingData,
-              settings: FinetuneSettings, device: torch.device, recipe: dict, *, augmented: bool) -> Tensor:
-    """Features ``[views, len(indices), …]``, from disk if they are there."""
+              settings: FinetuneSettings, device: torch.device, recipe: dict, *,
+              augmented: bool) -> tuple[Tensor, float]:
+    """Features ``[views, len(indices), …]``, from disk if they are there, and the seconds computing them took."""
     # The image cache's folder name ends in a key of its files.
     made_from = json.dumps([recipe, Path(cache.pixels.filename).parent.name, cache.rows[indices].tolist()])
     key = hashlib.sha256(made_from.encode()).hexdigest()[:16]
@@ -153,7 +157,7 @@ def _features(model: StagedNetwork, stage: str, cache: ImageCache, indices: np.n
         raise UserError(f"cannot keep features in the cache folder {str(folder.parent)!r}: {error.strerror or error}; "
                         "pass --cache_dir with another folder, or --no_cache_features.") from None
     form = json.loads((folder / "form.json").read_text(encoding="utf-8"))
-    return _map(folder / "features.bin", form["shape"], getattr(torch, form["dtype"]))
+    return _map(folder / "features.bin", form["shape"], getattr(torch, form["dtype"])), form["seconds"]
 
 
 @torch.no_grad()
@@ -167,6 +171,7 @@ def _compute(model: StagedNetwork, stage: str, cache: ImageCache, indices: np.nd
     shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed; the lock says nobody works on it
     unfinished.mkdir()
     features = None
+    start_time = time.perf_counter()
     try:
         with progress_bar(f"Features of {len(indices):,} images × {views} view(s)", views * len(indices)) as bar:
             for view in range(views):
@@ -181,7 +186,8 @@ def _compute(model: StagedNetwork, stage: str, cache: ImageCache, indices: np.nd
                         features = _map(unfinished / "features.bin", shape, batch.dtype, new=True)
                     features[view, start:stop] = batch
                     bar.advance(stop - start)
-        form = {"shape": shape, "dtype": str(batch.dtype).removeprefix("torch.")}
+        form = {"shape": shape, "dtype": str(batch.dtype).removeprefix("torch."),
+                "seconds": time.perf_counter() - start_time}
         (unfinished / "form.json").write_text(json.dumps(form), encoding="utf-8")
         del features
         unfinished.rename(folder)

@@ -9,7 +9,7 @@ from torch import nn
 from naturalist.config import FinetuneSettings
 from naturalist.errors import UserError
 from naturalist.models.backbones import HEAD, StagedNetwork
-from naturalist.optim import parameter_groups
+from naturalist.optim import split_parameters
 
 PARTIAL_FREEZE_FRACTION = 0.6
 """Share of the backbone's stages that ``partial`` freezes when nothing else is said."""
@@ -68,7 +68,7 @@ class Strategy:
         self.model.freeze(frozenset(stage.name for stage in self.plan
                                     if stage.release_epoch is None or stage.release_epoch > epoch))
         return [{**group, "lr": stage.learning_rate} for stage in reversed(self.plan) if stage.release_epoch == epoch
-                for group in parameter_groups(parameters[stage.name], self.settings.weight_decay)]
+                for group in split_parameters(parameters[stage.name], self.settings.weight_decay)]
 
     @property
     def first_trained_stage(self) -> str:
