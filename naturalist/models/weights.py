@@ -18,11 +18,13 @@ from torchvision.transforms import InterpolationMode
 
 from naturalist.checkpoint import WRAPPER_PREFIX
 from naturalist.config import FinetuneSettings
-from naturalist.data.augment import IMAGENET_MEAN
+from naturalist.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from naturalist.errors import UserError
 from naturalist.models.backbones import AUXILIARY, StagedNetwork, check_backbone
 
 NO_WEIGHTS = "none"
+NORMALIZATIONS = {(IMAGENET_MEAN, IMAGENET_STD): "imagenet", ((0.5,) * 3, (0.5,) * 3): "half"}
+"""Mean and deviation of the official weights' transforms, and what the project calls them."""
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
 """torchvision ends file names with the first digits of the content's SHA-256."""
 DENSENET_OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.")
@@ -46,7 +48,12 @@ def settings_from_weights(settings: FinetuneSettings) -> FinetuneSettings:
     bicubic = transforms.interpolation == InterpolationMode.BICUBIC
     resize_mode = settings.resize_mode or ("crop-bicubic" if bicubic else "crop")
     cache_size = settings.cache_size or (image_size if resize_mode == "squash" else round(image_size * resize / crop))
-    normalization = "imagenet" if tuple(transforms.mean) == IMAGENET_MEAN else "half"
+    normalization = NORMALIZATIONS.get((tuple(transforms.mean), tuple(transforms.std)))
+    if normalization is None:  # of VGG-16 without a classifier, the only ones made for other pixels
+        others = [weights.name for weights in models.get_model_weights(settings.backbone)
+                  if weights.transforms().mean == list(IMAGENET_MEAN)]
+        raise UserError(f"the weights {settings.weights} of {settings.backbone} are no classifier, but a part of other "
+                        f"networks; use {' or '.join(others)}.")
     return replace(settings, image_size=image_size, cache_size=cache_size, resize_mode=resize_mode,
                    normalization=settings.normalization or normalization)
 
@@ -90,10 +97,10 @@ def _find_weights(settings: FinetuneSettings) -> WeightsEnum:
     if name == NO_WEIGHTS or Path(name).is_file():
         return next((weights for weights in choices if Path(weights.url).name == Path(name).name), choices.DEFAULT)
     if name not in choices.__members__:
-        guess = get_close_matches(name, [*choices.__members__, "DEFAULT"], n=1)
+        guess = get_close_matches(name, list(choices.__members__), n=1)
         raise UserError(f"{settings.backbone} has no weights {name!r}, and there is no such file"
                         f"{f'; did you mean {guess[0]}?' if guess else '.'} --weights takes "
-                        f"{', '.join(choices.__members__)}, DEFAULT, none or a file.")
+                        f"{', '.join(choices.__members__)}, none or a file.")
     return choices[name]
 
 
