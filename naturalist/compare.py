@@ -22,6 +22,8 @@ COLUMNS = {
     "total_seconds": "s in all", "peak_memory_mb": "peak memory, MB", "train_accuracy": "train",
     "val_accuracy": "validation", "gap": "train − validation", "test_accuracy": "test",
     "test_balanced_accuracy": "test, balanced"}
+TERMINAL_COLUMNS = ("total_seconds", "val_accuracy", "test_accuracy", "test_balanced_accuracy")
+"""What 80 characters have room for; the files hold all columns."""
 SHARES = ("train_accuracy", "val_accuracy", "gap", "test_accuracy", "test_balanced_accuracy")
 CHEAP_ENOUGH = 0.02
 """How much less accurate than the best a strategy may be to be named as the cheap alternative."""
@@ -153,13 +155,14 @@ def inferences(groups: list[Group]) -> list[str]:
         return [f"All runs share their settings: {where} accuracy {_share(ranking[0], column)}."]
     best, second = ranking[:2]
     sentences = [f"Best on {where} is **{best.label}** with {_share(best, column)}, ahead of {second.label} with "
-                 f"{_share(second, column)}: {_verdict(best, second, column)}."]
+                 f"{_share(second, column)}; the {_points(best.average(column) - second.average(column))} between them "
+                 f"are {_verdict(best, second, column)}."]
     scratch = [group for group in ranking if group.label.startswith("CNN from scratch")]
-    adapted = [group for group in ranking if group not in scratch]
+    adapted = [group for group in ranking if group.runs[0].config.get("weights", "none") != "none"]
     if scratch and adapted:
         gain = adapted[0].average(column) - scratch[0].average(column)
         worst_gain = adapted[-1].average(column) - scratch[0].average(column)
-        sentences.append(f"Pre-training is worth {_points(gain)} here: {adapted[0].label} against the CNN from scratch "
+        sentences.append(f"Pre-training {'is worth' if gain > 0 else 'costs'} {_points(abs(gain))} here: {adapted[0].label} against the CNN from scratch "
                          f"({_share(scratch[0], column)}); even the weakest adapted network, {adapted[-1].label}, is "
                          f"{_points(abs(worst_gain))} {'above' if worst_gain > 0 else 'below'} it.")
     sentences += _against_linear_probe(groups, column)
@@ -196,8 +199,8 @@ def _against_linear_probe(groups: list[Group], column: str) -> list[str]:
             gain = best.average(column) - probe.average(column)
             sentences.append(f"With {config['backbone']}, {best.runs[0].config['strategy']} "
                              f"{'adds' if gain > 0 else 'loses'} {_points(abs(gain))} to the head alone and takes "
-                             f"{best.average('total_seconds') / probe.average('total_seconds'):.1f} times as long: "
-                             f"{_verdict(best, probe, column) if gain > 0 else _verdict(probe, best, column)}.")
+                             f"{best.average('total_seconds') / probe.average('total_seconds'):.1f} times as long; "
+                             f"that is {_verdict(best, probe, column) if gain > 0 else _verdict(probe, best, column)}.")
     return sentences
 
 
@@ -205,11 +208,11 @@ def _verdict(better: Group, worse: Group, column: str) -> str:
     """Whether the difference of two groups is more than chance between seeds."""
     difference = better.average(column) - worse.average(column)
     if len(better.runs) < 2 or len(worse.runs) < 2:
-        return f"{_points(difference)}, from single runs, so the order may be chance"
+        return "from single runs, so the order may be chance"
     error = sqrt(sum(group.deviation(column) ** 2 / len(group.runs) for group in (better, worse)))
     if difference > 2 * error:
-        return f"{_points(difference)}, more than two standard errors ({_points(2 * error)}) between seeds"
-    return f"{_points(difference)}, within two standard errors ({_points(2 * error)}) between seeds, so no difference"
+        return f"more than two standard errors ({_points(2 * error)}) between seeds"
+    return f"within two standard errors ({_points(2 * error)}) between seeds, so no sure difference"
 
 
 def _points(share: float) -> str:
@@ -265,10 +268,10 @@ def _write_runs_csv(runs: list[Run], path: Path) -> None:
 def _print(groups: list[Group], sentences: list[str], output: Path) -> None:
     console = Console(highlight=False)
     table = Table("", "runs")
-    for heading in COLUMNS.values():
-        table.add_column(heading, justify="right")
+    for column in TERMINAL_COLUMNS:
+        table.add_column(COLUMNS[column], justify="right")
     for group in groups:
-        table.add_row(group.label, str(len(group.runs)), *(_cell(group, column) for column in COLUMNS))
+        table.add_row(group.label, str(len(group.runs)), *(_cell(group, column) for column in TERMINAL_COLUMNS))
     console.print(table)
     for sentence in sentences:
         console.print(f"- {sentence.replace('**', '')}", soft_wrap=True)

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
 from naturalist.plots import BLUE, GREEN, GREY, INK, ORANGE, VERMILLION, new_figure
 
@@ -21,13 +22,13 @@ MARKERS = "os^Dv*PX<>"
 def plot_accuracy_over_time(groups: list["Group"], path: Path) -> None:
     """Validation accuracy over seconds since the start, computing features included; a line for each run."""
     with new_figure(path, 9, 4.6, layout="constrained") as figure:
+        _title(figure, "Accuracy over time")
         axes = figure.subplots()
         for number, group in enumerate(groups):
             for position, run in enumerate(group.runs):
                 axes.plot(_seconds(run), [epoch["val_accuracy"] for epoch in run.history],
                           **_style(number, position, group.label))
-        axes.set_xscale("log")
-        axes.xaxis.set_major_formatter("{x:g}")
+        _log_ticks(axes)
         _finish(axes, "seconds since the start of training", "validation accuracy")
 
 
@@ -36,14 +37,15 @@ def plot_accuracy_over_parameters(groups: list["Group"], path: Path) -> None:
     tested = all(group.average("test_accuracy") is not None for group in groups)
     column = "test_accuracy" if tested else "val_accuracy"
     with new_figure(path, 9, 4.6, layout="constrained") as figure:
+        _title(figure, "Accuracy over trainable parameters")
         axes = figure.subplots()
         for number, group in enumerate(groups):
             style = _style(number, 0, group.label)
             # Full and gradual train the same parameters; their marks and bars may overlap, so all are see-through.
             axes.errorbar(group.average("trainable_parameters"), group.average(column),
-                          yerr=group.deviation(column) or 0, color=style["color"], marker=style["marker"],
+                          yerr=group.deviation(column), color=style["color"], marker=style["marker"],
                           markersize=8, capsize=4, linestyle="", alpha=0.8, label=group.label)
-        axes.set_xscale("log")
+        _log_ticks(axes)
         _finish(axes, "trainable parameters", f"{column.split('_')[0].replace('val', 'validation')} accuracy"
                       " (bar: standard deviation)")
 
@@ -51,6 +53,7 @@ def plot_accuracy_over_parameters(groups: list["Group"], path: Path) -> None:
 def plot_learning_curves(groups: list["Group"], path: Path) -> None:
     """Training and validation accuracy over the epochs, averaged over the runs of a group."""
     with new_figure(path, 12, 4.6, layout="constrained") as figure:
+        _title(figure, "Learning curves, averaged over the runs")
         for axes, quantity in zip(figure.subplots(1, 2, sharey=True), ("train_accuracy", "val_accuracy"), strict=True):
             for number, group in enumerate(groups):
                 epochs = min(len(run.history) for run in group.runs)
@@ -69,6 +72,17 @@ def _style(number: int, position: int, label: str) -> dict:
     return {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number // len(COLOURS) % len(LINES)],
             "marker": MARKERS[number % len(MARKERS)], "markersize": 4.5, "linewidth": 1.4,
             "label": label if position == 0 else None}
+
+
+def _title(figure: Figure, title: str) -> None:
+    figure.suptitle(title, x=0.012, ha="left", fontsize=11, fontweight="bold")
+
+
+def _log_ticks(axes: Axes) -> None:
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(EngFormatter(sep=" "))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _finish(axes: Axes, x_label: str, y_label: str, legend: bool = True) -> None:

@@ -33,7 +33,7 @@ def write_run(folder: Path, *, test: float | None, seed: int = 0, seconds: float
 
 @pytest.fixture
 def runs(tmp_path) -> list[Path]:
-    adapted = {"backbone": "resnet18"}
+    adapted = {"backbone": "resnet18", "weights": "DEFAULT"}
     return ([write_run(tmp_path / "runs" / f"full-{seed}", test=0.80 + 0.01 * seed, seed=seed, seconds=60,
                        strategy="full", **adapted) for seed in range(3)]
             + [write_run(tmp_path / "runs" / f"head-{seed}", test=0.79 + 0.01 * seed, seed=seed, strategy="head",
@@ -62,7 +62,7 @@ def test_seeds_are_averaged_and_the_numbers_are_those_of_the_folders(runs, tmp_p
 def test_the_words_tell_a_difference_from_chance(runs):
     text = (compare_runs(runs) / "comparison.md").read_text()
     assert "Best on test is **resnet18, full** with 81.0 ± 1.0 %" in text
-    assert "1.0 points, within two standard errors (1.6 points) between seeds, so no difference" in text
+    assert "the 1.0 points between them are within two standard errors (1.6 points) between seeds, so no sure" in text
     assert "Pre-training is worth 40.0 points here" in text
     assert "Cheapest within 2.0 points of the best is resnet18, head: 25 s instead of 125 s" in text
 
