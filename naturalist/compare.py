@@ -162,9 +162,10 @@ def inferences(groups: list[Group]) -> list[str]:
     if scratch and adapted:
         gain = adapted[0].average(column) - scratch[0].average(column)
         worst_gain = adapted[-1].average(column) - scratch[0].average(column)
-        sentences.append(f"Pre-training {'is worth' if gain > 0 else 'costs'} {_points(abs(gain))} here: {adapted[0].label} against the CNN from scratch "
-                         f"({_share(scratch[0], column)}); even the weakest adapted network, {adapted[-1].label}, is "
-                         f"{_points(abs(worst_gain))} {'above' if worst_gain > 0 else 'below'} it.")
+        sentences.append(
+            f"Pre-training {'is worth' if gain > 0 else 'costs'} {_points(abs(gain))} here: {adapted[0].label} against "
+            f"the CNN from scratch ({_share(scratch[0], column)}); even the weakest adapted network, "
+            f"{adapted[-1].label}, is {_points(abs(worst_gain))} {'above' if worst_gain > 0 else 'below'} it.")
     sentences += _against_linear_probe(groups, column)
     cheapest = min((group for group in groups if group.average(column) >= best.average(column) - CHEAP_ENOUGH),
                    key=lambda group: group.average("total_seconds"))
