@@ -14,8 +14,8 @@ from naturalist.config import FinetuneSettings
 from naturalist.data.augment import Preprocessing
 from naturalist.errors import UserError
 from naturalist.models import build_model
-from naturalist.models.backbones import StagedNetwork
-from naturalist.models.weights import load_weights, settings_from_weights
+from naturalist.models.backbones import StagedNetwork, backbone_names
+from naturalist.models.weights import HASH_IN_NAME, load_weights, settings_from_weights
 
 
 def settings_for(backbone: str, weights: object) -> FinetuneSettings:
@@ -158,3 +158,8 @@ def test_a_file_with_an_official_name_takes_that_files_transforms(tmp_path):
     path.touch()
     assert settings_from_weights(FinetuneSettings(backbone="resnet50", weights=str(path))).cache_size == 256
     assert settings_from_weights(FinetuneSettings(backbone="resnet50", weights="none")).cache_size == 232
+
+
+def test_every_official_file_has_a_hash_in_its_name():
+    for backbone in backbone_names():
+        assert all(HASH_IN_NAME.search(Path(weights.url).name) for weights in models.get_model_weights(backbone))

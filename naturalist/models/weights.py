@@ -142,10 +142,8 @@ def _read(path: Path) -> dict[str, Tensor]:
             AttributeError, IndexError, TypeError, OSError):
         raise UserError(f"the weights file {str(path)!r} cannot be read: it is damaged, or holds more than plain "
                         "tensors; nothing in it was run.") from None
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, dict) and key in content and isinstance(content[key], dict) and "format" not in content[
-                key] and all(isinstance(value, Tensor) for value in content[key].values()):
-            content = content[key]
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"the weights file {str(path)!r} holds no state dict, that is, no tensors by name.")
     return {WRAPPER_PREFIX.sub("", name).removeprefix("network."): value for name, value in content.items()}
