@@ -235,10 +235,9 @@ def _cell(group: Group, column: str) -> str:
 
 
 def _markdown(groups: list[Group], sentences: list[str], data: str) -> str:
-    counts = sorted({len(group.runs) for group in groups})
     lines = [f"# Comparison on {data}", "",
-             f"Mean ± standard deviation over {' or '.join(map(str, counts))} run(s); accuracies in per cent, train "
-             "and validation at the best epoch.", "",
+             "Mean ± standard deviation over the runs; accuracies in per cent, train and validation at the best epoch.",
+             "",
              f"| | runs | {' | '.join(COLUMNS.values())} |", f"|---|--:|{'--:|' * len(COLUMNS)}"]
     lines += [f"| {group.label} | {len(group.runs)} | {' | '.join(_cell(group, column) for column in COLUMNS)} |"
               for group in groups]
