@@ -131,12 +131,11 @@ def main(argv: list[str] | None = None) -> int:
         from naturalist.serve import serve_run
 
         serve_run(**arguments)
-    return 0
-        evaluate_run(**arguments)
     elif verb == "compare":
         from naturalist.compare import compare_runs
 
         compare_runs(**arguments)
+    return 0
 
 
 if __name__ == "__main__":
