@@ -94,6 +94,11 @@ def main(argv: list[str] | None = None) -> int:
     serve.add_argument("--max_megabytes", type=int, default=20, help="largest file taken (default: %(default)s)")
     serve.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: %(default)s)")
 
+    compare = verbs.add_parser("compare", help="set finished runs side by side: table, pictures, conclusions")
+    compare.add_argument("folders", type=Path, nargs="+", metavar="RUN", help="run folders; seeds are averaged")
+    compare.add_argument("-o", "--output", type=Path, default=None, metavar="FOLDER",
+                         help="where to put the comparison (default: comparison, beside the folder of the first run)")
+
     sweep = verbs.add_parser("sweep", help="search settings here, as sweep.yaml says; needs no account")
     sweep.add_argument("file", type=Path, metavar="FILE", help="sweep file in the format of Weights & Biases")
     sweep.add_argument("--count", type=int, default=None, metavar="N", help="trials of the whole sweep")
@@ -163,6 +168,10 @@ def main(argv: list[str] | None = None) -> int:
         from naturalist.sweeps.report import report_runs
 
         report_runs(**arguments)
+    elif verb == "compare":
+        from naturalist.compare import compare_runs
+
+        compare_runs(**arguments)
     return 0
 
 

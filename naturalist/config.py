@@ -40,8 +40,8 @@ class RunSettings:
     cache_size: int | None = None
     """Side of the cached images, in pixels, at least image_size; by default image_size. A larger cache, up to
     1.5 times, gives augmentation sharper crops; validation sees it scaled down (squash) or its centre (crop)."""
-    resize_mode: Literal["squash", "crop"] = "squash"
-    """Squash the whole photograph to a square, or scale its short side and crop the centre."""
+    resize_mode: Literal["squash", "crop", "crop-bicubic"] = "squash"
+    """Squash the whole photograph to a square, or scale its short side and crop the centre; bilinear unless said."""
     normalization: Literal["dataset", "imagenet", "half"] = "dataset"
     """Mean and deviation per channel: of the training images, of ImageNet, or 0.5 and 0.5."""
 
@@ -127,8 +127,8 @@ class RunSettings:
                         "plateau_patience", "seed")
         unit_interval = ("horizontal_flip", "brightness", "contrast", "saturation", "random_erasing")
         below_one = ("momentum", "label_smoothing", "ema_decay")
-        for name in positive:
-            self._require(name, getattr(self, name) > 0, "must be greater than 0")
+        for name in positive:  # image_size may be left to pre-trained weights
+            self._require(name, getattr(self, name) is None or getattr(self, name) > 0, "must be greater than 0")
         for name in not_negative:
             self._require(name, getattr(self, name) >= 0, "must not be negative")
         for name in unit_interval:
@@ -139,7 +139,7 @@ class RunSettings:
         self._require("train_fraction", 0 < self.train_fraction <= 1, "must be greater than 0 and at most 1")
         self._require("crop_scale", 0 < self.crop_scale <= 1, "must be greater than 0 and at most 1")
         self._require("rotation", 0 <= self.rotation <= 180, "must lie between 0 and 180 degrees")
-        self._require("cache_size", self.cache_size is None or self.cache_size >= self.image_size,
+        self._require("cache_size", self.cache_size is None or self.cache_size >= (self.image_size or 1),
                       f"must be at least image_size ({self.image_size})")
         self._require("device", re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device) is not None,
                       "must be auto, cpu, mps, cuda or cuda:N")
@@ -197,6 +197,84 @@ class CnnSettings(RunSettings):
         return (f"ep-{self.epochs}_nf-{filters}_fo-{self.filter_organization}_ac-{self.activation}"
                 f"_da-{self.data_augmentation:d}_bn-{self.batch_norm:d}_do-{self.dropout:g}_bs-{self.batch_size}"
                 f"_lr-{self.learning_rate:g}")
+
+
+@dataclass
+class FinetuneSettings(RunSettings):
+    """Settings of ``partB/finetune.py``: a backbone pre-trained on ImageNet, adapted."""
+
+    # Defaults that differ from training from scratch
+    image_size: int | None = None
+    """Side of the square images that the model sees, in pixels; by default what the weights were made for."""
+    resize_mode: Literal["squash", "crop", "crop-bicubic"] | None = None
+    """By default as the weights were made for: scale the short side, with their interpolation, and crop the centre."""
+    normalization: Literal["dataset", "imagenet", "half"] | None = None
+    """Mean and deviation per channel; by default those the weights were made for."""
+    epochs: int = 10
+    """Passes over the training images."""
+    learning_rate: float = 0.001
+    """Peak learning rate of the new head."""
+
+    # Model
+    backbone: str = "resnet50"
+    """Any classification model of torchvision."""
+    weights: str = "DEFAULT"
+    """Name of official weights (DEFAULT is the best), a file, or 'none' for random ones."""
+    dropout: float = 0.2
+    """Probability of dropping an input of the new head's linear layer, in [0, 1)."""
+
+    # Strategy
+    strategy: Literal["head", "partial", "full", "gradual"] = "head"
+    """What learns: the new head; it and the upper stages; everything; everything, released from the top."""
+    unfreeze_from: str | None = None
+    """partial: the lowest stage that learns; --help_stages BACKBONE lists them."""
+    freeze_fraction: float | None = None
+    """partial: share of the backbone's stages that is frozen, in [0, 1]; 0.6 when none of the three is given."""
+    freeze_stages: int | None = None
+    """partial: how many stages, from the image on, are frozen."""
+    head_epochs: int = 0
+    """Epochs in which the head learns alone, before anything else moves."""
+    gradual_share: float = 0.5
+    """gradual: share of the epochs after which every stage is released, in (0, 1]."""
+    backbone_lr_scale: float = 0.1
+    """Learning rate of the highest stage below the head, relative to the head's."""
+    layer_decay: float = 1.0
+    """Factor on the learning rate from each stage of the backbone to the one below, in (0, 1]."""
+
+    # Features of the frozen part
+    cache_features: bool = True
+    """Compute what never learns once per image, not in every epoch."""
+    views: int = 4
+    """With augmentation: fixed augmented views per image whose features are kept; 0 augments anew in every epoch,
+    through the whole network."""
+
+    def validate(self) -> None:
+        """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
+        super().validate()
+        for name in ("head_epochs", "views", "freeze_stages", "backbone_lr_scale"):
+            self._require(name, getattr(self, name) is None or getattr(self, name) >= 0, "must not be negative")
+        for name in ("gradual_share", "layer_decay"):
+            self._require(name, 0 < getattr(self, name) <= 1, "must be greater than 0 and at most 1")
+        self._require("dropout", 0 <= self.dropout < 1, "must be at least 0 and less than 1")
+        self._require("freeze_fraction", self.freeze_fraction is None or 0 <= self.freeze_fraction <= 1,
+                      "must lie between 0 and 1")
+        given = [name for name in ("unfreeze_from", "freeze_fraction", "freeze_stages")
+                 if getattr(self, name) is not None]
+        if given and self.strategy != "partial":
+            raise UserError(f"{given[0]} belongs to --strategy partial, but the strategy is {self.strategy}.")
+        if len(given) > 1:
+            raise UserError(f"{' and '.join(given)} say the same thing twice; give one of them.")
+
+    @property
+    def uses_features(self) -> bool:
+        """Whether what never learns is computed once; MixUp and CutMix mix images, so they need the slow way."""
+        mixes = self.mixup > 0 or self.cutmix > 0
+        return self.cache_features and (not self.data_augmentation or (self.views > 0 and not mixes))
+
+    def describe(self) -> str:
+        """A name that tells the settings that a sweep varies: ``resnet50_head_ep-10_…``."""
+        return (f"{self.backbone}_{self.strategy}_ep-{self.epochs}_da-{self.data_augmentation:d}_do-{self.dropout:g}"
+                f"_bs-{self.batch_size}_lr-{self.learning_rate:g}")
 
 
 Settings = TypeVar("Settings", bound=RunSettings)

@@ -1,6 +1,7 @@
 """Which device, and in which arithmetic."""
 
 import contextlib
+import sys
 
 import torch
 
@@ -24,6 +25,18 @@ def choose_device(name: str) -> torch.device:
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
     return device
+
+
+def peak_memory_mb(device: torch.device) -> float | None:
+    """Most memory held so far, in MB: of the GPU, or of this process; None where the system does not tell."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, else units of 1,024 bytes
+    return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
 class Precision:

@@ -13,10 +13,10 @@ from torch.optim import Optimizer
 
 from naturalist.checkpoint import BEST, LAST, load_checkpoint, save_checkpoint
 from naturalist.config import RunSettings, stop_requested
-from naturalist.data.augment import Augmentation, Preprocessing
+from naturalist.data.augment import Augmentation
 from naturalist.data.dataset import TrainingData
 from naturalist.data.loader import BatchLoader
-from naturalist.device import Precision
+from naturalist.device import Precision, peak_memory_mb
 from naturalist.errors import UserError
 from naturalist.optim import Schedule, make_optimizer, parameter_groups
 from naturalist.plots import plot_curves
@@ -78,7 +78,7 @@ class WeightAverage:
                 average.copy_(value)
 
 
-def train_one_epoch(model: nn.Module, loader: BatchLoader, augment: Augmentation | Preprocessing,
+def train_one_epoch(model: nn.Module, loader: BatchLoader, augment: Augmentation | Callable[[Tensor], Tensor],
                     optimizer: Optimizer, schedule: Schedule, settings: RunSettings, precision: Precision, *,
                     epoch: int, average: WeightAverage | None = None, bar: ProgressBar | None = None) -> dict:
     """Train on every batch of one epoch.
@@ -90,7 +90,7 @@ def train_one_epoch(model: nn.Module, loader: BatchLoader, augment: Augmentation
     Args:
         model: on the device.
         loader: training batches.
-        augment: :class:`Augmentation`, or :class:`Preprocessing` for none.
+        augment: :class:`Augmentation`, or what else turns a batch into the model's input.
         optimizer: of the model's trainable parameters.
         schedule: its learning rate.
         settings: ``seed``, ``label_smoothing``, ``gradient_clip``, ``accumulate``, ``channels_last``.
@@ -151,7 +151,7 @@ def train_one_epoch(model: nn.Module, loader: BatchLoader, augment: Augmentation
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, loader: BatchLoader, preprocessing: Preprocessing, precision: Precision,
+def evaluate(model: nn.Module, loader: BatchLoader, preprocessing: Callable[[Tensor], Tensor], precision: Precision,
              settings: RunSettings, bar: ProgressBar | None = None) -> Evaluation:
     """Loss and accuracy on every image of a loader, without augmentation, dropout or label smoothing."""
     model.eval()
@@ -170,7 +170,8 @@ def evaluate(model: nn.Module, loader: BatchLoader, preprocessing: Preprocessing
 
 
 def fit(model: nn.Module, description: dict, data: TrainingData, settings: RunSettings, tracker: Tracker,
-        device: torch.device, should_stop: Callable[[dict], bool] | None = None) -> dict:
+        device: torch.device, should_stop: Callable[[dict], bool] | None = None,
+        release: Callable[[int], list[dict]] | None = None) -> dict:
     """Train, validate and record epoch by epoch; keep the best checkpoint and the last.
 
     The best has the highest validation accuracy and, of equals, the lowest loss. A KeyboardInterrupt ends the fit
@@ -185,11 +186,13 @@ def fit(model: nn.Module, description: dict, data: TrainingData, settings: RunSe
         tracker: takes the metrics; its folder takes the checkpoints and ``curves.png``.
         device: where to train.
         should_stop: asked after every epoch with its metrics; True ends the fit.
+        release: asked before every epoch, counted from 0, for the parameter groups that begin to learn in it; by
+            default all that is trainable does in the first. See :meth:`naturalist.models.strategies.Strategy.release`.
 
     Returns:
         The summary: ``status`` (``"finished"``, ``"stopped early"`` by ``patience``, ``"pruned"`` by ``should_stop`` or
         ``"stopped"`` from outside), ``epochs``, ``best_epoch``, ``best_val_accuracy``, ``best_val_loss``,
-        ``precision``, ``device``, ``seconds``.
+        ``precision``, ``device``, ``seconds``, ``peak_memory_mb``.
 
     Raises:
         NonFiniteLoss: see :func:`train_one_epoch`.
@@ -198,23 +201,26 @@ def fit(model: nn.Module, description: dict, data: TrainingData, settings: RunSe
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=memory_format)
     precision = Precision(settings.precision, device)
-    train_loader = BatchLoader(data.train_cache, data.train_indices, settings.batch_size, device,
-                               shuffle_seed=settings.seed)
-    val_loader = BatchLoader(data.val_cache, data.val_indices, settings.batch_size, device)
-    preprocessing = data.preprocessing
-    augment = (Augmentation(settings, preprocessing, len(data.class_names))
-               if settings.data_augmentation else preprocessing)
-    optimizer = make_optimizer(parameter_groups(model, settings.weight_decay), settings, device)
+    train_loader, val_loader = data.loaders(settings, device)
+    augment, prepare = data.transforms(settings)
+    if release is None:
+        groups = parameter_groups(model, settings.weight_decay)
+    else:
+        groups = release(0)
+    optimizer = make_optimizer(groups, settings, device)
     schedule = Schedule(optimizer, settings, optimizer_steps(len(train_loader), settings.accumulate),
                         settings.epochs)
     average = WeightAverage(model, settings.ema_decay) if settings.ema_decay else None
     progress = Progress()
     if settings.resume:
-        _restore(load_checkpoint(tracker.folder, LAST), model, optimizer, schedule, precision, average, progress)
+        content = load_checkpoint(tracker.folder, LAST)
+        for epoch in range(1, content["epoch"]):
+            _add_groups(schedule, release, epoch)
+        _restore(content, model, optimizer, schedule, precision, average, progress)
 
     def save(name: str, kept: nn.Module, **more: object) -> None:
         save_checkpoint(tracker.folder / name, model=kept, description=description, class_names=data.class_names,
-                        preprocessing=preprocessing, data=settings.data, seed=settings.seed,
+                        preprocessing=data.preprocessing, data=settings.data, seed=settings.seed,
                         val_fraction=settings.val_fraction, epoch=progress.epoch,
                         metrics=progress.history[-1], **more)
 
@@ -228,11 +234,13 @@ def fit(model: nn.Module, description: dict, data: TrainingData, settings: RunSe
                 status = "stopped early"
                 break
             epoch_start = time.perf_counter()
+            if progress.epoch > 0:
+                _add_groups(schedule, release, progress.epoch)
             label = f"epoch {progress.epoch + 1}/{settings.epochs}"
             with progress_bar(label, train_loader.num_images) as bar:
                 metrics = train_one_epoch(model, train_loader, augment, optimizer, schedule, settings, precision,
                                           epoch=progress.epoch, average=average, bar=bar)
-            validation = evaluate(evaluated, val_loader, preprocessing, precision, settings)
+            validation = evaluate(evaluated, val_loader, prepare, precision, settings)
             schedule.end_epoch(validation.loss)
             is_best = _take_in(progress, metrics, validation, epoch_start)
             if is_best:
@@ -250,7 +258,8 @@ def fit(model: nn.Module, description: dict, data: TrainingData, settings: RunSe
     return {"status": status, "epochs": progress.epoch, "best_epoch": progress.best_epoch,
             "best_val_accuracy": progress.best_val_accuracy if progress.epoch else None,
             "best_val_loss": progress.best_val_loss if progress.epoch else None,
-            "precision": precision.name, "device": device.type, "seconds": time.perf_counter() - start}
+            "precision": precision.name, "device": device.type, "seconds": time.perf_counter() - start,
+            "peak_memory_mb": peak_memory_mb(device)}
 
 
 def optimizer_steps(batches: int, accumulate: int) -> int:
@@ -258,8 +267,15 @@ def optimizer_steps(batches: int, accumulate: int) -> int:
     return -(-batches // accumulate)
 
 
+def _add_groups(schedule: Schedule, release: Callable[[int], list[dict]] | None, epoch: int) -> None:
+    """Hand the parameters that begin to learn in ``epoch`` to the optimiser."""
+    for group in release(epoch) if release is not None else ():
+        schedule.add_group(group)
+
+
 def _laid_out(inputs: Tensor, settings: RunSettings) -> Tensor:
-    memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
+    # Features of a frozen prefix may be vectors or tokens.
+    memory_format = torch.channels_last if settings.channels_last and inputs.ndim == 4 else torch.contiguous_format
     return inputs.contiguous(memory_format=memory_format)
 
 

@@ -1,6 +1,7 @@
 """Optimisers, parameter groups and the course of the learning rate."""
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import nn
@@ -17,8 +18,13 @@ PLATEAU_FACTOR, PLATEAU_THRESHOLD = 0.1, 1e-3
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """A model's trainable parameters, see :func:`split_parameters`."""
+    return split_parameters(model.parameters(), weight_decay)
+
+
+def split_parameters(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict]:
     """Trainable parameters in two groups: weights, which decay, and norms and biases, which do not."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
     groups = [{"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},
               {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0}]
     return [group for group in groups if group["params"]]
@@ -53,6 +59,11 @@ class Schedule:
         self.peaks = [group["lr"] for group in optimizer.param_groups]
         self.plateau_patience = settings.plateau_patience
         self.plateau_share, self.lowest_val_loss, self.stalled_epochs = 1.0, math.inf, 0
+
+    def add_group(self, group: dict) -> None:
+        """Hand a group to the optimiser, whose peak is its ``lr``."""
+        self.optimizer.add_param_group(group)
+        self.peaks.append(group["lr"])
 
     def set_learning_rate(self, step: int) -> float:
         """Set the rates for ``step``, counted from 0 over all epochs; returns the first group's."""

@@ -228,7 +228,7 @@ def test_augmentation_reaches_every_training_image_and_never_a_validation_image(
             augmented.append(len(images))
             return super().__call__(images, labels, epoch, step)
 
-    monkeypatch.setattr("naturalist.engine.Augmentation", Recorded)
+    monkeypatch.setattr("naturalist.data.dataset.Augmentation", Recorded)
     run(epochs=2, data_augmentation=wanted)
     assert sum(augmented) == (2 * 45 if wanted else 0)
 

@@ -37,7 +37,7 @@ class Preprocessing:
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 ``[B, 3, cache_size, cache_size]`` → normalised float32 ``[B, 3, image_size, image_size]``."""
         if self.image_size != self.cache_size:
-            if self.resize_mode == "crop":
+            if self.resize_mode != "squash":
                 margin = (self.cache_size - self.image_size) // 2
                 images = images[..., margin:margin + self.image_size, margin:margin + self.image_size]
             else:

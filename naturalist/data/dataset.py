@@ -7,9 +7,10 @@ import numpy as np
 import torch
 
 from naturalist.config import RunSettings
-from naturalist.data.augment import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, channel_statistics
+from naturalist.data.augment import IMAGENET_MEAN, IMAGENET_STD, Augmentation, Preprocessing, channel_statistics
 from naturalist.data.cache import ImageCache, open_cache
 from naturalist.data.catalog import Folders, Split, find_folders, scan
+from naturalist.data.loader import BatchLoader
 from naturalist.data.split import stratified_part, stratified_split
 
 STATISTICS_IMAGES = 1000
@@ -28,6 +29,18 @@ class TrainingData:
     preprocessing: Preprocessing
     description: str
     """One line for people."""
+
+    def loaders(self, settings: RunSettings, device: torch.device) -> tuple[BatchLoader, BatchLoader]:
+        """Training batches in an order that the seed decides, and validation batches."""
+        return (BatchLoader(self.train_cache, self.train_indices, settings.batch_size, device,
+                            shuffle_seed=settings.seed),
+                BatchLoader(self.val_cache, self.val_indices, settings.batch_size, device))
+
+    def transforms(self, settings: RunSettings) -> tuple[Augmentation | Preprocessing, Preprocessing]:
+        """What a loader's batches go through in training, and in validation."""
+        if settings.data_augmentation:
+            return Augmentation(settings, self.preprocessing, len(self.class_names)), self.preprocessing
+        return self.preprocessing, self.preprocessing
 
 
 def describe_data(data: str) -> str:

@@ -52,7 +52,8 @@ def decode_file(path: Path, size: int, resize_mode: str) -> np.ndarray:
 
     Greyscale, palette, CMYK and 16-bit images are converted; transparency is laid on white; of an animation the
     first frame is taken. ``resize_mode`` is ``"squash"`` (the whole photograph, its proportions not kept) or
-    ``"crop"`` (short side scaled to ``size``, centre cut out). Resizing is bilinear with antialiasing.
+    ``"crop"`` (short side scaled to ``size``, centre cut out); resizing is bilinear with antialiasing, or bicubic for
+    ``"crop-bicubic"``.
 
     Raises:
         UnreadableImage: when the file is missing, empty, truncated, damaged or no image.
@@ -119,12 +120,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _resize(pixels: np.ndarray, size: int, resize_mode: str) -> np.ndarray:
     """``[H, W, 3]`` uint8 → ``[size, size, 3]`` uint8."""
     height, width = pixels.shape[:2]
-    if resize_mode == "crop":  # cutting first gives the same picture and leaves less to resize
+    if resize_mode != "squash":  # cutting first gives the same picture and leaves less to resize
         short = min(height, width)
         top, left = (height - short) // 2, (width - short) // 2
         pixels = pixels[top:top + short, left:left + short]
     if pixels.shape[:2] == (size, size):
         return pixels
     image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).unsqueeze(0)
-    resized = interpolate(image, (size, size), mode="bilinear", antialias=True, align_corners=False)
+    interpolation = "bicubic" if resize_mode == "crop-bicubic" else "bilinear"
+    resized = interpolate(image, (size, size), mode=interpolation, antialias=True, align_corners=False)
     return resized[0].permute(1, 2, 0).numpy()

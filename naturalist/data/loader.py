@@ -56,9 +56,7 @@ class BatchLoader:
 
     def epoch(self, epoch: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Batches of one epoch: images uint8 ``[B, 3, S, S]`` channels last, labels int64 ``[B]``, on the device."""
-        order = np.arange(len(self.indices))
-        if self.shuffle_seed is not None:
-            order = torch.randperm(len(order), generator=generator(self.shuffle_seed, "order", epoch)).numpy()
+        order = batch_order(len(self.indices), self.shuffle_seed, epoch)
         if self._resident is not None:
             yield from self._from_device(order)
         elif self.device.type == "cuda":
@@ -109,6 +107,13 @@ class BatchLoader:
         image_bytes = 3 * self.cache.size ** 2
         if start * image_bytes // RELEASE_BYTES != stop * image_bytes // RELEASE_BYTES or stop == len(self.indices):
             self.cache.release()
+
+
+def batch_order(num_images: int, shuffle_seed: int | None, epoch: int) -> np.ndarray:
+    """Positions of the images in the order of an epoch, int64 ``[num_images]``; without a seed as they are."""
+    if shuffle_seed is None:
+        return np.arange(num_images)
+    return torch.randperm(num_images, generator=generator(shuffle_seed, "order", epoch)).numpy()
 
 
 def batch_bounds(num_images: int, batch_size: int) -> list[tuple[int, int]]:

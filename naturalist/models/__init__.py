@@ -9,14 +9,16 @@ def build_model(description: dict) -> nn.Module:
     """Build a network with fresh weights.
 
     Args:
-        description: ``{"kind": "five_block_cnn", **arguments of FiveBlockCNN}``, plain numbers, strings and lists.
+        description: ``{"kind": "five_block_cnn", **arguments of FiveBlockCNN}`` or ``{"kind": "torchvision",
+            **arguments of StagedNetwork}``, plain numbers, strings and lists.
 
     Raises:
         UserError: for a kind that this version does not know, or arguments that make no network.
     """
+    from naturalist.models.backbones import StagedNetwork
     from naturalist.models.cnn import FiveBlockCNN
 
-    kinds = {"five_block_cnn": FiveBlockCNN}
+    kinds = {"five_block_cnn": FiveBlockCNN, "torchvision": StagedNetwork}
     arguments = dict(description)
     kind = arguments.pop("kind", None)
     if kind not in kinds:

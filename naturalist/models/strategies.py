@@ -1,0 +1,155 @@
+"""Which stages of a pre-trained network learn, from which epoch on, and how fast."""
+
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+from torch import nn
+
+from naturalist.config import FinetuneSettings
+from naturalist.errors import UserError
+from naturalist.models.backbones import HEAD, StagedNetwork
+from naturalist.optim import split_parameters
+
+PARTIAL_FREEZE_FRACTION = 0.6
+"""Share of the backbone's stages that ``partial`` freezes when nothing else is said."""
+
+
+@dataclass(frozen=True)
+class StagePlan:
+    """What becomes of one stage."""
+
+    name: str
+    parameters: int
+    release_epoch: int | None
+    """Epoch, counted from 0, from which on the stage learns; None for never."""
+    learning_rate: float
+    """Peak learning rate."""
+
+
+class Strategy:
+    """Freezes stages, and releases them epoch by epoch with their learning rates.
+
+    - ``head``: only the new head learns, a linear probe.
+    - ``partial``: the head and the upper stages learn.
+    - ``full``: everything learns.
+    - ``gradual``: stages are released one after the other from the top (Howard & Ruder 2018, "Universal language model
+      fine-tuning for text classification").
+
+    In the first ``head_epochs`` epochs only the head learns, whatever the strategy. The head's learning rate is
+    ``learning_rate``; that of the i-th stage below it, i from 0, is
+    ``learning_rate · backbone_lr_scale · layer_decay^i``.
+
+    Args:
+        model: whose stages to freeze.
+        settings: of the run.
+
+    Raises:
+        UserError: for a stage that there is not, or when no stage is left to freeze or to train.
+    """
+
+    def __init__(self, model: StagedNetwork, settings: FinetuneSettings):
+        self.model, self.settings = model, settings
+        releases = release_epochs(list(model.stages), settings)
+        top_down = list(reversed(releases))
+        rates = {stage: settings.learning_rate * settings.backbone_lr_scale * settings.layer_decay ** depth
+                 for depth, stage in enumerate(top_down[1:])}
+        self.plan = tuple(
+            StagePlan(stage, sum(parameter.numel() for parameter in parameters), releases[stage],
+                      rates.get(stage, settings.learning_rate))
+            for stage, parameters in model.parameters_by_stage().items())
+
+    def release(self, epoch: int) -> list[dict]:
+        """Freeze what does not learn in ``epoch``; returns the parameter groups that begin to learn in it.
+
+        The head's come first, then those of the other stages from the top.
+        """
+        parameters = self.model.parameters_by_stage()
+        self.model.freeze(frozenset(stage.name for stage in self.plan
+                                    if stage.release_epoch is None or stage.release_epoch > epoch))
+        return [{**group, "lr": stage.learning_rate} for stage in reversed(self.plan) if stage.release_epoch == epoch
+                for group in split_parameters(parameters[stage.name], self.settings.weight_decay)]
+
+    @property
+    def first_trained_stage(self) -> str:
+        """The lowest stage that ever learns; what lies below can be computed once."""
+        return next(stage.name for stage in self.plan if stage.release_epoch is not None)
+
+    @property
+    def trainable_parameters(self) -> int:
+        """Parameters that learn at some time."""
+        return sum(stage.parameters for stage in self.plan if stage.release_epoch is not None)
+
+    @property
+    def frozen_parameters(self) -> int:
+        """Parameters that never learn."""
+        return sum(stage.parameters for stage in self.plan if stage.release_epoch is None)
+
+    def record(self) -> list[dict]:
+        """The plan in plain values, for the run's summary."""
+        return [vars(stage) for stage in self.plan]
+
+    def __str__(self) -> str:
+        """Stages with their parameters, release and learning rate, as a table of text."""
+        table = Table("stage")
+        for heading in ("parameters", "learns from epoch", "learning rate"):
+            table.add_column(heading, justify="right")
+        for stage in self.plan:
+            learns = stage.release_epoch is not None
+            table.add_row(stage.name, f"{stage.parameters:,}", str(stage.release_epoch + 1) if learns else "frozen",
+                          f"{stage.learning_rate:.2g}" if learns else "")
+        table.add_section()
+        table.add_row("trainable", f"{self.trainable_parameters:,}", "", "")
+        table.add_row("frozen", f"{self.frozen_parameters:,}", "", "")
+        console = Console(width=100)
+        with console.capture() as capture:
+            console.print(table)
+        return capture.get().rstrip()
+
+
+def release_epochs(stages: list[str], settings: FinetuneSettings) -> dict[str, int | None]:
+    """Stage → epoch, counted from 0, from which on it learns; None for never.
+
+    Args:
+        stages: names from the image to the head.
+        settings: ``strategy``, ``unfreeze_from``, ``freeze_fraction``, ``freeze_stages``, ``head_epochs``,
+            ``gradual_share``, ``epochs``.
+    """
+    backbone = [stage for stage in stages if stage != HEAD]
+    frozen = {"head": len(backbone), "partial": _frozen_by_partial(backbone, settings),
+              "full": 0, "gradual": 0}[settings.strategy]
+    releases: dict[str, int | None] = dict.fromkeys(stages, None)
+    for stage in backbone[frozen:]:
+        releases[stage] = settings.head_epochs
+    if settings.strategy == "gradual":
+        # The head alone first; the lowest stage is released when gradual_share of the epochs have passed.
+        first = max(1, settings.head_epochs)
+        last = max(first, round(settings.gradual_share * settings.epochs))
+        for depth, stage in enumerate(reversed(backbone)):
+            releases[stage] = first + round((last - first) * depth / max(1, len(backbone) - 1))
+    releases[HEAD] = 0
+    return releases
+
+
+def describe_stages(model: nn.Module) -> str:
+    """Names of a network's stages with their parameters, a line for each."""
+    return "\n".join(f"{stage:36}{sum(parameter.numel() for parameter in parameters):>14,} parameters"
+                     for stage, parameters in model.parameters_by_stage().items())
+
+
+def _frozen_by_partial(backbone: list[str], settings: FinetuneSettings) -> int:
+    """Number of the backbone's stages, from the image on, that ``partial`` freezes."""
+    if settings.strategy != "partial":
+        return 0
+    if settings.unfreeze_from is not None:
+        if settings.unfreeze_from not in backbone:
+            raise UserError(f"{settings.backbone} has no stage {settings.unfreeze_from!r} to unfreeze from; its stages "
+                            f"are {', '.join(backbone)}.")
+        return backbone.index(settings.unfreeze_from)
+    if settings.freeze_stages is not None:
+        if settings.freeze_stages > len(backbone):
+            raise UserError(f"freeze_stages is {settings.freeze_stages}, but {settings.backbone} has only "
+                            f"{len(backbone)} stages before the head: {', '.join(backbone)}.")
+        return settings.freeze_stages
+    fraction = PARTIAL_FREEZE_FRACTION if settings.freeze_fraction is None else settings.freeze_fraction
+    return round(fraction * len(backbone))

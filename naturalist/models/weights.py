@@ -1,0 +1,162 @@
+"""Pre-trained weights: what they expect of the images, where they come from, and whether they fit."""
+
+import hashlib
+import pickle
+import re
+import urllib.error
+import zipfile
+from dataclasses import replace
+from difflib import get_close_matches
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision import models
+from torchvision.models import WeightsEnum
+from torchvision.models.vision_transformer import interpolate_embeddings
+from torchvision.transforms import InterpolationMode
+
+from naturalist.checkpoint import WRAPPER_PREFIX
+from naturalist.config import FinetuneSettings
+from naturalist.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from naturalist.errors import UserError
+from naturalist.models.backbones import AUXILIARY, StagedNetwork, check_backbone
+
+NO_WEIGHTS = "none"
+NORMALIZATIONS = {(IMAGENET_MEAN, IMAGENET_STD): "imagenet", ((0.5,) * 3, (0.5,) * 3): "half"}
+"""Mean and deviation of the official weights' transforms, and what the project calls them."""
+HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
+"""torchvision ends file names with the first digits of the content's SHA-256."""
+DENSENET_OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.([12])\.")
+"""In torchvision's DenseNet files, written before a dot in a module's name was forbidden."""
+NAMES_SHOWN = 4
+
+
+def settings_from_weights(settings: FinetuneSettings) -> FinetuneSettings:
+    """Fill in what the user left open from the weights' own transforms.
+
+    These are ``image_size``, ``cache_size`` (the size they resize to, in the same proportion to ``image_size``),
+    ``resize_mode`` and ``normalization``. A file takes the transforms of the official weights of that name, or else
+    of the model's default weights; so does ``weights: none``.
+
+    Raises:
+        UserError: for a backbone or weights that there are not.
+    """
+    transforms = _find_weights(settings).transforms()
+    crop, resize = transforms.crop_size[0], transforms.resize_size[0]
+    image_size = settings.image_size or crop
+    bicubic = transforms.interpolation == InterpolationMode.BICUBIC
+    resize_mode = settings.resize_mode or ("crop-bicubic" if bicubic else "crop")
+    cache_size = settings.cache_size or (image_size if resize_mode == "squash" else round(image_size * resize / crop))
+    normalization = NORMALIZATIONS.get((tuple(transforms.mean), tuple(transforms.std)))
+    if normalization is None:  # of VGG-16 without a classifier, the only ones made for other pixels
+        others = [weights.name for weights in models.get_model_weights(settings.backbone)
+                  if weights.transforms().mean == list(IMAGENET_MEAN)]
+        raise UserError(f"the weights {settings.weights} of {settings.backbone} are no classifier, but a part of other "
+                        f"networks; use {' or '.join(others)}.")
+    return replace(settings, image_size=image_size, cache_size=cache_size, resize_mode=resize_mode,
+                   normalization=settings.normalization or normalization)
+
+
+def load_weights(model: StagedNetwork, settings: FinetuneSettings) -> str:
+    """Load pre-trained weights into everything but the head; returns a line that says which.
+
+    Official weights are downloaded to torchvision's usual cache unless they lie there. A ViT's positions are
+    interpolated to the image size.
+
+    Raises:
+        UserError: when the weights cannot be had, are damaged, or belong to another model.
+    """
+    if settings.weights == NO_WEIGHTS:
+        return "random weights, nothing pre-trained"
+    path = Path(settings.weights)
+    if not path.is_file():
+        path = _download(_find_weights(settings))
+    _check_hash(path)
+    state = _read(path)
+    if settings.backbone.startswith("densenet"):
+        state = {DENSENET_OLD_NAME.sub(r"\1\2.", name): value for name, value in state.items()}
+    head = f"{model.steps[-1]}."
+    if settings.backbone.startswith("squeezenet"):
+        head = "classifier."  # the convolution that the linear layer stands for
+    state = {name: value for name, value in state.items() if not name.startswith((head, *AUXILIARY))}
+    network = model.network
+    if settings.backbone.startswith("vit_") and "encoder.pos_embedding" in state:
+        state = interpolate_embeddings(network.image_size, network.patch_size, state)
+    _check_fit(state, {name: value for name, value in network.state_dict().items() if not name.startswith(head)},
+               path, settings.backbone)
+    network.load_state_dict(state, strict=False)  # the head is missing, and nothing else
+    return path.name
+
+
+def _find_weights(settings: FinetuneSettings) -> WeightsEnum:
+    """The official weights that ``--weights`` names, or whose transforms stand for a file's."""
+    check_backbone(settings.backbone)
+    choices = models.get_model_weights(settings.backbone)
+    name = settings.weights
+    if name == NO_WEIGHTS or Path(name).is_file():
+        return next((weights for weights in choices if Path(weights.url).name == Path(name).name), choices.DEFAULT)
+    if name not in choices.__members__:
+        guess = get_close_matches(name, list(choices.__members__), n=1)
+        raise UserError(f"{settings.backbone} has no weights {name!r}, and there is no such file"
+                        f"{f'; did you mean {guess[0]}?' if guess else '.'} --weights takes "
+                        f"{', '.join(choices.__members__)}, none or a file.")
+    return choices[name]
+
+
+def _download(weights: WeightsEnum) -> Path:
+    """The file of official weights in torchvision's cache, fetched if it is not there."""
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    path = folder / Path(weights.url).name
+    if path.is_file():
+        return path
+    print(f"Downloading {weights.url} to {path}", flush=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(weights.url, str(path), HASH_IN_NAME.search(path.name)[1])
+    except (urllib.error.URLError, OSError, RuntimeError) as error:
+        raise UserError(f"the weights {weights} cannot be downloaded ({error}); fetch {weights.url} on another machine "
+                        f"and put it at {str(path)!r}, or name a file with --weights FILE.") from None
+    return path
+
+
+def _check_hash(path: Path) -> None:
+    """Refuse a file whose content is not what the hash in its name says; names without a hash pass."""
+    match = HASH_IN_NAME.search(path.name)
+    if match is None:
+        return
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    if not digest.hexdigest().startswith(match[1]):
+        raise UserError(f"the weights file {str(path)!r} is damaged or not what its name says: its SHA-256 begins with "
+                        f"{digest.hexdigest()[:len(match[1])]}, not {match[1]}; delete it and fetch it again.")
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    """A state dict from a file, plain or inside a checkpoint; nothing in the file is executed."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError,
+            AttributeError, IndexError, TypeError, OSError):
+        raise UserError(f"the weights file {str(path)!r} cannot be read: it is damaged, or holds more than plain "
+                        "tensors; nothing in it was run.") from None
+    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
+        content = content["state_dict"]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise UserError(f"the weights file {str(path)!r} holds no state dict, that is, no tensors by name.")
+    return {WRAPPER_PREFIX.sub("", name).removeprefix("network."): value for name, value in content.items()}
+
+
+def _check_fit(state: dict[str, Tensor], wanted: dict[str, Tensor], path: Path, backbone: str) -> None:
+    # Files from before 2018 lack num_batches_tracked, which nothing needs.
+    missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
+    unexpected = [name for name in state if name not in wanted]
+    other_shape = [f"{name} {list(state[name].shape)} instead of {list(wanted[name].shape)}" for name in wanted
+                   if name in state and state[name].shape != wanted[name].shape]
+    problems = [f"{kind} {len(names)} ({', '.join(names[:NAMES_SHOWN])}{', …' if len(names) > NAMES_SHOWN else ''})"
+                for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", other_shape))
+                if names]
+    if problems:
+        raise UserError(f"the weights file {str(path)!r} does not fit {backbone}: {'; '.join(problems)}.")
