@@ -18,10 +18,10 @@ def main() -> None:
     if name.replace("-", "_") == "__help_stages":
         print_stages(value or (sys.argv[2] if len(sys.argv) > 2 else FinetuneSettings.backbone))
         return
-    finetune(parse_settings(FinetuneSettings, "Adapt a pre-trained backbone; --help_stages BACKBONE lists its stages."))
+    train(parse_settings(FinetuneSettings, "Adapt a pre-trained backbone; --help_stages BACKBONE lists its stages."))
 
 
-def finetune(settings: FinetuneSettings, should_stop: Callable[[dict], bool] | None = None) -> dict:
+def train(settings: FinetuneSettings, should_stop: Callable[[dict], bool] | None = None) -> dict:
     """Settings → data → model → weights → strategy → features of what is frozen → fit → a look at the validation set.
 
     Args:

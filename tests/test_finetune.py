@@ -77,10 +77,10 @@ def test_every_recipe_trains(recipe, pictures, tmp_path):
                                                      *TINY, "--runs_dir", str(tmp_path / "runs")])
     sys.path.insert(0, str(ROOT / "partB"))
     try:
-        from finetune import finetune
+        from finetune import train
     finally:
         sys.path.remove(str(ROOT / "partB"))
-    result = finetune(settings)
+    result = train(settings)
     assert result["status"] == "finished" and result["epochs"] == 2
 
 
