@@ -80,9 +80,6 @@ def train(settings: FinetuneSettings, should_stop: Callable[[dict], bool] | None
     return {**result, "folder": str(tracker.folder)}
 
 
-train = finetune  # the name by which a sweep that runs here calls a script
-
-
 def print_stages(backbone: str) -> None:
     """Print the names that ``--unfreeze_from`` takes for a backbone, from the image to the head."""
     from naturalist.models.backbones import StagedNetwork
