@@ -60,7 +60,7 @@ def finish_run(tracker: Tracker, result: dict, settings: RunSettings) -> None:
         tracker.finish(result)
         print(f"Stopped before the first epoch was finished; {folder} holds no checkpoint.")
         return
-    if result["status"] != "stopped":  # whoever stops a run does not want to wait
+    if result["status"] not in ("stopped", "pruned"):  # whoever stops a run does not want to wait
         with suppress(KeyboardInterrupt):  # a stop that comes now costs the look, not the record
             evaluate_run(folder, split="val", device=settings.device, quiet=True, tracker=tracker)
     if (folder / "curves.png").is_file():  # not when a stop came just before the first was drawn
@@ -68,7 +68,9 @@ def finish_run(tracker: Tracker, result: dict, settings: RunSettings) -> None:
     tracker.finish(result)
     print(f"{result['status'].capitalize()} after {result['epochs']} epochs and {result['seconds']:.0f} s; best "
           f"validation accuracy {result['best_val_accuracy']:.1%} at epoch {result['best_epoch']}.")
-    print(f"In {folder}: best.pt, last.pt, metrics.jsonl, curves.png, evaluation/val")
+    files = [name for name in ("best.pt", "last.pt", "metrics.jsonl", "curves.png", "evaluation/val")
+                 if (folder / name).exists()]
+    print(f"In {folder}: {', '.join(files)}")
     if result["status"] == "stopped":
         print(f"Go on with:        python {_script(settings)} --resume {folder}")
     print(f"Test it once with: python -m naturalist evaluate {folder}")

@@ -19,6 +19,7 @@ from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 
 from naturalist.checkpoint import load_checkpoint
+from naturalist.config import CnnSettings, parse_settings
 from naturalist.data.sample import CLASSES, make_sample
 from naturalist.evaluate import evaluate_run
 
@@ -232,3 +233,15 @@ def test_the_smoke_recipe_runs_in_seconds(tmp_path, pictures):
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - start < 60
     assert (tmp_path / "runs" / "ep-2_nf-8_fo-same_ac-SiLU_da-1_bn-1_do-0.3_bs-64_lr-0.002").is_dir()
+
+
+@pytest.mark.parametrize("recipe", sorted((ROOT / "configs" / "partA").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_recipe_trains(recipe, pictures, tmp_path, monkeypatch):
+    """With few filters, small images and one epoch."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "partA")
+    from train import train
+
+    settings = parse_settings(CnnSettings, "", ["--config", str(recipe), "--data", str(pictures), *TINY[4:],
+                                                "--image_size", "96", "--num_filters", "4", "--epochs", "1"])
+    assert train(settings)["status"] == "finished"
