@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import run_python
 from fake_wandb import FakeWandb
 
 from naturalist.data.sample import make_sample
@@ -45,6 +46,33 @@ def test_an_agent_runs_three_and_the_stopped_one_saves_and_ends_well(tmp_path, p
 def test_a_run_that_the_server_stops_through_its_stream_saves_and_ends_well(tmp_path, photographs):
     _, (folder,) = run_sweep(tmp_path, photographs, ["ReLU"], stopped=0, stop_via="filestream")
     assert read_status(folder) == "stopped"
+
+
+def test_the_second_search_runs_under_an_agent_and_here(tmp_path, photographs):
+    """partB/sweep.yaml, with a small backbone of random weights and small images."""
+    sweep = yaml.safe_load((ROOT / "partB" / "sweep.yaml").read_text())
+    small = {"backbone": "squeezenet1_1", "weights": "none", "image_size": 32, "data": str(photographs)}
+    sweep["parameters"] |= {name: {"value": value} for name, value in small.items()} | {"epochs": {"value": 1}}
+    (tmp_path / "partB").symlink_to(ROOT / "partB")
+    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({**sweep, "project": "demo"}))
+
+    def suggest(sweep: dict, runs: list[dict]) -> dict | None:
+        if runs:
+            return None
+        return {name: spec.get("value", spec.get("values", [None])[0])
+                for name, spec in sweep["config"]["parameters"].items()}
+
+    with FakeWandb(suggest=suggest) as server:
+        run_wandb(server, tmp_path, "sweep", "sweep.yaml")
+        (sweep_id,) = server.sweeps
+        output = run_wandb(server, tmp_path, "agent", f"local/demo/{sweep_id}")
+        (run,) = server.runs.values()
+    assert (run["exitcode"], run["state"]) == (0, "finished"), output
+    assert "val_accuracy" in run["summary"]
+
+    done = run_python("-m", "naturalist", "sweep", "sweep.yaml", "--count", "1", "--name", "here", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "1 trials finished, 0 pruned, 0 failed" in done.stdout
 
 
 def run_sweep(folder: Path, photographs: Path, activations: list[str], stopped: int,
