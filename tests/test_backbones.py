@@ -38,7 +38,7 @@ def on_meta(monkeypatch):
 
 @pytest.mark.parametrize("name", backbone_names())
 def test_every_model_gets_a_new_head_and_stages_that_hold_every_parameter_once(name, on_meta):
-    """All of torchvision's models, at the size of their weights, on the meta device: nothing is computed."""
+    """All of torchvision's models, at the size of their weights, on the meta device: only shapes are computed."""
     settings = settings_from_weights(FinetuneSettings(backbone=name, strategy="head"))
     model = StagedNetwork(name, 7, settings.image_size, dropout=0.3)
     stages = model.parameters_by_stage()
@@ -52,6 +52,10 @@ def test_every_model_gets_a_new_head_and_stages_that_hold_every_parameter_once(n
     strategy.release(0)
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     assert strategy.frozen_parameters == frozen
+    logits = model.train()(torch.empty(2, 3, settings.image_size, settings.image_size))
+    assert logits.shape == (2, 7)
+    logits.sum().backward()
+    assert {id(p) for p in model.parameters() if p.grad is not None} == {id(p) for p in stages[HEAD]}
     # What is frozen is the official model without its head of 1,000 classes; Inception's count has its auxiliary head.
     official = models.get_model_weights(name).DEFAULT.meta["num_params"]
     official_head = linear.in_features * 1000 + (0 if name == "maxvit_t" else 1000)
