@@ -109,9 +109,9 @@ def main(argv: list[str] | None = None) -> int:
     sweep.add_argument("--data", default=None, help="data set of every trial: 'sample', 'nature_12K' or a folder")
     sweep.add_argument("--set", dest="fixed", action="append", metavar="NAME=VALUE",
                        help="another setting of every trial; may be given again")
-    sweep.add_argument("--fidelity", default=None, metavar="NAME=VALUE,…",
-                       help="first run all trials with the setting's first value, the best third with the next, and so "
-                            "on, such as image_size=32,64")
+    sweep.add_argument("--fidelity", action="append", metavar="NAME=VALUE,…",
+                       help="first run all trials with the setting's first value, the best fifth with the next, and so "
+                            "on, such as image_size=32,64; may be given again, for further settings of these rounds")
     sweep.add_argument("--allow_repeats", action="store_true", help="run the same settings again where the search "
                                                                     "suggests them again")
     sweep.add_argument("--seed", type=int, default=0, help="seed of the search (default: %(default)s)")

@@ -12,10 +12,11 @@ from rich.console import Console
 from rich.table import Table
 
 from naturalist.compare_plots import plot_accuracy_over_parameters, plot_accuracy_over_time, plot_learning_curves
+from naturalist.config import BOOKKEEPING
 from naturalist.errors import UserError
 from naturalist.tracking import read_metrics
 
-NOT_COMPARED = ("seed", "name", "resume", "wandb", "wandb_project", "runs_dir", "cache_dir", "datasets_dir", "device")
+NOT_COMPARED = ("seed", *BOOKKEEPING)
 """Settings in which runs of one group may differ."""
 COLUMNS = {
     "trainable_parameters": "trainable parameters", "epochs": "epochs", "epoch_seconds": "s per epoch",

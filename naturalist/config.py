@@ -117,6 +117,8 @@ class RunSettings:
     """Weights & Biases; auto is online when logged in and offline otherwise."""
     wandb_project: str = "naturalist"
     """Project on Weights & Biases."""
+    validation_pictures: bool = True
+    """After training, measure and draw the validation images with the best checkpoint, to evaluation/val."""
     resume: str | None = None
     """Run folder to go on with from its last finished epoch, with its own settings."""
 
@@ -306,6 +308,13 @@ def parse_settings(settings_class: type[Settings], description: str,
     return settings
 
 
+BOOKKEEPING = ("name", "runs_dir", "cache_dir", "datasets_dir", "device", "wandb", "wandb_project",
+               "validation_pictures", "resume")
+"""Settings that say where and how a run is made and recorded, not what is tried."""
+
+IN_SWEEP = "WANDB_SWEEP_ID"
+"""Environment variable that a W&B agent sets for the runs that it starts."""
+
 _stop_requested = threading.Event()
 
 
@@ -329,7 +338,7 @@ def entry_point() -> Iterator[None]:
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
-    if "WANDB_SWEEP_ID" in os.environ:
+    if IN_SWEEP in os.environ:
         # An agent that a script started in the background hands on an ignored SIGINT, by which W&B stops runs too.
         signal.signal(signal.SIGINT, interrupt)
     for stream in (sys.stdout, sys.stderr):  # a file's name may be no text that the terminal can show
@@ -341,7 +350,7 @@ def entry_point() -> Iterator[None]:
         sys.exit(2)
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(0 if IN_SWEEP in os.environ else 130)  # for an agent, a run that it stopped has not failed
     except BrokenPipeError:  # whoever read the output, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)

@@ -4,6 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -26,6 +27,9 @@ from naturalist.tracking import Tracker
 
 SYNC_SECONDS = 0.5
 """How often the loss is fetched from the device for the bar; never per step."""
+
+DRAW_SECONDS = 5
+"""``curves.png`` is drawn at most so often while training goes on: drawing takes as long as a short epoch."""
 
 
 class NonFiniteLoss(UserError):
@@ -224,7 +228,11 @@ def fit(model: nn.Module, description: dict, data: TrainingData, settings: RunSe
                         val_fraction=settings.val_fraction, epoch=progress.epoch,
                         metrics=progress.history[-1], **more)
 
-    status = "finished"
+    def draw() -> None:
+        if progress.history:
+            plot_curves(progress.history, tracker.folder / "curves.png", tracker.folder.name)
+
+    status, last_drawn = "finished", start
     evaluated = average.model if average else model
     try:
         while progress.epoch < settings.epochs:
@@ -248,13 +256,21 @@ def fit(model: nn.Module, description: dict, data: TrainingData, settings: RunSe
             save(LAST, evaluated, training=_training_state(model, optimizer, schedule, precision, average,
                                                            progress))
             tracker.log(progress.history[-1])
-            plot_curves(progress.history, tracker.folder / "curves.png", tracker.folder.name)
+            if time.perf_counter() - last_drawn >= DRAW_SECONDS:
+                draw()
+                last_drawn = time.perf_counter()
             print(_epoch_line(label, progress.history[-1], is_best), flush=True)
-            if should_stop is not None and should_stop(progress.history[-1]):
+            if should_stop is not None and should_stop(progress.history[-1]) and progress.epoch < settings.epochs:
                 status = "pruned"
                 break
     except KeyboardInterrupt:
         status = "stopped"
+    except Exception:
+        with suppress(Exception):  # the picture must not stand before what went wrong
+            draw()
+        raise
+    with suppress(KeyboardInterrupt):  # a stop that comes now costs the picture, not the result
+        draw()
     return {"status": status, "epochs": progress.epoch, "best_epoch": progress.best_epoch,
             "best_val_accuracy": progress.best_val_accuracy if progress.epoch else None,
             "best_val_loss": progress.best_val_loss if progress.epoch else None,

@@ -11,11 +11,12 @@ import yaml
 from rich.console import Console
 from rich.table import Table
 
+from naturalist.config import BOOKKEEPING
 from naturalist.errors import UserError
 from naturalist.evaluate import evaluate_run
 from naturalist.metrics import mcnemar, read_predictions_csv
 
-NO_MATTER = ("seed", "name", "runs_dir", "cache_dir", "datasets_dir", "wandb", "wandb_project", "resume", "device")
+NO_MATTER = ("seed", *BOOKKEEPING)
 """Settings in which runs may differ and still be repetitions of each other."""
 
 

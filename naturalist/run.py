@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from naturalist.checkpoint import BEST, LAST, load_checkpoint
-from naturalist.config import RunSettings
+from naturalist.config import IN_SWEEP, RunSettings
 from naturalist.errors import UserError
 from naturalist.evaluate import evaluate_run
 from naturalist.tracking import Tracker, create_run_folder
@@ -40,8 +40,12 @@ def record_run(settings: RunSettings, job_type: str) -> Iterator[Tracker]:
         yield tracker
     except BaseException as error:
         reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        status = "stopped" if isinstance(error, KeyboardInterrupt) else "failed"
-        tracker.finish({"status": status, "reason": reason}, exit_code=1)
+        if isinstance(error, KeyboardInterrupt):
+            if IN_SWEEP in os.environ:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            tracker.finish({"status": "stopped", "reason": "It was stopped before training began."})
+        else:
+            tracker.finish({"status": "failed", "reason": reason}, exit_code=1)
         raise
 
 
@@ -54,13 +58,15 @@ def finish_run(tracker: Tracker, result: dict, settings: RunSettings) -> None:
         settings: of the run.
     """
     folder = tracker.folder
-    if result["status"] == "stopped" and "WANDB_SWEEP_ID" in os.environ:
+    if result["status"] == "stopped" and IN_SWEEP in os.environ:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # agents repeat it, and what follows saves
+        result = {**result, "sweep": os.environ[IN_SWEEP]}
     if not (folder / BEST).is_file():
         tracker.finish(result)
         print(f"Stopped before the first epoch was finished; {folder} holds no checkpoint.")
         return
-    if result["status"] not in ("stopped", "pruned"):  # whoever stops a run does not want to wait
+    was_cut_short = result["status"] in ("stopped", "pruned")  # whoever stops a run does not want to wait
+    if settings.validation_pictures and not was_cut_short:
         with suppress(KeyboardInterrupt):  # a stop that comes now costs the look, not the record
             evaluate_run(folder, split="val", device=settings.device, quiet=True, tracker=tracker)
     if (folder / "curves.png").is_file():  # not when a stop came just before the first was drawn

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Literal
 import yaml
 
 import naturalist
+from naturalist.config import IN_SWEEP
 from naturalist.errors import UserError
 
 if TYPE_CHECKING:
@@ -252,7 +253,7 @@ def _start_wandb(folder: Path, mode: str, project: str, name: str, job_type: str
         return None
     import wandb  # half a second that a disabled run should not pay
 
-    in_sweep = "WANDB_SWEEP_ID" in os.environ
+    in_sweep = IN_SWEEP in os.environ
     try:
         session = wandb.setup(wandb.Settings(silent=True, **({} if mode == "auto" else {"mode": mode})))
         offline = session.settings.mode in ("offline", "dryrun")

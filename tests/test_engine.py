@@ -144,11 +144,23 @@ def test_patience_stops_a_fit_that_gets_no_better(run, monkeypatch):
 def test_should_stop_ends_a_fit_as_pruned(run):
     summary, _ = run(epochs=9, should_stop=lambda metrics: metrics["epoch"] == 2)
     assert (summary["status"], summary["epochs"]) == ("pruned", 2)
+    summary, _ = run("whole", epochs=2, should_stop=lambda metrics: metrics["epoch"] == 2)
+    assert (summary["status"], summary["epochs"]) == ("finished", 2)  # nothing was left to be saved
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_naming_step_and_cause(run, tmp_path):
     with pytest.raises(NonFiniteLoss, match=r"step \d+ of epoch \d+.*learning rate \(1e\+20\).*gradient_clip"):
         run(learning_rate=1e20, optimizer="SGD", schedule="none", batch_norm=False, epochs=5)
+
+
+def test_the_curves_are_drawn_however_a_fit_ends(run, tmp_path):
+    def fail(metrics: dict) -> bool:
+        raise RuntimeError("whatever happens")
+
+    run("pruned", should_stop=lambda metrics: True)
+    with pytest.raises(RuntimeError):
+        run("failed", should_stop=fail)
+    assert all((tmp_path / name / "curves.png").is_file() for name in ("pruned", "failed"))
 
 
 def test_the_engine_never_waits_for_the_device_within_an_epoch(data, monkeypatch):

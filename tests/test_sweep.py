@@ -36,7 +36,7 @@ from naturalist.config import RunSettings
 class Settings(RunSettings):
     quality: float = 0.5
     level: int = 1
-    ends: Literal["well", "raises", "dies", "runs out of memory"] = "well"
+    ends: Literal["well", "raises", "dies", "runs out of memory", "finishes when it is stopped"] = "well"
     pause: float = 0.0
 
 def train(settings: Settings, should_stop=None) -> dict:
@@ -62,7 +62,7 @@ def train(settings: Settings, should_stop=None) -> dict:
                 status = "pruned"
                 break
     except KeyboardInterrupt:
-        status = "stopped"
+        status = "finished" if settings.ends == "finishes when it is stopped" else "stopped"
     (folder / "summary.json").write_text(json.dumps({"status": status}))
     return {"status": status, "folder": str(folder)}
 '''
@@ -225,20 +225,66 @@ def test_hopeless_trials_are_pruned_and_the_target_ends_the_sweep(place):
     assert "2 trials finished, 4 pruned, 0 failed." in output
 
 
-def test_fidelity_promotes_the_best_third_to_the_real_settings(place):
+def test_fidelity_promotes_the_best_fifth_to_the_real_settings(place):
+    place.write({"level": {"values": [1]}}, metric={"name": "val_accuracy", "goal": "maximize", "target": 0.01})
+    place.run()  # ends with its first trial, which is not run again below
+    assert place.settings("COMPLETE") == [(0.1, 1)]
     place.write()
-    output = place.run("--fidelity", "train_fraction=0.25", "--workers", 2)
-    assert place.settings("COMPLETE") == [(0.3, 1), (0.3, 2)]
-    assert len(list(place.folder.glob("sweeps/sweep/runs@train_fraction=0.25/*"))) == 6
-    best = yaml.safe_load((place.folder / "sweeps/sweep/report/best.yaml").read_text())
-    assert best["quality"] == 0.3
+    output = place.run("--name", "other", "--count", 1)
+    output = place.run("--name", "other", "--fidelity", "image_size=32", "--fidelity", "train_fraction=0.25",
+                       "--workers", 2)
+    sweep = place.folder / "sweeps" / "other"
+    assert len(list((sweep / "runs@image_size=32,train_fraction=0.25").iterdir())) == 6
+    qualities = sorted(yaml.safe_load(path.read_text())["quality"] for path in sweep.glob("runs/*/config.yaml"))
+    assert qualities == [0.1, 0.3, 0.3]  # the first was there before
+    assert yaml.safe_load((sweep / "report" / "best.yaml").read_text())["quality"] == 0.3
     assert output.count("trials finished") == 2
+
+
+def test_a_cheap_round_does_not_end_at_the_target(place):
+    place.write(metric={"name": "val_accuracy", "goal": "maximize", "target": 0.01})
+    place.run("--fidelity", "image_size=32")
+    assert len(list(place.folder.glob("sweeps/sweep/runs@image_size=32/*"))) == 6
+    assert len(place.settings("COMPLETE")) == 1
+
+
+def test_a_trial_that_ended_by_itself_when_the_sweep_was_stopped_is_kept(place):
+    place.write({"pause": {"value": 1.5}, "ends": {"value": "finishes when it is stopped"}, "epochs": {"value": 50}})
+    process = place.start()
+    wait_until(lambda: list(place.folder.glob("sweeps/sweep/runs/*/metrics.jsonl")))
+    time.sleep(0.5)  # in the middle of an epoch, not at its end, where the sweep would be asked
+    os.kill(process.pid, signal.SIGINT)
+    process.communicate(timeout=60)
+    assert len(place.settings("COMPLETE")) == 1
+
+
+def test_a_trial_that_was_cut_off_does_not_reach_the_target(place):
+    place.write(metric={"name": "val_accuracy", "goal": "maximize", "target": 0.5})
+    store = Store(place.folder, None)
+    trials = Trials(store, "sweep", read_sweep(place.folder / "sweep.yaml"))
+    trial = trials.choose(9)
+    trials.report(trial, {"val_accuracy": 0.6})
+    assert trials.choose(9) is None
+    trials.cut_off(trial)
+    assert trials.choose(9).params == trial.params
+    store.close()
+
+
+def test_a_machine_that_ran_nothing_says_where_the_best_trial_is(place):
+    url = f"sqlite:///{place.folder}/shared.db"
+    place.run("--storage", url)
+    shutil.move(place.folder / "sweeps", place.folder / "other machine")
+    output = place.run("--storage", url)
+    assert "No report: " in output and "was run on another machine, in its folder sweeps/sweep/runs/" in output
 
 
 @pytest.mark.parametrize(("arguments", "message"), [
     (["--workers", "0"], "--count and --workers must be at least 1"),
     (["--fidelity", "image_size"], "--fidelity must be NAME=VALUE"),
     (["--fidelity", "quality=1"], "the sweep searches that setting itself"),
+    (["--fidelity", "image_size=128"], "with image_size=128 a round would be no other than the last or an earlier one"),
+    (["--fidelity", "image_size=32,64", "--fidelity", "train_fraction=0.1"], "as many values as the others"),
+    (["--set", "runs-dir=elsewhere"], "runs_dir cannot be set: the sweep gives every trial its own"),
     (["--set", "quality=1"], "quality is set by sweep.yaml, so it cannot be set for every trial as well"),
     (["--set", "qualty=1"], "no setting --qualty; did you mean quality"),
     (["--storage", "nonsense"], "--storage must be a database URL"),
@@ -270,6 +316,15 @@ def test_a_changed_sweep_file_does_not_go_on_with_another_sweep(place, monkeypat
     with pytest.raises(UserError, match="started with other parameters; give the changed one another name"):
         Trials(store, "sweep", read_sweep(place.folder / "sweep.yaml"))
     store.close()
+
+
+def test_a_sweep_does_not_go_on_with_other_photographs_or_settings(place):
+    place.run("--set", "pause=0", "--set", "image_size=32", "--data", "here/birds", "--count", 1)
+    for changed, arguments in (("--data", ["image_size=32", "--data", "birds2"]), ("--image_size", ["image_size=64"])):
+        place.run("--set", "pause=0", "--data", "elsewhere/birds/", "--count", 2, "--set", *arguments, code=2)
+        output = place.run("--set", "pause=0", "--data", "elsewhere/birds/", "--count", 2, "--set", *arguments, code=2)
+        assert f"was started with other {changed}" in output
+    place.run("--set", "pause=0", "--set", "image_size=32", "--data", "elsewhere/birds/", "--count", 2)
 
 
 def test_bayes_finds_a_better_setting_than_chance_does(place):
@@ -307,7 +362,9 @@ def test_the_real_program_is_swept_from_the_original_file(tmp_path):
     settings = parse_settings(CnnSettings, "", ["--config", str(report / "best.yaml")])
     assert settings.image_size == 32 and settings.data == "photographs"
     (run,) = (tmp_path / "sweeps" / "sweep" / "runs").iterdir()
-    assert run.name.startswith("ep-") and (run / "best.pt").is_file()
+    assert run.name.startswith("ep-") and (run / "best.pt").is_file() and (run / "curves.png").is_file()
+    assert not (run / "evaluation").exists()  # drawn for the one that is looked at, not for every trial
+    assert f"python -m naturalist evaluate {run.relative_to(tmp_path)} --split val" in result.stdout
 
 
 def test_a_process_that_was_killed_while_choosing_leaves_nothing_that_runs_twice(place):
@@ -338,5 +395,9 @@ def test_the_trial_of_a_machine_that_vanished_is_run_again_by_another(place, mon
     again = trials.choose(1)
     assert again is not None and again.params == lost.params
     assert trials.counts().cut_off == 1
+    silent = Trials(first, "sweep", sweep)  # it was asleep, and wakes up
+    assert silent.report(lost, {"val_accuracy": 0.5}) and not silent.finish(lost, seconds=1)
+    silent.cut_off(lost)
+    assert trials.counts().running == 1
     first.close()
     second.close()

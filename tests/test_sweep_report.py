@@ -77,6 +77,14 @@ def write_run(folder: Path, settings: dict, accuracies: list[float], status: str
         (folder / "summary.json").write_text(json.dumps({"status": status, "reason": "why"}))
 
 
+def test_a_run_that_an_agent_stopped_is_pruned_and_one_that_was_stopped_by_hand_is_left_out(tmp_path):
+    for name, more in (("by hand", {}), ("by an agent", {"sweep": "abc123"})):
+        write_run(tmp_path / name, {"epochs": 9}, [0.3], "stopped", "2026-01-01T00:00:00")
+        (tmp_path / name / "summary.json").write_text(json.dumps({"status": "stopped", **more}))
+    assert {run.name: run.state for run in read_runs([tmp_path], "val_accuracy", True)} == {
+        "by hand": "cut off", "by an agent": "pruned"}
+
+
 def test_pictures_tables_and_the_best_settings_are_made_from_run_folders(tmp_path):
     generator = random.Random(0)
     for i in range(14):

@@ -160,6 +160,22 @@ def test_the_command_is_expanded_as_an_agent_expands_it(tmp_path, monkeypatch):
     assert arguments == ["--config", "smoke.yaml", "--epochs", "7", "--batch_norm", "--dropout=0.2"]
 
 
+def test_a_variable_is_filled_in_within_an_argument_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("PHOTOGRAPHS", "/photographs")
+    sweep = sweep_of(tmp_path, command=["python", "${program}", "--data=${envvar:PHOTOGRAPHS}/birds", "${args}"])
+    assert command_line(sweep, {"dropout": 0.2}) == ["--data=/photographs/birds", "--dropout=0.2"]
+
+
+def test_values_that_only_go_together_with_others_of_the_search_are_not_refused(tmp_path):
+    sweep = sweep_of(tmp_path, method="grid", parameters={"image_size": {"values": [32, 64]},
+                                                          "cache_size": {"values": [64]}})
+    check_sweep(sweep, load_program(sweep.program), [])
+    sweep = sweep_of(tmp_path, method="grid", parameters={"image_size": {"values": [32, 64]},
+                                                          "cache_size": {"values": [16, 64]}})
+    with pytest.raises(UserError, match="cache_size: cache_size must be at least image_size"):
+        check_sweep(sweep, load_program(sweep.program), [])
+
+
 def test_the_original_search_is_the_one_in_the_repository():
     sweep = read_sweep(ROOT / "sweep.yaml")
     assert (sweep.method, sweep.metric, sweep.maximize, sweep.rule.bands[:3]) == ("bayes", "val_accuracy", True,

@@ -245,3 +245,17 @@ def test_every_recipe_trains(recipe, pictures, tmp_path, monkeypatch):
     settings = parse_settings(CnnSettings, "", ["--config", str(recipe), "--data", str(pictures), *TINY[4:],
                                                 "--image_size", "96", "--num_filters", "4", "--epochs", "1"])
     assert train(settings)["status"] == "finished"
+
+
+def test_a_run_that_is_stopped_before_training_is_no_failure_to_an_agent(tmp_path):
+    code = ("from naturalist.config import CnnSettings, entry_point\n"
+            "from naturalist.run import record_run\n"
+            "with entry_point(), record_run(CnnSettings(wandb='disabled', name='early'), 'partA'):\n"
+            "    raise KeyboardInterrupt\n")
+    for agent, exit_code in (({}, 130), ({"WANDB_SWEEP_ID": "abc123"}, 0)):
+        shutil.rmtree(tmp_path / "runs", ignore_errors=True)
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, **agent}, text=True,
+                              capture_output=True, timeout=120, check=False)
+        assert (done.returncode, done.stderr) == (exit_code, "Interrupted.\n")
+        summary = json.loads((tmp_path / "runs" / "early" / "summary.json").read_text())
+        assert (summary["status"], summary["exit_code"]) == ("stopped", 0)

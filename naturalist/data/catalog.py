@@ -9,6 +9,7 @@ validation set. Scanning lists directories and opens no file.
 import hashlib
 import os
 from collections import defaultdict
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -90,11 +91,28 @@ def find_folders(folder: Path) -> Folders:
     return Folders(train, val, test)
 
 
+_scanned: ContextVar[dict[Path, Split] | None] = ContextVar("scanned", default=None)
+
+
+def scan_once() -> None:
+    """From now on :func:`scan` looks at every folder once: for a process that trains again and again on the same."""
+    _scanned.set({})
+
+
 def scan(folder: Path) -> Split:
     """List the class folders of ``folder`` and their files, at any depth below the class folder.
 
     Raises :class:`UserError` when there are fewer than two classes, a class has no file or a folder cannot be read.
     """
+    scanned = _scanned.get()
+    if scanned is None:
+        return _scan(folder)
+    if folder not in scanned:
+        scanned[folder] = _scan(folder)
+    return scanned[folder]
+
+
+def _scan(folder: Path) -> Split:
     class_names = class_names_of(folder)
     if len(class_names) < 2:
         raise UserError(f"{str(folder)!r} must hold a folder for each of at least two classes, but it holds "

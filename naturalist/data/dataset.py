@@ -45,7 +45,7 @@ class TrainingData:
 
 def describe_data(data: str) -> str:
     """What to call a data set in pictures and on the terminal; the sample is never passed off as photographs."""
-    return "sample: synthetic pictures, not photographs" if data == "sample" else Path(data).resolve().name
+    return "sample: synthetic pictures, not photographs" if data == "sample" else Path(data).expanduser().resolve().name
 
 
 def find_data(data: str, datasets_dir: str) -> Folders:
@@ -58,12 +58,12 @@ def find_data(data: str, datasets_dir: str) -> Folders:
         from naturalist.data.nature12k import fetch_nature_12k
 
         return find_folders(fetch_nature_12k(Path(datasets_dir)))
-    return find_folders(Path(data))
+    return find_folders(Path(data).expanduser())
 
 
 def cache_of(split: Split, settings: RunSettings, data: str | None = None) -> ImageCache:
     """The cache of one split under the settings' size, resize mode and folder."""
-    name = Path(data or settings.data).resolve().name
+    name = Path(data or settings.data).expanduser().resolve().name
     return open_cache(split, settings.cache_size or settings.image_size, settings.resize_mode,
                       settings.cache_folder, name=name, on_corrupt=settings.on_corrupt)
 

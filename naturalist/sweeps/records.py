@@ -10,18 +10,15 @@ from pathlib import Path
 
 import yaml
 
+from naturalist.config import BOOKKEEPING
 from naturalist.errors import UserError
 from naturalist.tracking import read_metrics
 
 CUT_OFF = "cut off"
 """Status of a run that a sweep gave up to run it again."""
 
-STATES = {"finished": "finished", "stopped early": "finished", "pruned": "pruned", "stopped": "pruned",
-          "failed": "failed", CUT_OFF: CUT_OFF}
-"""A W&B agent prunes by SIGTERM, which the run can only record as being stopped."""
-
-NOT_SEARCHED = ("name", "runs_dir", "cache_dir", "datasets_dir", "device", "wandb", "wandb_project", "resume")
-"""Settings that say where and how a run was made, not what was tried."""
+STATES = {"finished": "finished", "stopped early": "finished", "pruned": "pruned", "failed": "failed"}
+"""States of the runs that ended by themselves, by what their summaries say."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,7 @@ class RunRecord:
 
     name: str
     state: str
-    """finished, pruned, failed, or cut off (killed, still running, or run again)."""
+    """finished, pruned, failed, or cut off (killed, stopped by hand, still running, or run again)."""
     settings: dict
     value: float | None
     """The metric's best epoch."""
@@ -66,7 +63,7 @@ def read_runs(folders: list[Path], metric: str, maximize: bool) -> list[RunRecor
 
 def searched_settings(settings: dict) -> dict:
     """What was tried: the settings without places, names and machines."""
-    known = set(NOT_SEARCHED)
+    known = set(BOOKKEEPING)
     return {name: value for name, value in settings.items() if name not in known}
 
 
@@ -93,7 +90,7 @@ def _read_folder(folder: Path, metric: str, maximize: bool) -> RunRecord:
     # "started" has whole seconds; within one, the file's time tells the order.
     start = datetime.fromisoformat(started).timestamp() + made % 1 if started else made
     last = folder / ("summary.json" if summary else "config.yaml")
-    return RunRecord(folder.name, STATES.get(summary.get("status"), CUT_OFF), settings,
+    return RunRecord(folder.name, _state(summary, CUT_OFF), settings,
                      _best(history, metric, maximize), len(history), start,
                      last.stat().st_mtime - made if summary else None, summary.get("reason", ""))
 
@@ -118,10 +115,17 @@ def _read_wandb(path: Path, metric: str, maximize: bool) -> RunRecord:
         elif kind == "exit":
             code = record.exit.exit_code
     known = {name: value for name, value in settings.items() if name not in ("environment", "_wandb")}
-    state = STATES.get(summary.get("status"), CUT_OFF if code is None else "failed" if code else "finished")
+    state = _state(summary, CUT_OFF if code is None else "failed" if code else "finished")
     history = [entry for entry in history if metric in entry]
     return RunRecord(name, state, known, _best(history, metric, maximize), len(history), start,
                      summary.get("seconds"), summary.get("reason", ""))
+
+
+def _state(summary: dict, otherwise: str) -> str:
+    status = summary.get("status")
+    if status in ("stopped", CUT_OFF):  # a W&B agent prunes by a signal, which the run can only record as being stopped
+        return "pruned" if "sweep" in summary else CUT_OFF
+    return STATES.get(status, otherwise)
 
 
 def _wandb_records(path: Path) -> Iterator[bytes]:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import yaml
 
+from naturalist.config import BOOKKEEPING
 from naturalist.errors import UserError
 from naturalist.plots_sweep import plot_accuracy_by_run, plot_influences, plot_parallel_coordinates
 from naturalist.sweeps.analysis import Influences, influences, judged, sentences, varied_settings
-from naturalist.sweeps.records import NOT_SEARCHED, RunRecord, read_runs
+from naturalist.sweeps.records import RunRecord, read_runs
 
 
 def report_runs(folders: list[Path], target: Path, *, metric: str = "val_accuracy", maximize: bool = True) -> None:
@@ -33,7 +34,9 @@ def report_runs(folders: list[Path], target: Path, *, metric: str = "val_accurac
     _write_best(best, metric, target / "best.yaml")
     (target / "findings.txt").write_text("".join(f"{sentence}\n" for sentence in found), encoding="utf-8")
     left_out = len(runs) - len(counted)
-    note = f"{len(counted)} runs" + (f"; {left_out} that were cut off or still run are left out" if left_out else "")
+    note = f"{len(counted)} runs"
+    if left_out:
+        note += f"; {left_out} that were stopped by hand, cut off or still run are left out"
     plot_accuracy_by_run([run.value for run in counted], [run.state for run in counted], target / "runs.png",
                          metric, maximize, f"{metric} by run", note)
     varied = varied_settings(good)
@@ -75,6 +78,6 @@ def _write_influences(table: Influences, path: Path) -> None:
 
 
 def _write_best(best: RunRecord, metric: str, path: Path) -> None:
-    settings = {name: value for name, value in best.settings.items() if name not in NOT_SEARCHED}
+    settings = {name: value for name, value in best.settings.items() if name not in BOOKKEEPING}
     heading = f"# The best run, {best.name}: {metric} {best.value:.4f}.\n"
     path.write_text(heading + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -1,27 +1,28 @@
 """``python -m naturalist sweep``: search settings with several persistent workers, here, without a server."""
 
 import math
+import shlex
 import time
 from dataclasses import dataclass, replace
 from multiprocessing.connection import wait
 from pathlib import Path
 
 import optuna
+from optuna.exceptions import StorageInternalError
+from sqlalchemy.exc import SQLAlchemyError
 
 from naturalist.config import RunSettings
 from naturalist.errors import UserError
-from naturalist.sweeps.program import Program, check_sweep, command_line, load_program
+from naturalist.sweeps.fidelity import name_round, plan_rounds, promoted
+from naturalist.sweeps.program import check_sweep, command_line, load_program
 from naturalist.sweeps.records import CUT_OFF
 from naturalist.sweeps.report import report_runs
 from naturalist.sweeps.space import SweepFile, read_sweep
 from naturalist.sweeps.store import Store
 from naturalist.sweeps.table import TrialTable
 from naturalist.sweeps.trials import Trials
-from naturalist.sweeps.workers import STOP_SECONDS, Worker, folder_in_log
+from naturalist.sweeps.workers import OUT_OF_MEMORY, STOP_SECONDS, Worker, folder_in_log
 from naturalist.tracking import write_summary
-
-PROMOTED_SHARE = 3
-"""One in so many settings goes on from a cheap round to the next, as in Hyperband."""
 
 FAILURES_TO_GIVE_UP = 3
 """A sweep whose first so many trials all fail has a mistake that more trials will not mend."""
@@ -41,7 +42,7 @@ class RunningTrial:
 
 def run_sweep(file: Path, *, count: int | None = None, workers: int = 1, storage: str | None = None,
               out: Path = Path("sweeps"), name: str | None = None, data: str | None = None,
-              fixed: list[str] | None = None, fidelity: str | None = None, allow_repeats: bool = False,
+              fixed: list[str] | None = None, fidelity: list[str] | None = None, allow_repeats: bool = False,
               seed: int = 0) -> Path:
     """Run ``sweep.yaml`` until ``count`` trials are done, or go on with a sweep that was stopped.
 
@@ -50,15 +51,16 @@ def run_sweep(file: Path, *, count: int | None = None, workers: int = 1, storage
 
     Args:
         file: the sweep, in W&B's format.
-        count: trials of the whole sweep, over all processes and restarts; ``run_cap`` holds too.
+        count: trials of the whole sweep, over all processes and restarts; ``run_cap`` holds too. With ``fidelity``,
+            trials of the first round.
         workers: trials at once on this machine.
         storage: database URL, to share the sweep between machines; None for the journal.
         out: folder of all sweeps.
         name: of the sweep; by default its ``name``, else the file's.
         data: data set for every trial, as ``--data`` of the program.
         fixed: ``NAME=VALUE`` for every trial, as flags of the program.
-        fidelity: ``NAME=VALUE,VALUE``: first run all trials with the first value, then the best third of them with
-            the next, and the best third of those as they are.
+        fidelity: ``NAME=VALUE,VALUE``: first run all trials with the first value, then the best fifth of them with
+            the next, and the best fifth of those as they are. Several settings make the same rounds cheaper.
         allow_repeats: whether settings that ran may be run again.
         seed: of the search.
 
@@ -74,11 +76,9 @@ def run_sweep(file: Path, *, count: int | None = None, workers: int = 1, storage
     sweep = replace(sweep, name=name or sweep.name)
     program = load_program(sweep.program)
     arguments = [f"--{item}" for item in fixed or []] + ([f"--data={data}"] if data else [])
-    for item in arguments:
-        if (setting := item[2:].partition("=")[0]) in [parameter.name for parameter in sweep.parameters]:
-            raise UserError(f"{setting} is set by {file}, so it cannot be set for every trial as well.")
     check_sweep(sweep, program, arguments)
-    rounds = _fidelity(fidelity, sweep, program, arguments)
+    sweep = replace(sweep, given=tuple(arguments))
+    rounds = plan_rounds(fidelity, sweep, program, arguments)
     target = min(limit for limit in (count, sweep.run_cap, math.inf) if limit is not None)
     if target < 1 or workers < 1:
         raise UserError("--count and --workers must be at least 1.")
@@ -92,19 +92,28 @@ def run_sweep(file: Path, *, count: int | None = None, workers: int = 1, storage
                         "--out.") from None
     store = Store(folder, storage)
     pool = _Pool(program.path, workers)
+    is_lost = False
     try:
         trials = None
         for extra in rounds:
-            chosen = _promoted(trials) if trials else None
-            label = f"@{extra[0][2:]}" if extra else ""
-            trials = Trials(store, sweep.name + label, sweep, seed=seed, allow_repeats=allow_repeats, fixed=chosen)
+            chosen = promoted(trials) if trials else None
+            label = name_round(extra)
+            searched = replace(sweep, target=None) if extra else sweep  # a cheap trial cannot reach the target
+            trials = Trials(store, sweep.name + label, searched, seed=seed, allow_repeats=allow_repeats, fixed=chosen)
             runs = folder / f"runs{label}"
             _Round(sweep, trials, pool, folder, label, [*_defaults(runs), *arguments], extra).run(target)
             target = math.inf
             _report(runs, folder / f"report{label}", sweep, trials, storage)
+        _say_what_is_next(trials)
+    except (StorageInternalError, SQLAlchemyError) as error:
+        is_lost = True
+        cause = error.__cause__ or error
+        reason = " ".join(str(getattr(cause, "orig", None) or cause).split())
+        raise UserError(f"the database stopped answering ({reason.rstrip('.')}); the same command goes on, and trials "
+                        "that were cut off are run again.") from None
     finally:
         pool.close()
-        store.close()
+        store.close(trials_are_open=is_lost)
     return folder
 
 
@@ -163,6 +172,7 @@ class _Round:
 
     def _fill(self, target: float) -> bool:
         """Give every idle worker a trial; False when there is none to give."""
+        self._trials.beat(running.trial for running in self._running.values())
         while (worker := self._pool.idle()) is not None:
             trial = self._trials.choose(target)
             if trial is None:
@@ -195,16 +205,20 @@ class _Round:
         seconds = time.monotonic() - running.start
         folder = content.get("folder") if kind == "done" else folder_in_log(running.log)
         if kind == "done" and content["status"] == "stopped":  # somebody stopped the worker, not the sweep
-            self._trials.cut_off(running.trial)
+            self._cut_off(running, content)
             return
         failure = None if kind == "done" else f"{content.rstrip('.')}; see {running.log}"
-        self._trials.finish(running.trial, seconds=seconds, folder=folder, pruned=running.pruned, failure=failure)
+        pruned = running.pruned and kind == "done" and content["status"] == "pruned"
+        if not self._trials.finish(running.trial, seconds=seconds, folder=folder, pruned=pruned, failure=failure):
+            self._table.say(f"Another machine gave trial {running.trial.number} up: this one was silent for too long.")
+            return
         if failure and folder:
             _record_failure(Path(folder), failure)
         self._table.ended(running.trial.number)
+        is_mistake = kind == "failed" and not failure.startswith(OUT_OF_MEMORY)  # others may need less
         if self._first_failures is not None:
-            self._first_failures = [*self._first_failures, failure] if failure else None
-            if failure and len(self._first_failures) == FAILURES_TO_GIVE_UP:
+            self._first_failures = [*self._first_failures, failure] if is_mistake else None
+            if is_mistake and len(self._first_failures) == FAILURES_TO_GIVE_UP:
                 raise UserError(f"the first {FAILURES_TO_GIVE_UP} trials all failed, the last because {failure}.")
 
     def _wait_for_others(self) -> bool:
@@ -217,6 +231,7 @@ class _Round:
     def _stop(self) -> None:
         """Make the running trials save and end; they are run again later."""
         deadline = time.monotonic() + STOP_SECONDS
+        told = set()
         try:
             while self._running and time.monotonic() < deadline:
                 for worker in self._running:
@@ -225,14 +240,24 @@ class _Round:
                     worker = next(worker for worker in self._running if worker.connection is connection)
                     kind, content = worker.read()
                     if kind == "epoch":
+                        told.add(worker)
                         worker.answer(True)
                         continue
-                    self._trials.cut_off(self._running.pop(worker).trial)
-                    if kind == "done" and "folder" in content:
-                        folder = Path(content.pop("folder"))
-                        write_summary(folder, {**content, "status": CUT_OFF, "exit_code": 0})
+                    running = self._running.pop(worker)
+                    if kind == "done" and content["status"] != "stopped" and worker not in told:
+                        self._end(running, kind, content)  # it had ended by itself
+                    else:
+                        self._cut_off(running, content if kind == "done" else {})
         finally:
             self._give_up()
+
+    def _cut_off(self, running: RunningTrial, result: dict) -> None:
+        """Give a trial up that is to be run again, and say so in its folder."""
+        self._trials.cut_off(running.trial)
+        folder = result.get("folder") or folder_in_log(running.log)
+        if folder and Path(folder).is_dir():
+            kept = {name: value for name, value in result.items() if name != "folder"}
+            write_summary(Path(folder), {**kept, "status": CUT_OFF, "exit_code": 0})
 
     def _give_up(self) -> None:
         for running in self._running.values():
@@ -240,42 +265,28 @@ class _Round:
         self._running.clear()
 
 
-def _fidelity(text: str | None, sweep: SweepFile, program: Program, arguments: list[str]) -> list[list[str]]:
-    """The flags of every round; the last has none."""
-    if text is None:
-        return [[]]
-    setting, _, values = text.partition("=")
-    if not values:
-        raise UserError("--fidelity must be NAME=VALUE,VALUE …, such as image_size=32,64.")
-    if setting in [parameter.name for parameter in sweep.parameters if not parameter.is_constant]:
-        raise UserError(f"--fidelity {setting}: the sweep searches that setting itself.")
-    constants = {item.name: item.value(None) for item in sweep.parameters if item.is_constant}
-    base = [*arguments, *command_line(sweep, constants)]
-    rounds = [[f"--{setting}={value}"] for value in values.split(",")]
-    for flags in rounds:
-        program.parse([*base, *flags])
-    return [*rounds, []]
-
-
-def _promoted(trials: Trials) -> list[dict]:
-    """What the best third of a round searched, best first."""
-    candidates = [trial for trial in trials.shown() if trials.value(trial) is not None
-                  and "failure" not in trial.user_attrs]
-    keep = math.ceil(len(candidates) / PROMOTED_SHARE)
-    if not candidates:
-        raise UserError("no trial of the round ended well, so none can be promoted.")
-    return [trial.params for trial in sorted(candidates, key=trials.value, reverse=trials.sweep.maximize)[:keep]]
-
-
 def _defaults(runs: Path) -> list[str]:
     """What a sweep sets unless its file or its command does; the cache is shared by all sweeps of a folder."""
-    return [f"--runs_dir={runs}", f"--cache_dir={RunSettings().cache_folder}", "--wandb=disabled"]
+    return [f"--runs_dir={runs}", f"--cache_dir={RunSettings().cache_folder}", "--wandb=disabled",
+            "--no_validation_pictures"]
 
 
 def _record_failure(folder: Path, failure: str) -> None:
     """Leave the reason in a run folder whose process had no time to."""
     if not (folder / "summary.json").is_file():
         write_summary(folder, {"status": "failed", "reason": failure, "exit_code": 1})
+
+
+def _say_what_is_next(trials: Trials) -> None:
+    best = trials.best()
+    run = best.user_attrs.get("folder") if best is not None else None
+    if run is None:
+        return
+    if not Path(run).is_dir():
+        print(f"The best trial, {best.number}, was run on another machine, in its folder {run}.")
+    else:
+        print(f"Look at the best:  python -m naturalist evaluate {shlex.quote(run)} --split val")
+        print(f"Test it once with: python -m naturalist evaluate {shlex.quote(run)}")
 
 
 def _report(runs: Path, target: Path, sweep: SweepFile, trials: Trials, storage: str | None) -> None:
@@ -286,5 +297,7 @@ def _report(runs: Path, target: Path, sweep: SweepFile, trials: Trials, storage:
             print(f"  trial {trial.number}: {trial.user_attrs['failure']}")
     if storage is not None:
         print(f"The report is made of the runs in {runs}; those of other machines are in their folders.")
-    if counts.finished + counts.pruned:
+    try:
         report_runs([runs], target, metric=sweep.metric, maximize=sweep.maximize)
+    except UserError as error:  # the trials are safe, and another machine may have more to report
+        print(f"No report: {error}")

@@ -13,7 +13,7 @@ from pathlib import Path
 import yaml
 from optuna.distributions import BaseDistribution
 
-from naturalist.config import nearest
+from naturalist.config import BOOKKEEPING, nearest
 from naturalist.errors import UserError
 from naturalist.sweeps.hyperband import HyperbandRule
 from naturalist.sweeps.parameter import Parameter, is_whole, read_parameter, refuse_unknown, require_number
@@ -37,6 +37,8 @@ class SweepFile:
     rule: HyperbandRule | None
     run_cap: int | None
     command: tuple[str, ...]
+    given: tuple[str, ...] = ()
+    """Flags of every trial beside the file's, such as ``--image_size=64``."""
 
     @property
     def searched(self) -> dict[str, BaseDistribution]:
@@ -63,8 +65,15 @@ class SweepFile:
         """What two sweeps must have in common to be the same one."""
         content = {"method": self.method, "metric": self.metric, "maximize": self.maximize,
                    "rule": self.rule and vars(self.rule), "command": self.command, "program": self.program.name,
-                   "parameters": {item.name: [item.distribution, item.spec] for item in self.parameters}}
+                   "parameters": {item.name: [item.distribution, item.spec] for item in self.parameters},
+                   **self._given()}
         return json.dumps(content, sort_keys=True)
+
+    def _given(self) -> dict[str, str]:
+        """What was given beside the file, of a path only its last part, for machines keep things in other places."""
+        pairs = [flag[2:].replace("-", "_").partition("=")[::2] for flag in self.given]
+        return {f"--{name}": value.rstrip("/").rpartition("/")[2] for name, value in pairs
+                if name not in BOOKKEEPING}
 
 
 def read_sweep(path: Path) -> SweepFile:

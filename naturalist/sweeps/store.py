@@ -98,10 +98,11 @@ class Store:
                 with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError):
                     self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
 
-    def close(self) -> None:
-        """Say that this process is gone."""
+    def close(self, trials_are_open: bool = False) -> None:
+        """Say that this process is gone; a lock file that nobody holds gives its open trials up."""
         self._alive.release()
-        (self._owners / self.owner).unlink(missing_ok=True)
+        if not trials_are_open:
+            (self._owners / self.owner).unlink(missing_ok=True)
 
     def _lives(self, owner: str | None) -> bool:
         """Whether the process with this name lives: nobody else can hold its lock, and the system frees it.

@@ -65,9 +65,10 @@ class Trials:
 
     @property
     def size(self) -> float:
-        """How many trials there can be without repeating any."""
+        """How many trials there can be without repeating any, those that ran among them."""
         if self._fixed is not None:
-            return len(self._fixed)
+            known = {self._key(trial.params) for trial in self.shown()}
+            return len(known | {self._key(item) for item in self._fixed})
         size = self.sweep.size()
         return math.inf if size is None or self._allow_repeats else size
 
@@ -80,7 +81,8 @@ class Trials:
             self._store.end_cut_off(self.study)
             trials = self._all()
             counts = count(trials)
-            if counts.done + counts.running >= min(target, self.size) or self.reached_target(trials):
+            limit = target if self._fixed is not None else min(target, self.size)
+            if counts.done + counts.running >= limit or self.reached_target(trials):
                 return None
             used = {self._key(trial.params) for trial in trials if is_counted(trial)}
             again = [trial.params for trial in trials if is_cut_off(trial) and self._key(trial.params) not in used]
@@ -95,17 +97,25 @@ class Trials:
         return self.sweep.settings(trial.params)
 
     def report(self, trial: optuna.Trial, metrics: dict) -> bool:
-        """Take in an epoch; returns whether early_terminate ends the trial."""
+        """Take in an epoch; returns whether the trial ends, by early_terminate or because others gave it up."""
         value = metrics.get(self.sweep.metric)
         if value is None or not math.isfinite(value):
             return False  # W&B's rule does not see such values either
         step = len(self._frozen(trial).intermediate_values) + 1
-        trial.report(float(value), step)
+        try:
+            trial.report(float(value), step)
+        except optuna.exceptions.UpdateFinishedTrialError:  # another machine gave it up
+            return True
         return trial.should_prune()
 
     def finish(self, trial: optuna.Trial, *, seconds: float, folder: str | None = None, pruned: bool = False,
-               failure: str | None = None) -> None:
-        """Record how a trial ended: well, pruned, or with the message ``failure``."""
+               failure: str | None = None) -> bool:
+        """Record how a trial ended: well, pruned, or with the message ``failure``.
+
+        Returns whether it was recorded: not when another machine has given the trial up, because this one was silent.
+        """
+        if self._frozen(trial).state.is_finished():
+            return False
         values = list(self._frozen(trial).intermediate_values.values())
         if failure is None and not values:
             failure = f"it logged no {self.sweep.metric} that is a number"
@@ -119,10 +129,11 @@ class Trials:
             self.study.tell(trial, state=TrialState.PRUNED)
         else:
             self.study.tell(trial, best_of(values, self.sweep.maximize))
+        return True
 
     def cut_off(self, trial: optuna.Trial) -> None:
         """Give a trial up; its settings are run again later."""
-        self.study.tell(trial, state=TrialState.FAIL)
+        self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
     def beat(self, running: Iterable[optuna.Trial]) -> None:
         """Say that these trials are being run, and see whose process is gone."""
@@ -151,7 +162,8 @@ class Trials:
         """Whether some epoch was as good as the metric's target."""
         if self.sweep.target is None:
             return False
-        values = [value for trial in trials or self._all() for value in trial.intermediate_values.values()]
+        values = [value for trial in trials or self._all() if trial.state != TrialState.FAIL
+                  for value in trial.intermediate_values.values()]
         return any(value >= self.sweep.target if self.sweep.maximize else value <= self.sweep.target
                    for value in values)
 

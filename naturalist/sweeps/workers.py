@@ -16,8 +16,12 @@ from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 
+from naturalist.data.catalog import scan_once
 from naturalist.errors import UserError
 from naturalist.sweeps.program import Program, load_program
+
+OUT_OF_MEMORY = "out of memory"
+"""How the message of a trial begins that needed more than there is."""
 
 STOP_SECONDS = 60
 """How long a trial may take to save and finish after it was told to stop."""
@@ -97,6 +101,7 @@ def _work(connection: Connection, program_path: Path, index: int, count: int) ->
             try:
                 if program is None:
                     program = load_program(program_path)
+                    scan_once()
                 message = _train(connection, program, arguments, index)
             except Exception as error:  # whatever happens in a trial costs that trial only
                 message = "failed", _explain(error)
@@ -119,8 +124,11 @@ def _train(connection: Connection, program: Program, arguments: list[str], index
             settings.device = f"cuda:{index % torch.cuda.device_count()}"
 
     def should_stop(metrics: dict) -> bool:
-        connection.send(("epoch", metrics))
-        return connection.recv()
+        try:
+            connection.send(("epoch", metrics))
+            return connection.recv()
+        except (EOFError, OSError):  # the sweep was killed: this trial did not fail, it will be run again
+            os._exit(1)
 
     def interrupt(signal_number: int, frame: object) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows saves
@@ -137,7 +145,7 @@ def _explain(error: Exception) -> str:
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return f"out of memory: {' '.join(str(error).split())}".rstrip(": ")
+        return f"{OUT_OF_MEMORY}: {' '.join(str(error).split())}".rstrip(": ")
     return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
