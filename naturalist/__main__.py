@@ -110,7 +110,7 @@ def main(argv: list[str] | None = None) -> int:
     sweep.add_argument("--set", dest="fixed", action="append", metavar="NAME=VALUE",
                        help="another setting of every trial; may be given again")
     sweep.add_argument("--fidelity", action="append", metavar="NAME=VALUE,…",
-                       help="first run all trials with the setting's first value, the best fifth with the next, and so "
+                       help="first run all trials with the setting's first value, the best tenth with the next, and so "
                             "on, such as image_size=32,64; may be given again, for further settings of these rounds")
     sweep.add_argument("--allow_repeats", action="store_true", help="run the same settings again where the search "
                                                                     "suggests them again")

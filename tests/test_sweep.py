@@ -225,18 +225,19 @@ def test_hopeless_trials_are_pruned_and_the_target_ends_the_sweep(place):
     assert "2 trials finished, 4 pruned, 0 failed." in output
 
 
-def test_fidelity_promotes_the_best_fifth_to_the_real_settings(place):
+def test_fidelity_promotes_the_best_to_the_real_settings_and_trains_them_to_the_end(place):
     place.write({"level": {"values": [1]}}, metric={"name": "val_accuracy", "goal": "maximize", "target": 0.01})
     place.run()  # ends with its first trial, which is not run again below
     assert place.settings("COMPLETE") == [(0.1, 1)]
-    place.write()
-    output = place.run("--name", "other", "--count", 1)
+    place.write({"epochs": {"value": 4}}, early_terminate={"type": "hyperband", "min_iter": 1})
+    place.run("--name", "other", "--count", 1)
     output = place.run("--name", "other", "--fidelity", "image_size=32", "--fidelity", "train_fraction=0.25",
                        "--workers", 2)
     sweep = place.folder / "sweeps" / "other"
     assert len(list((sweep / "runs@image_size=32,train_fraction=0.25").iterdir())) == 6
     qualities = sorted(yaml.safe_load(path.read_text())["quality"] for path in sweep.glob("runs/*/config.yaml"))
-    assert qualities == [0.1, 0.3, 0.3]  # the first was there before
+    assert qualities == [0.1, 0.2, 0.3, 0.3]  # the first was there before
+    assert all(len(path.read_text().splitlines()) == 4 for path in sweep.glob("runs/*/metrics.jsonl"))
     assert yaml.safe_load((sweep / "report" / "best.yaml").read_text())["quality"] == 0.3
     assert output.count("trials finished") == 2
 
@@ -245,7 +246,7 @@ def test_a_cheap_round_does_not_end_at_the_target(place):
     place.write(metric={"name": "val_accuracy", "goal": "maximize", "target": 0.01})
     place.run("--fidelity", "image_size=32")
     assert len(list(place.folder.glob("sweeps/sweep/runs@image_size=32/*"))) == 6
-    assert len(place.settings("COMPLETE")) == 1
+    assert len(place.settings("COMPLETE")) == 1  # and here it does
 
 
 def test_a_trial_that_ended_by_itself_when_the_sweep_was_stopped_is_kept(place):

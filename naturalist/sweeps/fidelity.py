@@ -1,7 +1,8 @@
 """Cheap first looks: all trials on smaller or fewer images, and the best of them on to the next round.
 
 This is successive halving (Jamieson & Talwalkar 2016, https://arxiv.org/abs/1502.07943) over any settings that make a
-trial cheaper.
+trial cheaper. What is promoted is trained to its end: among a few good settings the first epochs say little about the
+last, so a rule such as hyperband's would often stop the best of them.
 """
 
 import math
@@ -12,8 +13,11 @@ from naturalist.sweeps.program import Program, parse_some
 from naturalist.sweeps.space import SweepFile
 from naturalist.sweeps.trials import Trials
 
-PROMOTED_SHARE = 5
+PROMOTED_SHARE = 10
 """One in so many settings goes on from a round to the next; benchmarks/RESULTS.md tells what that saves and costs."""
+
+PROMOTED_AT_LEAST = 3
+"""A cheap look is too rough to tell the very best from the next."""
 
 
 def plan_rounds(options: list[str] | None, sweep: SweepFile, program: Program, arguments: list[str]) -> list[list[str]]:
@@ -59,10 +63,10 @@ def name_round(flags: list[str]) -> str:
 
 
 def promoted(trials: Trials) -> list[dict]:
-    """What the best fifth of a round searched, best first."""
+    """What the best tenth of a round searched, best first."""
     candidates = [trial for trial in trials.shown() if trials.value(trial) is not None
                   and "failure" not in trial.user_attrs]
-    keep = math.ceil(len(candidates) / PROMOTED_SHARE)
+    keep = max(PROMOTED_AT_LEAST, math.ceil(len(candidates) / PROMOTED_SHARE))
     if not candidates:
         raise UserError("no trial of the round ended well, so none can be promoted.")
     return [trial.params for trial in sorted(candidates, key=trials.value, reverse=trials.sweep.maximize)[:keep]]

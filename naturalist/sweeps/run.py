@@ -59,8 +59,9 @@ def run_sweep(file: Path, *, count: int | None = None, workers: int = 1, storage
         name: of the sweep; by default its ``name``, else the file's.
         data: data set for every trial, as ``--data`` of the program.
         fixed: ``NAME=VALUE`` for every trial, as flags of the program.
-        fidelity: ``NAME=VALUE,VALUE``: first run all trials with the first value, then the best fifth of them with
-            the next, and the best fifth of those as they are. Several settings make the same rounds cheaper.
+        fidelity: ``NAME=VALUE,VALUE``: first run all trials with the first value, then the best tenth of them, but at
+            least three, with the next, and the best tenth of those as they are; ``early_terminate`` is for the first
+            round. Several settings make the same rounds cheaper.
         allow_repeats: whether settings that ran may be run again.
         seed: of the search.
 
@@ -99,7 +100,8 @@ def run_sweep(file: Path, *, count: int | None = None, workers: int = 1, storage
             chosen = promoted(trials) if trials else None
             label = name_round(extra)
             searched = replace(sweep, target=None) if extra else sweep  # a cheap trial cannot reach the target
-            trials = Trials(store, sweep.name + label, searched, seed=seed, allow_repeats=allow_repeats, fixed=chosen)
+            trials = Trials(store, sweep.name + label, searched, seed=seed, allow_repeats=allow_repeats,
+                            promoted=chosen)
             runs = folder / f"runs{label}"
             _Round(sweep, trials, pool, folder, label, [*_defaults(runs), *arguments], extra).run(target)
             target = math.inf

@@ -47,7 +47,7 @@ class Trials:
     """A search that may be shared with other processes and gone on with later."""
 
     def __init__(self, store: Store, name: str, sweep: SweepFile, *, seed: int = 0, allow_repeats: bool = False,
-                 fixed: list[dict] | None = None):
+                 promoted: list[dict] | None = None):
         """Open the study, or join it.
 
         Args:
@@ -56,11 +56,13 @@ class Trials:
             sweep: method, metric and parameters.
             seed: of the sampler.
             allow_repeats: whether settings that ran may be run again.
-            fixed: run exactly these (what Optuna could search) instead of asking the method.
+            promoted: run exactly these (what Optuna could search) to their end, instead of asking the method and
+                ending trials early.
         """
         self.sweep, self._store, self._seed, self._allow_repeats = sweep, store, seed, allow_repeats
-        self._fixed = list(sweep.grid()) if fixed is None and sweep.method == "grid" else fixed
-        pruner = HyperbandPruner(sweep.rule, sweep.maximize) if sweep.rule else optuna.pruners.NopPruner()
+        self._fixed = list(sweep.grid()) if promoted is None and sweep.method == "grid" else promoted
+        prunes = sweep.rule is not None and promoted is None
+        pruner = HyperbandPruner(sweep.rule, sweep.maximize) if prunes else optuna.pruners.NopPruner()
         self.study = open_study(store, name, sweep.fingerprint(), sweep.maximize, pruner=pruner)
 
     @property
