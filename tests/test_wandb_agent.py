@@ -22,6 +22,8 @@ SWEEP = {
         "activation": {"values": ["ReLU", "SiLU", "GELU"]}, "batch_norm": {"value": False}, "epochs": {"value": 3},
         "learning_rate": {"value": 1.0e-3}, "image_size": {"value": 32}, "num_filters": {"value": 2},
         "filter_organization": {"value": "same"}, "dense_units": {"value": 4}, "data": {"value": "photographs"}}}
+ENDLESS = 1_000_000
+"""Epochs of a run that only a stop can end: small ones take a few hundredths of a second."""
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def test_an_agent_runs_three_and_the_stopped_one_saves_and_ends_well(tmp_path, p
     runs, folders = run_sweep(tmp_path, photographs, ["ReLU", "SiLU", "GELU"], stopped=1, stop_via="agent")
     assert [run["displayName"].split("_")[:4] for run in runs] == [
         [f"ep-{epochs}", "nf-2", "fo-same", f"ac-{activation}"]
-        for epochs, activation in ((1, "ReLU"), (1000, "SiLU"), (1, "GELU"))]
+        for epochs, activation in ((1, "ReLU"), (ENDLESS, "SiLU"), (1, "GELU"))]
     assert [read_status(folder) for folder in folders] == ["finished", "stopped", "finished"]
     for run, folder in zip(runs, folders, strict=True):
         history = [row for row in run["history"] if "val_accuracy" in row]
@@ -77,7 +79,7 @@ def test_the_second_search_runs_under_an_agent_and_here(tmp_path, photographs):
 
 def run_sweep(folder: Path, photographs: Path, activations: list[str], stopped: int,
               stop_via: str) -> tuple[list[dict], list[Path]]:
-    """Run one epoch with each activation; the run number ``stopped`` would last for 1000, but is stopped.
+    """Run one epoch with each activation; the run number ``stopped`` would never end, but is stopped.
 
     Returns what the server knows of the runs, and their folders; all have ended with code 0 and left checkpoints.
     """
@@ -85,7 +87,7 @@ def run_sweep(folder: Path, photographs: Path, activations: list[str], stopped: 
         if len(runs) == len(activations):
             return None
         constants = {name: spec["value"] for name, spec in SWEEP["parameters"].items() if "value" in spec}
-        return {**constants, "activation": activations[len(runs)], "epochs": 1000 if len(runs) == stopped else 1}
+        return {**constants, "activation": activations[len(runs)], "epochs": ENDLESS if len(runs) == stopped else 1}
 
     def stop(sweep: dict, runs: list[dict]) -> list[str]:
         return [run["name"] for run in runs[stopped:stopped + 1] if run["state"] == "running"
