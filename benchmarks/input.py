@@ -29,16 +29,16 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from naturalist.config import CnnSettings
 from naturalist.data.augment import Augmentation, Preprocessing
-from naturalist.data.cache import available_cores, open_cache
 from naturalist.data.catalog import scan
+from naturalist.data.images import available_cores, open_cache
 from naturalist.data.loader import BatchLoader
-from naturalist.data.sample import CLASSES, draw
+from naturalist.data.sources.sample import CLASSES, draw
 from naturalist.device import Precision, choose_device
-from naturalist.engine import train_one_epoch
 from naturalist.models.cnn import FiveBlockCNN
-from naturalist.optim import Schedule, make_optimizer, parameter_groups
+from naturalist.settings.config import CnnSettings
+from naturalist.training.engine import train_one_epoch
+from naturalist.training.optim import Schedule, make_optimizer, parameter_groups
 
 BATCH_SIZE = 64
 MEAN = STD = (0.5, 0.5, 0.5)

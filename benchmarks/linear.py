@@ -21,11 +21,11 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from naturalist.config import entry_point
 from naturalist.data.catalog import find_folders, scan
 from naturalist.data.decode import UnreadableImage, decode_file
 from naturalist.errors import UserError
 from naturalist.progress import progress_bar
+from naturalist.settings.config import entry_point
 
 STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 """Inverse regularisation strengths (scikit-learn's ``C``) to choose from."""

@@ -25,8 +25,8 @@ from pathlib import Path
 import torch
 import yaml
 
-from naturalist.data.cache import available_cores
-from naturalist.tracking import read_metrics
+from naturalist.data.images import available_cores
+from naturalist.runs.tracking import read_metrics
 
 FRESH_SEEDS = range(101, 104)
 """Seeds with which the chosen settings are trained again; no search uses them."""

@@ -4,8 +4,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from naturalist.config import entry_point
 from naturalist.errors import UserError
+from naturalist.settings.config import entry_point
 
 
 class Parser(argparse.ArgumentParser):
@@ -137,19 +137,19 @@ def main(argv: list[str] | None = None) -> int:
     elif verb == "evaluate":
         runs = arguments.pop("runs")
         if len(runs) == 1:
-            from naturalist.evaluate import evaluate_run
+            from naturalist.evaluation.evaluate import evaluate_run
 
             evaluate_run(*runs, **arguments)
         else:
-            from naturalist.evaluate_several import evaluate_runs
+            from naturalist.evaluation.several import evaluate_runs
 
             evaluate_runs(runs, **arguments)
     elif verb == "predict":
-        from naturalist.predict import predict_photos
+        from naturalist.evaluation.predict import predict_photos
 
         return predict_photos(**arguments)
     elif verb == "explain":
-        from naturalist.explain import explain_run
+        from naturalist.explain.explain import explain_run
 
         explain_run(**arguments)
     elif verb == "export":
@@ -161,7 +161,7 @@ def main(argv: list[str] | None = None) -> int:
 
         serve_run(**arguments)
     elif verb == "sweep":
-        from naturalist.sweeps.run import run_sweep
+        from naturalist.sweeps.sweep import run_sweep
 
         run_sweep(**arguments)
     elif verb == "sweep-report":
@@ -169,7 +169,7 @@ def main(argv: list[str] | None = None) -> int:
 
         report_runs(**arguments)
     elif verb == "compare":
-        from naturalist.compare import compare_runs
+        from naturalist.compare.compare import compare_runs
 
         compare_runs(**arguments)
     return 0

@@ -11,10 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from naturalist.checkpoint import load_checkpoint
-from naturalist.classifier import Classifier, load_classifier
 from naturalist.errors import UserError
-from naturalist.evaluate import images_of_split
+from naturalist.evaluation.classifier import Classifier, load_classifier
+from naturalist.evaluation.evaluate import images_of_split
+from naturalist.runs.checkpoint import load_checkpoint
 
 FILE_NAMES = {"onnx": "model.onnx", "torch": "model.pt2"}
 METADATA = "naturalist.json"

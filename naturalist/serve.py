@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from naturalist.attribution import grad_cam, last_feature_layer
-from naturalist.classifier import load_classifier
 from naturalist.data.decode import UnreadableImage
 from naturalist.errors import UserError
-from naturalist.plots_explain import overlay_heat
+from naturalist.evaluation.classifier import load_classifier
+from naturalist.explain.attribution import grad_cam, last_feature_layer
+from naturalist.plots.explanations import overlay_heat
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SHOWN_CLASSES = 5

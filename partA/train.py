@@ -6,7 +6,7 @@
 
 from collections.abc import Callable
 
-from naturalist.config import CnnSettings, entry_point, parse_settings
+from naturalist.settings.config import CnnSettings, entry_point, parse_settings
 
 
 def main() -> None:
@@ -22,18 +22,18 @@ def train(settings: CnnSettings, should_stop: Callable[[dict], bool] | None = No
         should_stop: asked after every epoch with its metrics; a sweep ends hopeless runs by it.
 
     Returns:
-        The run's summary, see :func:`naturalist.engine.fit`, with ``folder``.
+        The run's summary, see :func:`naturalist.training.engine.fit`, with ``folder``.
     """
     # Imported after parsing, so that --help does not wait for torch.
     import torch
 
     from naturalist.data.dataset import load_training_data
     from naturalist.device import choose_device
-    from naturalist.engine import fit
+    from naturalist.evaluation.closing import finish_run, record_run
     from naturalist.models import build_model
     from naturalist.models.summary import summarize
-    from naturalist.run import finish_run, record_run
     from naturalist.seeding import derive_seed
+    from naturalist.training.engine import fit
 
     device = choose_device(settings.device)
     data = load_training_data(settings)

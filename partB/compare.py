@@ -12,9 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from naturalist.config import entry_point
 from naturalist.errors import UserError
-from naturalist.tracking import read_metrics
+from naturalist.runs.tracking import read_metrics
+from naturalist.settings.config import entry_point
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRATCH = "scratch"
@@ -45,8 +45,8 @@ def main() -> None:
 
 def compare_strategies(arguments: argparse.Namespace, passed_on: list[str]) -> None:
     """Train, evaluate on the test set, and compare; seed after seed, so that an early end leaves whole rounds."""
-    from naturalist.compare import compare_runs
-    from naturalist.evaluate import evaluate_run
+    from naturalist.compare.compare import compare_runs
+    from naturalist.evaluation.evaluate import evaluate_run
 
     runs_dir = arguments.output / "runs"
     if arguments.seeds < 1:

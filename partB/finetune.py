@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from naturalist.config import FinetuneSettings, entry_point, parse_settings
+from naturalist.settings.config import FinetuneSettings, entry_point, parse_settings
 
 
 def main() -> None:
@@ -29,21 +29,21 @@ def train(settings: FinetuneSettings, should_stop: Callable[[dict], bool] | None
         should_stop: asked after every epoch with its metrics; a sweep ends hopeless runs by it.
 
     Returns:
-        The run's summary, see :func:`naturalist.engine.fit`, with ``folder``.
+        The run's summary, see :func:`naturalist.training.engine.fit`, with ``folder``.
     """
     # Imported after parsing, so that --help does not wait for torch.
     import torch
 
-    from naturalist.checkpoint import LAST, load_checkpoint
     from naturalist.data.dataset import load_training_data
     from naturalist.data.features import cache_features
     from naturalist.device import choose_device
-    from naturalist.engine import fit
+    from naturalist.evaluation.closing import finish_run, record_run
     from naturalist.models import build_model
     from naturalist.models.strategies import Strategy
     from naturalist.models.weights import load_weights, settings_from_weights
-    from naturalist.run import finish_run, record_run
+    from naturalist.runs.checkpoint import LAST, load_checkpoint
     from naturalist.seeding import derive_seed
+    from naturalist.training.engine import fit
 
     device = choose_device(settings.device)
     settings = settings_from_weights(settings)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from naturalist.data.sample import CLASSES, draw
+from naturalist.data.sources.sample import CLASSES, draw
 
 # The networks of the tests are tiny: more threads would only wait for each other. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

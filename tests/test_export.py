@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 from quick_runs import make_run
 
-from naturalist.classifier import load_classifier
-from naturalist.data.sample import make_sample
+from naturalist.data.sources.sample import make_sample
 from naturalist.errors import UserError
+from naturalist.evaluation.classifier import load_classifier
 from naturalist.export import describe_preprocessing, export_run
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")

@@ -11,7 +11,7 @@ import pytest
 import requests
 from quick_runs import make_run
 
-from naturalist.data.sample import make_sample
+from naturalist.data.sources.sample import make_sample
 from naturalist.serve import make_answer
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

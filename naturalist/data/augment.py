@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample, interpolate
 
-from naturalist.config import RunSettings
 from naturalist.seeding import derive_seed, generator
+from naturalist.settings.config import RunSettings
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ASPECT_RATIO = (3 / 4, 4 / 3)
@@ -54,7 +54,7 @@ class Augmentation:
     """Augments training batches; equal (seed, epoch, step) give equal pictures on every device.
 
     Args:
-        settings: the fields below "Augmentation" of :class:`naturalist.config.RunSettings`.
+        settings: the fields below "Augmentation" of :class:`naturalist.settings.config.RunSettings`.
         preprocessing: normalisation and sizes.
         num_classes: for the soft targets of MixUp and CutMix.
     """

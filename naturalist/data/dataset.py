@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from naturalist.config import RunSettings
 from naturalist.data.augment import IMAGENET_MEAN, IMAGENET_STD, Augmentation, Preprocessing, channel_statistics
-from naturalist.data.cache import ImageCache, open_cache
 from naturalist.data.catalog import Folders, Split, find_folders, scan
+from naturalist.data.images import ImageCache, open_cache
 from naturalist.data.loader import BatchLoader
 from naturalist.data.split import stratified_part, stratified_split
+from naturalist.settings.config import RunSettings
 
 STATISTICS_IMAGES = 1000
 """Training images that mean and deviation are taken from."""
@@ -51,11 +51,11 @@ def describe_data(data: str) -> str:
 def find_data(data: str, datasets_dir: str) -> Folders:
     """Folders of the data set that ``--data`` names; 'sample' is drawn and 'nature_12K' downloaded first if need be."""
     if data == "sample":
-        from naturalist.data.sample import make_sample
+        from naturalist.data.sources.sample import make_sample
 
         return find_folders(make_sample(Path(datasets_dir) / "sample"))
     if data == "nature_12K":
-        from naturalist.data.nature12k import fetch_nature_12k
+        from naturalist.data.sources.nature12k import fetch_nature_12k
 
         return find_folders(fetch_nature_12k(Path(datasets_dir)))
     return find_folders(Path(data).expanduser())

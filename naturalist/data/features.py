@@ -19,16 +19,16 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from naturalist.config import FinetuneSettings
 from naturalist.data.augment import Augmentation
-from naturalist.data.cache import ImageCache
 from naturalist.data.dataset import TrainingData
+from naturalist.data.images import ImageCache
 from naturalist.data.loader import RESIDENT_SHARE, BatchLoader, batch_bounds, batch_order
 from naturalist.device import Precision
 from naturalist.errors import UserError
 from naturalist.models.backbones import StagedNetwork
 from naturalist.progress import progress_bar
 from naturalist.seeding import generator
+from naturalist.settings.config import FinetuneSettings
 
 FORMAT_VERSION = 1
 """Part of every key; to be raised whenever the same settings yield other features."""

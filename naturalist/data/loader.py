@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
-from naturalist.data.cache import ImageCache
+from naturalist.data.images import ImageCache
 from naturalist.seeding import generator
 
 RESIDENT_SHARE = 0.5

@@ -3,9 +3,9 @@
 from rich.console import Console
 from rich.table import Table
 
-from naturalist.config import RunSettings
 from naturalist.data.catalog import Split, same_bytes, scan
 from naturalist.data.dataset import cache_of, describe_data, find_data
+from naturalist.settings.config import RunSettings
 
 PAIRS_SHOWN = 10
 
@@ -16,7 +16,7 @@ def prepare_data(**settings: str | int | None) -> None:
     Every unreadable file is named, and so is every file whose bytes are in the training and in the test set.
 
     Args:
-        settings: fields of :class:`naturalist.config.RunSettings`.
+        settings: fields of :class:`naturalist.settings.config.RunSettings`.
 
     Raises:
         UserError: for data that cannot be used.

@@ -16,11 +16,11 @@ from torchvision.models import WeightsEnum
 from torchvision.models.vision_transformer import interpolate_embeddings
 from torchvision.transforms import InterpolationMode
 
-from naturalist.checkpoint import WRAPPER_PREFIX
-from naturalist.config import FinetuneSettings
 from naturalist.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from naturalist.errors import UserError
 from naturalist.models.backbones import AUXILIARY, StagedNetwork, check_backbone
+from naturalist.runs.checkpoint import WRAPPER_PREFIX
+from naturalist.settings.config import FinetuneSettings
 
 NO_WEIGHTS = "none"
 NORMALIZATIONS = {(IMAGENET_MEAN, IMAGENET_STD): "imagenet", ((0.5,) * 3, (0.5,) * 3): "half"}

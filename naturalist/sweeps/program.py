@@ -14,8 +14,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import get_type_hints
 
-from naturalist.config import RunSettings, nearest, parse_settings
 from naturalist.errors import UserError
+from naturalist.settings.config import RunSettings, nearest, parse_settings
 from naturalist.sweeps.space import SweepFile
 
 REFUSED_MACROS = {

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import yaml
 
-from naturalist.config import BOOKKEEPING
 from naturalist.errors import UserError
-from naturalist.plots_sweep import plot_accuracy_by_run, plot_influences, plot_parallel_coordinates
+from naturalist.plots.sweep import plot_accuracy_by_run, plot_influences, plot_parallel_coordinates
+from naturalist.settings.config import BOOKKEEPING
 from naturalist.sweeps.analysis import Influences, influences, judged, sentences, varied_settings
 from naturalist.sweeps.records import RunRecord, read_runs
 

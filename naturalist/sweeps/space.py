@@ -13,8 +13,8 @@ from pathlib import Path
 import yaml
 from optuna.distributions import BaseDistribution
 
-from naturalist.config import BOOKKEEPING, nearest
 from naturalist.errors import UserError
+from naturalist.settings.config import BOOKKEEPING, nearest
 from naturalist.sweeps.hyperband import HyperbandRule
 from naturalist.sweeps.parameter import Parameter, is_whole, read_parameter, refuse_unknown, require_number
 

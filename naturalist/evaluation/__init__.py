@@ -1,0 +1,1 @@
+"""A finished run on images: what it says, and how good that is."""

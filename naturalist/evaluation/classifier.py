@@ -1,0 +1,72 @@
+"""A trained model ready for use: all of it comes out of the checkpoint."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from naturalist.data.augment import Preprocessing
+from naturalist.data.decode import decode_bytes, decode_file
+from naturalist.device import choose_device
+from naturalist.errors import UserError
+from naturalist.runs.checkpoint import load_checkpoint, restore_model
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A model in evaluation mode, with what turns photographs into its input and its output into names."""
+
+    model: nn.Module
+    preprocessing: Preprocessing
+    class_names: tuple[str, ...]
+    device: torch.device
+    name: str
+    """The run's name, for titles."""
+
+    def decode(self, photo: Path | bytes) -> np.ndarray:
+        """A photograph's file or its content → uint8 ``[cache_size, cache_size, 3]``.
+
+        Raises :class:`naturalist.data.decode.UnreadableImage`.
+        """
+        decode = decode_bytes if isinstance(photo, bytes) else decode_file
+        return decode(photo, self.preprocessing.cache_size, self.preprocessing.resize_mode)
+
+    def inputs(self, pixels: np.ndarray) -> Tensor:
+        """uint8 ``[B, cache_size, cache_size, 3]`` → the model's input, float32 ``[B, 3, S, S]``, on the device."""
+        return self.preprocessing(torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)).contiguous()
+
+    @torch.inference_mode()
+    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 ``[B, cache_size, cache_size, 3]`` → float64 ``[B, classes]``."""
+        return self.model(self.inputs(pixels)).float().cpu().double().softmax(dim=1).numpy()
+
+    def pictures(self, inputs: Tensor) -> np.ndarray:
+        """The model's input ``[B, 3, S, S]`` as it looks: uint8 ``[B, S, S, 3]``."""
+        mean, std = (torch.tensor(values, device=inputs.device).view(3, 1, 1)
+                     for values in (self.preprocessing.mean, self.preprocessing.std))
+        values = (inputs.detach() * std + mean).clamp(0, 1).mul(255).round().byte()
+        return values.permute(0, 2, 3, 1).cpu().numpy()
+
+
+def load_classifier(run: Path, device: str = "auto", *, checkpoint: dict | None = None) -> Classifier:
+    """The classifier of a run folder or a checkpoint file.
+
+    Args:
+        run: run folder, or a checkpoint file.
+        device: see :func:`naturalist.device.choose_device`.
+        checkpoint: the content, where it has been read already.
+
+    Raises:
+        UserError: when there is none, or the file cannot be trusted to be one.
+    """
+    checkpoint = load_checkpoint(run) if checkpoint is None else checkpoint
+    model, preprocessing = restore_model(checkpoint)
+    names = checkpoint.get("class_names")
+    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+        raise UserError("the checkpoint has no list of class names.")
+    chosen_device = choose_device(device)
+    folder = run if run.is_dir() else run.parent
+    return Classifier(model.to(chosen_device), preprocessing, tuple(names), chosen_device,
+                      folder.resolve().name)

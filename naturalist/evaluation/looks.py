@@ -1,0 +1,64 @@
+"""A memory of who has looked at a test set: choosing by test results makes it a validation set.
+
+``test_looks.jsonl`` lies in the folder of runs, where the runs of a sweep lie side by side, one line per look.
+"""
+
+import hashlib
+import json
+from datetime import datetime, timezone
+from pathlib import Path
+
+from naturalist.runs.checkpoint import BEST
+
+FILE_NAME = "test_looks.jsonl"
+
+
+def record_look(run: Path, files: tuple[str, ...], epoch: int, accuracy: float) -> list[dict]:
+    """Write down that a checkpoint was tested, and tell who was before.
+
+    Args:
+        run: run folder, or a checkpoint file in one.
+        files: the test images' paths, by which the test set is recognised.
+        epoch: of the checkpoint.
+        accuracy: of the checkpoint, in [0, 1].
+
+    Returns:
+        The earlier looks at these images by other checkpoints in the same folder of runs, each with ``run``,
+        ``epoch``, ``accuracy`` and ``when``. A look by the same checkpoint again is no new look.
+    """
+    folder, checkpoint = (run, run / BEST) if run.is_dir() else (run.parent, run)
+    folder = folder.resolve()
+    with checkpoint.open("rb") as file:
+        digest = hashlib.sha256(file.read()).hexdigest()[:16]
+    test_set = hashlib.sha256("\n".join(files).encode(errors="surrogateescape")).hexdigest()[:16]
+    record = folder.parent / FILE_NAME
+    looks = [look for look in _read(record) if look["test_set"] == test_set]
+    if all(look["checkpoint"] != digest for look in looks):
+        look = {"test_set": test_set, "checkpoint": digest, "run": folder.name, "epoch": epoch, "accuracy": accuracy,
+                "when": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+        with record.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(look) + "\n")
+    return [{key: look[key] for key in ("run", "epoch", "accuracy", "when")}
+            for look in looks if look["checkpoint"] != digest]
+
+
+def describe_looks(looks: list[dict]) -> str:
+    """One sentence for people; empty when there was no earlier look."""
+    if not looks:
+        return ""
+    named = ", ".join(f"{look['run']} (epoch {look['epoch']}, {look['accuracy']:.1%})" for look in looks[-3:])
+    more = f" and {len(looks) - 3} more" if len(looks) > 3 else ""
+    return (f"This is look {len(looks) + 1} at this test set, after {named}{more}: whoever picks the best of these by "
+            "its test result makes the result too good; choose by validation.")
+
+
+def _read(record: Path) -> list[dict]:
+    if not record.is_file():
+        return []
+    looks = []
+    for line in record.read_text(encoding="utf-8").splitlines():
+        try:
+            looks.append(json.loads(line))
+        except ValueError:  # what a killed process left
+            continue
+    return looks

@@ -1,0 +1,170 @@
+"""``python -m naturalist predict RUN PHOTO|FOLDER|- …``: what a run says about new photographs."""
+
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import torch
+
+from naturalist.data.decode import UnreadableImage
+from naturalist.data.images import available_cores
+from naturalist.errors import UserError
+from naturalist.evaluation.classifier import Classifier, load_classifier
+from naturalist.progress import progress_bar
+
+PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", "")
+"""What is taken from a folder; a file that is named itself is tried whatever it is called."""
+
+NONE_OF_THESE = "none of these"
+"""The prediction when the confidence is below the threshold."""
+
+
+def predict_photos(run: Path, photos: list[str], *, top: int = 3, threshold: float = 0.0, format: str = "table",
+                   batch_size: int = 64, device: str = "auto") -> int:
+    """Print a prediction for each photograph, in the order given, as soon as its batch is done.
+
+    Threads decode the next batch while the model works on this one; nothing is kept, so memory stays flat however
+    many photographs there are. Unreadable files are named on standard error and skipped.
+
+    Args:
+        run: run folder, or a checkpoint file; it holds all that is needed.
+        photos: files, folders (searched at any depth), or ``"-"`` for a list of paths, one a line, on standard input.
+        top: how many classes to name.
+        threshold: confidence below which the prediction is ``NONE_OF_THESE``, in [0, 1].
+        format: ``"table"``, ``"csv"`` or ``"json"`` (an object per line).
+        batch_size: photographs per batch.
+        device: see :func:`naturalist.device.choose_device`.
+
+    Returns:
+        0, or 1 when a file could not be read: the exit code.
+
+    Raises:
+        UserError: for impossible settings, a checkpoint that cannot be used, or no photographs at all.
+    """
+    for name, value, holds in (("--top", top, top >= 1), ("--batch_size", batch_size, batch_size >= 1),
+                               ("--threshold", threshold, 0 <= threshold <= 1)):
+        if not holds:
+            raise UserError(f"{name} cannot be {value}; it must be "
+                            + ("between 0 and 1." if name == "--threshold" else "at least 1."))
+    classifier = load_classifier(run, device)
+    paths = find_photos(photos)
+    # On a terminal, printing goes through the bar, which stays below; a pipe gets nothing but the predictions.
+    write = _writer(format, classifier, top, threshold, None if sys.stdout.isatty() else sys.stdout)
+    unreadable = 0
+    with progress_bar("Predicting", len(paths), unit="photographs", plain_to=sys.stderr) as bar:
+        for batch, pixels, problems in _decoded_batches(classifier, paths, batch_size):
+            for path, reason in problems:
+                print(f"unreadable: {_printable(path)}: {reason}", file=sys.stderr)
+            if batch:
+                for path, row in zip(batch, classifier.probabilities(pixels), strict=True):
+                    write(_printable(path), row)
+            unreadable += len(problems)
+            bar.advance(len(batch) + len(problems))
+    if unreadable:
+        print(f"{unreadable} of {len(paths)} files could not be read.", file=sys.stderr)
+    return 1 if unreadable else 0
+
+
+def find_photos(photos: list[str]) -> list[Path]:
+    """Files in the order given, folders searched at any depth in the order of their names, hidden files left out.
+
+    Raises :class:`UserError` when a folder, or all of it, holds no photographs.
+    """
+    paths: list[Path] = []
+    for name in photos:
+        if name == "-":
+            paths += [Path(line) for line in sys.stdin.read().splitlines() if line.strip()]
+        elif Path(name).is_dir():
+            found = list(_photos_below(Path(name)))
+            if not found:
+                raise UserError(f"the folder {name!r} holds no photographs.")
+            paths += found
+        else:
+            paths.append(Path(name))
+    if not paths:
+        raise UserError("there are no photographs to predict: name files or folders, or pass - and a list of paths "
+                        "on standard input.")
+    return paths
+
+
+def _photos_below(folder: Path) -> Iterator[Path]:
+    for parent, subfolders, names in os.walk(folder):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        for name in sorted(names):
+            if not name.startswith(".") and Path(name).suffix.lower() in PHOTO_SUFFIXES:
+                yield Path(parent, name)
+
+
+def _decoded_batches(classifier: Classifier, paths: list[Path], batch_size: int
+                     ) -> Iterator[tuple[list[Path], np.ndarray, list[tuple[Path, str]]]]:
+    """Yield the readable paths of a batch, their pixels ``[B, S, S, 3]`` and the others with reasons."""
+    def decode(path: Path) -> np.ndarray | str:
+        try:
+            return classifier.decode(path)
+        except UnreadableImage as reason:
+            return str(reason)
+
+    def submit(start: int) -> list[tuple[Path, Future]]:
+        return [(path, pool.submit(decode, path)) for path in paths[start:start + batch_size]]
+
+    torch_threads = torch.get_num_threads()
+    with ThreadPoolExecutor(available_cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
+        upcoming = submit(0)
+        for start in range(0, len(paths), batch_size):
+            current, upcoming = upcoming, submit(start + batch_size)
+            results = [(path, future.result()) for path, future in current]
+            torch.set_num_threads(torch_threads)  # on some platforms the decoding threads' setting counts for all
+            good = [(path, pixels) for path, pixels in results if not isinstance(pixels, str)]
+            problems = [(path, reason) for path, reason in results if isinstance(reason, str)]
+            yield ([path for path, _ in good], np.stack([pixels for _, pixels in good]) if good else np.empty(0),
+                   problems)
+
+
+def _writer(format: str, classifier: Classifier, top: int, threshold: float, file: TextIO | None
+            ) -> Callable[[str, np.ndarray], None]:
+    """A function that prints one photograph's row of probabilities; the heading is printed here."""
+    names = classifier.class_names
+    top = min(top, len(names))
+    width = max(len(NONE_OF_THESE), *map(len, names))
+
+    def describe(probabilities: np.ndarray) -> tuple[str, list[tuple[str, float]]]:
+        order = np.argsort(-probabilities, kind="stable")[:top]
+        ranked = [(names[i], float(probabilities[i])) for i in order]
+        return (ranked[0][0] if ranked[0][1] >= threshold else NONE_OF_THESE), ranked
+
+    def write_table(path: str, probabilities: np.ndarray) -> None:
+        prediction, ranked = describe(probabilities)
+        shown = ranked if prediction == NONE_OF_THESE else ranked[1:]
+        others = "  ".join(f"{name:<{width}} {share:>6.1%}" for name, share in shown[:max(top - 1, 0)])
+        print(f"{prediction:<{width}} {ranked[0][1]:>6.1%}  {others}  {path}", file=file, flush=True)
+
+    def write_csv(path: str, probabilities: np.ndarray) -> None:
+        prediction, ranked = describe(probabilities)
+        ranks = [cell for name, share in ranked for cell in (name, f"{share:.6f}")]
+        csv.writer(file or sys.stdout, lineterminator="\n").writerow([path, prediction, f"{ranked[0][1]:.6f}", *ranks])
+
+    def write_json(path: str, probabilities: np.ndarray) -> None:
+        prediction, ranked = describe(probabilities)
+        print(json.dumps({"file": path, "prediction": prediction, "confidence": round(ranked[0][1], 6),
+                          "top": [{"class": name, "probability": round(share, 6)} for name, share in ranked]},
+                         ensure_ascii=False), file=file, flush=True)
+
+    if format == "csv":
+        ranks = [heading for i in range(1, top + 1) for heading in (f"class_{i}", f"probability_{i}")]
+        csv.writer(file or sys.stdout, lineterminator="\n").writerow(["file", "prediction", "confidence", *ranks])
+    elif format == "table":
+        others = "then" if top > 1 else ""
+        print(f"{'prediction':<{width}} {'conf.':>6}  {others:<{(width + 9) * (top - 1) - 2}}  photograph", file=file)
+    return {"table": write_table, "csv": write_csv, "json": write_json}[format]
+
+
+def _printable(path: Path) -> str:
+    """The path with whatever no terminal can show, such as bytes that are no UTF-8, replaced."""
+    text = str(path).encode(errors="surrogateescape").decode(errors="replace")
+    return "".join(character if character.isprintable() else "�" for character in text)

@@ -1,0 +1,91 @@
+"""``python -m naturalist evaluate RUN RUN …``: several runs on the same images.
+
+Runs that differ in nothing but the seed have a mean and a deviation; two runs, whatever they are, are compared image
+by image.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from naturalist.errors import UserError
+from naturalist.evaluation.evaluate import evaluate_run
+from naturalist.evaluation.metrics import mcnemar, read_predictions_csv
+from naturalist.settings.config import BOOKKEEPING
+
+NO_MATTER = ("seed", *BOOKKEEPING)
+"""Settings in which runs may differ and still be repetitions of each other."""
+
+
+def evaluate_runs(runs: list[Path], split: str = "test", **options) -> dict:
+    """Evaluate each run, then print what they say together.
+
+    Args:
+        runs: run folders, or checkpoint files; at least two.
+        split: see :func:`naturalist.evaluation.evaluate.evaluate_run`.
+        options: see there.
+
+    Returns:
+        ``runs`` (the metrics of each), ``mean`` and ``deviation`` (of the sample, n - 1) of accuracy, balanced
+        accuracy, loss and calibration error; for two runs also ``paired``, see :func:`mcnemar`.
+
+    Raises:
+        UserError: when runs were shown different images, or one cannot be evaluated.
+    """
+    folders = [run if run.is_dir() else run.parent for run in runs]
+    all_metrics, predictions = [], []
+    for run, folder in zip(runs, folders, strict=True):
+        all_metrics.append(evaluate_run(run, split, quiet=True, **options))
+        # Read at once: two checkpoints of one run write to the same place.
+        predictions.append(read_predictions_csv(folder / "evaluation" / split / "predictions.csv"))
+    for folder, (files, truth, _, _) in zip(folders[1:], predictions[1:], strict=True):
+        if (files, truth) != predictions[0][:2]:
+            raise UserError(f"{folders[0].name} and {folder.name} were shown different images; pass --data to show "
+                            "both the same, or --split test.")
+    keys = ("accuracy", "balanced_accuracy", "loss", "expected_calibration_error")
+    values = {key: np.array([metrics[key] for metrics in all_metrics]) for key in keys}
+    result = {"runs": all_metrics, "mean": {key: float(value.mean()) for key, value in values.items()},
+              "deviation": {key: float(value.std(ddof=1)) for key, value in values.items()}}
+    if len(runs) == 2:
+        right = [np.array([names[i] for i in p.argmax(axis=1)]) == np.array(truth)
+                 for _, truth, p, names in predictions]
+        result["paired"] = mcnemar(*right)
+    _print(result, [folder.resolve().name for folder in folders], split, _differences(folders))
+    return result
+
+
+def _differences(folders: list[Path]) -> list[str]:
+    """Settings, other than the seed, in which the runs differ."""
+    configs = [yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")) for folder in folders]
+    names = sorted({name for config in configs for name in config} - set(NO_MATTER))
+    return [name for name in names if any(config.get(name) != configs[0].get(name) for config in configs)]
+
+
+def _print(result: dict, names: list[str], split: str, differences: list[str]) -> None:
+    console = Console(highlight=False)
+    headings = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "loss": "loss",
+                "expected_calibration_error": "calibration error"}
+    table = Table("run", title=f"{split}: {result['runs'][0]['n']:,} images", title_justify="left")
+    for heading in headings.values():
+        table.add_column(heading, justify="right")
+
+    def show(key: str, value: float) -> str:
+        return f"{value:.4f}" if key == "loss" else f"{value:.2%}"
+
+    for name, metrics in zip(names, result["runs"], strict=True):
+        table.add_row(name, *(show(key, metrics[key]) for key in headings))
+    table.add_section()
+    table.add_row("mean ± deviation", *(f"{show(key, result['mean'][key])} ± {show(key, result['deviation'][key])}"
+                                        for key in headings))
+    console.print(table)
+    if differences:
+        console.print(f"The runs differ in more than the seed ({', '.join(differences)}), so mean and deviation "
+                      "describe this choice of runs, not chance.", soft_wrap=True)
+    if "paired" in result:
+        paired = result["paired"]
+        console.print(f"Only {names[0]} right: {paired['only_first_right']:,} images; only {names[1]} right: "
+                      f"{paired['only_second_right']:,}; McNemar's exact test: p = {paired['p_value']:.3g}",
+                      soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Figures: a style, and one file a subject."""

@@ -1,0 +1,113 @@
+"""Optimisers, parameter groups and the course of the learning rate."""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from naturalist.settings.config import RunSettings
+
+FINAL_SHARE = 1e-3
+"""Where cosine and one-cycle end, as a share of the peak learning rate."""
+ONE_CYCLE_START, ONE_CYCLE_RISE = 1 / 25, 0.3
+"""One-cycle (Smith & Topin 2017) starts at this share of the peak and rises for this share of the steps."""
+PLATEAU_FACTOR, PLATEAU_THRESHOLD = 0.1, 1e-3
+"""What a plateau multiplies the learning rate by, and the relative gain in val_loss that is none."""
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """A model's trainable parameters, see :func:`split_parameters`."""
+    return split_parameters(model.parameters(), weight_decay)
+
+
+def split_parameters(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict]:
+    """Trainable parameters in two groups: weights, which decay, and norms and biases, which do not."""
+    trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    groups = [{"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},
+              {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0}]
+    return [group for group in groups if group["params"]]
+
+
+def make_optimizer(groups: list[dict], settings: RunSettings, device: torch.device) -> Optimizer:
+    """The optimiser that the settings name, fused into one kernel where torch can."""
+    fused = {"fused": True} if device.type in ("cuda", "cpu") else {}
+    learning_rate = settings.learning_rate
+    if settings.optimizer == "SGD":
+        return torch.optim.SGD(groups, lr=learning_rate, momentum=settings.momentum,
+                               nesterov=settings.momentum > 0, **fused)
+    if settings.optimizer == "NAdam":
+        return torch.optim.NAdam(groups, lr=learning_rate)
+    return getattr(torch.optim, settings.optimizer)(groups, lr=learning_rate, **fused)
+
+
+class Schedule:
+    """Sets every group's learning rate before each step of the optimiser.
+
+    Args:
+        optimizer: its groups' present learning rates are their peaks.
+        settings: ``schedule``, ``warmup_epochs``, ``plateau_patience``.
+        steps_per_epoch: steps of the optimiser, not batches.
+        epochs: length of the whole course.
+    """
+
+    def __init__(self, optimizer: Optimizer, settings: RunSettings, steps_per_epoch: int, epochs: int):
+        self.optimizer, self.kind = optimizer, settings.schedule
+        self.total_steps = steps_per_epoch * epochs
+        self.warmup_steps = min(int(settings.warmup_epochs * steps_per_epoch), self.total_steps - 1)
+        self.peaks = [group["lr"] for group in optimizer.param_groups]
+        self.plateau_patience = settings.plateau_patience
+        self.plateau_share, self.lowest_val_loss, self.stalled_epochs = 1.0, math.inf, 0
+
+    def add_group(self, group: dict) -> None:
+        """Hand a group to the optimiser, whose peak is its ``lr``."""
+        self.optimizer.add_param_group(group)
+        self.peaks.append(group["lr"])
+
+    def set_learning_rate(self, step: int) -> float:
+        """Set the rates for ``step``, counted from 0 over all epochs; returns the first group's."""
+        share = self.share_of_peak(step)
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * share
+        return self.optimizer.param_groups[0]["lr"]
+
+    def share_of_peak(self, step: int) -> float:
+        """Learning rate at ``step`` as a share of its peak, in (0, 1]."""
+        if self.kind == "one-cycle":  # has its own warm-up
+            rise = max(1, int(ONE_CYCLE_RISE * self.total_steps))
+            if step < rise:
+                return _cosine(ONE_CYCLE_START, 1.0, step / rise)
+            return _cosine(1.0, FINAL_SHARE, (step - rise) / max(1, self.total_steps - 1 - rise))
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1)
+        if self.kind == "cosine":
+            return _cosine(1.0, FINAL_SHARE,
+                           (step - self.warmup_steps) / max(1, self.total_steps - 1 - self.warmup_steps))
+        return self.plateau_share
+
+    def end_epoch(self, val_loss: float) -> None:
+        """Tell the validation loss of an epoch that ended; only a plateau cares."""
+        if self.kind != "plateau":
+            return
+        if val_loss < self.lowest_val_loss * (1 - PLATEAU_THRESHOLD):
+            self.lowest_val_loss, self.stalled_epochs = val_loss, 0
+            return
+        self.stalled_epochs += 1
+        if self.stalled_epochs > self.plateau_patience:
+            self.plateau_share *= PLATEAU_FACTOR
+            self.stalled_epochs = 0
+
+    def state_dict(self) -> dict:
+        """What changes while training."""
+        return {"plateau_share": self.plateau_share, "lowest_val_loss": self.lowest_val_loss,
+                "stalled_epochs": self.stalled_epochs}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Take up a state from :meth:`state_dict`."""
+        self.plateau_share, self.lowest_val_loss = state["plateau_share"], state["lowest_val_loss"]
+        self.stalled_epochs = state["stalled_epochs"]
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    return end + (start - end) * (1 + math.cos(math.pi * min(share, 1.0))) / 2

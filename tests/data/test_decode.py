@@ -1,0 +1,267 @@
+"""What decoding one file promises, for every kind of file that a folder of photographs may hold."""
+
+import errno
+import io
+import os
+import random
+import struct
+import warnings
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from naturalist.data import decode
+from naturalist.data.decode import UnreadableImage, decode_bytes, decode_file
+from naturalist.data.sources.sample import draw
+
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:PIL")  # pytest overrides the filter of decode.py
+
+SIZE = 64
+
+
+@pytest.fixture(scope="module")
+def picture() -> Image.Image:
+    """A detailed RGB picture, wider than high, that looks different in every orientation."""
+    return draw("Aves", np.random.default_rng(4)).convert("RGB").resize((320, 240))
+
+
+def encode(image: Image.Image, file_format: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, file_format, **options)
+    return stream.getvalue()
+
+
+def resized(image: Image.Image, size: int = SIZE, resize_mode: str = "squash") -> np.ndarray:
+    """Pillow's own antialiased resizing of the fully decoded image, as the truth."""
+    if resize_mode == "crop":
+        return np.asarray(ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BILINEAR))
+    return np.asarray(image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR))
+
+
+def psnr(first: np.ndarray, second: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB; above 35 two photographs look the same."""
+    error = np.square(first.astype(float) - second).mean()
+    return 10 * np.log10(255**2 / max(error, 1e-3))
+
+
+def png_of_size(width: int, height: int) -> bytes:
+    """A PNG of some bytes that claims to be large."""
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize("resize_mode", ["squash", "crop"])
+@pytest.mark.parametrize("size", [16, 96, 224, 300])
+@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": "4:1:1"}, {"subsampling": "4:4:4"},
+                                     {"keep_rgb": True}], ids=str)
+def test_scaled_jpeg_decoding_looks_like_full_decoding(picture, options, size, resize_mode):
+    data = encode(picture, "JPEG", quality=90, **options)
+    with Image.open(io.BytesIO(data)) as whole:
+        assert psnr(decode_bytes(data, size, resize_mode), resized(whole, size, resize_mode)) > 35
+
+
+@pytest.mark.parametrize("fast", [True, False], ids=["libjpeg-turbo", "Pillow"])
+@pytest.mark.parametrize("resize_mode", ["squash", "crop"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_jpeg_is_turned_upright(picture, orientation, resize_mode, fast, monkeypatch):
+    if fast:
+        monkeypatch.setattr(decode, "_to_rgb", None)
+    else:
+        monkeypatch.setattr(decode, "_decode_jpeg", lambda data, size: None)
+    assert_upright("JPEG", picture, orientation, resize_mode)
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "TIFF", "MPO"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_other_formats_are_turned_upright(picture, file_format, orientation):
+    assert_upright(file_format, picture, orientation, "squash")
+
+
+def assert_upright(file_format: str, picture: Image.Image, orientation: int, resize_mode: str) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"save_all": True, "append_images": [picture]} if file_format == "MPO" else {}
+    data = encode(picture, file_format, exif=exif, **options)
+    with Image.open(io.BytesIO(data)) as stored:
+        upright = ImageOps.exif_transpose(stored)
+        assert (upright.width < upright.height) == (orientation >= 5)
+        assert psnr(decode_bytes(data, SIZE, resize_mode), resized(upright, SIZE, resize_mode)) > 33
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 255])
+def test_impossible_orientation_leaves_the_picture_as_it_is(picture, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    assert np.array_equal(decode_bytes(encode(picture, "PNG", exif=exif), SIZE, "squash"),
+                          decode_bytes(encode(picture, "PNG"), SIZE, "squash"))
+
+
+def test_damaged_metadata_is_no_fault_of_the_picture(picture):
+    plain = encode(picture, "JPEG")
+    for exif in (b"Exif\x00\x00rubbish", b"Exif\x00\x00II*\x00\xff\xff\xff\xff", b"Exif\x00\x00"):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pixels = decode_bytes(encode(picture, "JPEG", exif=exif), SIZE, "squash")
+        assert np.array_equal(pixels, decode_bytes(plain, SIZE, "squash"))
+
+
+@pytest.mark.parametrize(("file_format", "mode", "options"), [
+    ("PNG", "RGB", {}), ("PNG", "P", {}), ("PNG", "1", {}), ("PNG", "L", {}), ("PNG", "RGBA", {}), ("PNG", "LA", {}),
+    ("JPEG", "L", {}), ("JPEG", "CMYK", {}), ("TIFF", "CMYK", {}), ("TIFF", "LAB", {}), ("TIFF", "RGB", {}),
+    ("TIFF", "RGB", {"compression": "jpeg"}), ("TIFF", "RGB", {"compression": "tiff_lzw"}), ("BMP", "RGB", {}),
+    ("BMP", "L", {}), ("GIF", "P", {}), ("WEBP", "RGB", {}), ("WEBP", "RGBA", {"lossless": True}), ("PPM", "RGB", {}),
+    ("PPM", "L", {})])
+@pytest.mark.parametrize("resize_mode", ["squash", "crop"])
+def test_every_format_and_mode_becomes_rgb(picture, file_format, mode, options, resize_mode):
+    converted = picture
+    if mode == "LAB":
+        from PIL import ImageCms
+        lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+        converted = ImageCms.profileToProfile(picture, srgb, lab, outputMode="LAB")
+    elif mode != "RGB":
+        converted = picture.convert(mode)
+    pixels = decode_bytes(encode(converted, file_format, **options), SIZE, resize_mode)
+    assert pixels.shape == (SIZE, SIZE, 3) and pixels.dtype == np.uint8 and pixels.flags.c_contiguous
+    truth = picture.convert({"LA": "L"}.get(mode, mode)) if mode in ("L", "LA", "1", "P") else picture
+    assert psnr(pixels, resized(truth, SIZE, resize_mode)) > 30
+
+
+@pytest.mark.parametrize("file_format", ["PNG", "TIFF"])
+def test_sixteen_bit_grey_keeps_its_tones(picture, file_format):
+    grey = picture.convert("L")
+    deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
+    assert psnr(decode_bytes(encode(deep, file_format), SIZE, "squash"), resized(grey)) > 45
+
+
+@pytest.mark.parametrize(("mode", "options"), [("RGBA", {}), ("LA", {}), ("P", {"transparency": 0}),
+                                               ("RGB", {"transparency": (0, 0, 0)}), ("L", {"transparency": 0})])
+def test_transparency_is_laid_on_white(mode, options):
+    image = Image.new(mode, (20, 20), {"RGBA": (0, 0, 0, 0), "LA": (0, 0), "P": 0, "RGB": (0, 0, 0), "L": 0}[mode])
+    assert (decode_bytes(encode(image, "PNG", **options), 8, "squash") == 255).all()
+
+
+def test_half_transparent_pixels_are_mixed_with_white():
+    pixels = decode_bytes(encode(Image.new("RGBA", (9, 9), (200, 0, 0, 128)), "PNG"), 9, "squash")
+    assert np.abs(pixels.astype(int) - (227, 127, 127)).max() <= 1
+
+
+@pytest.mark.parametrize("file_format", ["GIF", "WEBP", "PNG", "TIFF", "MPO"])
+def test_first_frame_is_taken(file_format):
+    frames = [Image.new("RGB", (30, 20), colour) for colour in ("red", "lime", "blue")]
+    data = encode(frames[0], file_format, save_all=True, append_images=frames[1:])
+    assert np.abs(decode_bytes(data, 8, "squash").astype(int) - (255, 0, 0)).max() <= 3
+
+
+def test_squash_keeps_the_whole_photograph_and_crop_its_proportions():
+    image = np.zeros((60, 180, 3), np.uint8)
+    image[:, :60], image[:, 60:120], image[:, 120:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+    data = encode(Image.fromarray(image), "PNG")
+    assert (decode_bytes(data, 20, "crop") == (0, 255, 0)).all()
+    squashed = decode_bytes(data, 30, "squash")
+    assert (squashed[:, [0, 15, 29]] == [(255, 0, 0), (0, 255, 0), (0, 0, 255)]).all()
+
+
+def test_photograph_of_the_wanted_size_keeps_its_pixels(picture):
+    square = picture.crop((0, 0, SIZE, SIZE))
+    assert np.array_equal(decode_bytes(encode(square, "PNG"), SIZE, "squash"), np.asarray(square))
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+@pytest.mark.parametrize("resize_mode", ["squash", "crop"])
+@pytest.mark.parametrize("shape", [(1, 1), (1, 100), (1, 5000), (5000, 1), (3, 7), (40, 30)])
+def test_tiny_and_narrow_pictures_are_decoded_without_loss(picture, shape, resize_mode, file_format):
+    image = picture.resize(shape)
+    data = encode(image, file_format, **({"quality": 100, "subsampling": 0} if file_format == "JPEG" else {}))
+    pixels = decode_bytes(data, SIZE, resize_mode)
+    assert pixels.shape == (SIZE, SIZE, 3)
+    if resize_mode == "squash":
+        assert psnr(pixels, resized(image)) > 40
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "progressive JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF"])
+def test_truncated_files_are_unreadable_wherever_they_end(picture, file_format):
+    whole = encode(picture, file_format.split()[-1], **({"progressive": True} if " " in file_format else {}))
+    decode_bytes(whole, SIZE, "squash")
+    # PNG and GIF end with some bytes that hold no pixels.
+    for cut in (40, 100, 1000, len(whole) // 2, len(whole) - 700, len(whole) - 40, len(whole) - 3):
+        with pytest.raises(UnreadableImage):
+            decode_bytes(whole[:-cut], SIZE, "squash")
+    if "JPEG" in file_format:
+        for cut in (1, 2, 3, 10):
+            with pytest.raises(UnreadableImage, match="truncated"):
+                decode_bytes(whole[:-cut], SIZE, "squash")
+
+
+@pytest.mark.parametrize("content", [b"not an image", b"\xff\xd8\xff", bytes(1000), b"%PDF-1.4\n", b"GIF89a",
+                                     b"\x89PNG\r\n\x1a\n", b"<html><body>404 Not Found</body></html>"], ids=repr)
+def test_files_that_are_no_images_are_unreadable(content):
+    with pytest.raises(UnreadableImage):
+        decode_bytes(content, SIZE, "squash")
+
+
+def test_what_cannot_be_opened_is_unreadable_and_says_why(tmp_path):
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "dangling.jpg").symlink_to("nowhere")
+    (tmp_path / "circle.jpg").symlink_to("circle.jpg")
+    reasons = {"empty": "empty file", "folder": "directory", "dangling": "No such file", "circle": "symbolic link"}
+    for name, reason in reasons.items():
+        with pytest.raises(UnreadableImage, match=reason):
+            decode_file(tmp_path / f"{name}.jpg", SIZE, "squash")
+
+
+@pytest.mark.parametrize(("width", "height"), [(100_000, 100_000), (2**31 - 1, 2**31 - 1), (0, 0)])
+def test_impossible_dimensions_are_refused_without_taking_memory(width, height):
+    with pytest.raises(UnreadableImage):
+        decode_bytes(png_of_size(width, height), SIZE, "squash")
+
+
+def test_floating_point_pixels_are_refused_rather_than_guessed(picture):
+    with pytest.raises(UnreadableImage, match="floating-point"):
+        decode_bytes(encode(picture.convert("F"), "TIFF"), SIZE, "squash")
+
+
+def test_damage_of_any_kind_is_unreadable_or_a_picture_and_never_another_error(picture):
+    small = picture.resize((90, 70))
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = 6, "Camera"
+    files = [encode(small, "JPEG", exif=exif), encode(small, "JPEG", progressive=True), encode(small, "PNG", exif=exif),
+             encode(small.convert("P"), "PNG", transparency=bytes(20)), encode(small, "WEBP", exif=exif),
+             encode(small, "GIF", save_all=True, append_images=[small.rotate(9)]), encode(small, "BMP"),
+             encode(small, "TIFF", tiffinfo={0x0112: 6}), encode(small.convert("CMYK"), "JPEG"), encode(small, "PPM")]
+    rng = random.Random(0)
+    readable = 0
+    for _ in range(600):
+        data = bytearray(rng.choice(files))
+        for _ in range(rng.choice((1, 3, 20))):
+            data[rng.randrange(min(len(data), rng.choice((60, 600, 10**6))))] = rng.choice((0, 255, rng.randrange(256)))
+        if rng.random() < 0.2:
+            del data[rng.randrange(len(data)):]
+        try:
+            assert decode_bytes(bytes(data), 32, rng.choice(("squash", "crop"))).shape == (32, 32, 3)
+            readable += 1
+        except UnreadableImage as reason:
+            assert str(reason) and "\n" not in str(reason)
+    assert 50 < readable < 550
+
+
+def test_a_named_pipe_is_no_photograph_and_nobody_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(UnreadableImage, match="pipe"):
+        decode_file(tmp_path / "pipe.jpg", 32, "squash")
+
+
+def test_a_fault_of_the_disk_is_not_taken_for_a_fault_of_the_file(tmp_path, monkeypatch):
+    def fail(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    monkeypatch.setattr(Path, "read_bytes", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        decode_file(tmp_path / "a.jpg", 32, "squash")

@@ -1,0 +1,116 @@
+"""What ``python -m naturalist prepare`` promises."""
+
+import re
+import shutil
+
+import pytest
+from conftest import SMALL_CLASSES, run_python
+from PIL import Image
+
+from naturalist.data import images as cache_module
+from naturalist.data.prepare import prepare_data
+from naturalist.errors import UserError
+
+FIRST, SECOND = SMALL_CLASSES[:2]
+
+
+@pytest.fixture
+def prepare(own_photographs, tmp_path, capsys):
+    """Prepares this test's photographs in this process and returns what was printed."""
+    def prepare(**settings: str | int) -> str:
+        capsys.readouterr()
+        prepare_data(**{"data": str(own_photographs), "image_size": 24, "cache_dir": str(tmp_path / "caches"),
+                        **settings})
+        return capsys.readouterr().out
+    return prepare
+
+
+def row(output: str, name: str) -> list[str]:
+    """Numbers behind ``name`` in the printed table."""
+    line = next(line for line in output.splitlines() if re.match(rf"\W*{re.escape(name)}\b", line))
+    return re.findall(r"\d[\d,]*", line)
+
+
+def test_every_class_and_file_is_counted(prepare):
+    output = prepare()
+    for name in SMALL_CLASSES:
+        assert row(output, name) == ["12", "4"]
+    assert row(output, "files") == row(output, "readable") == ["48", "16"]
+    assert "No file of train/ is in test/ too." in output
+    assert "Ignored" not in output and "cannot be read" not in output
+
+
+def test_training_finds_the_cache_that_prepare_built(prepare, own_photographs, tmp_path, monkeypatch):
+    from naturalist.data.dataset import load_training_data
+    from naturalist.settings.config import CnnSettings
+
+    prepare()
+    shutil.rmtree(own_photographs / "test")
+    monkeypatch.setattr(cache_module, "decode_file", None)
+    data = load_training_data(CnnSettings(data=str(own_photographs), image_size=24, cache_dir=str(tmp_path / "caches"),
+                                          val_fraction=0.25))
+    assert (len(data.train_indices), len(data.val_indices)) == (36, 12)
+
+
+def test_unreadable_and_ignored_files_are_named(prepare, own_photographs):
+    (own_photographs / "train" / FIRST / "text.jpg").write_text("no photograph")
+    (own_photographs / "train" / ".DS_Store").touch()
+    (own_photographs / "test" / SECOND / "zero.jpg").touch()
+    output = prepare()
+    assert f"1 of 49 files in train/ cannot be read and are left out:\n  {FIRST}/text.jpg: no image" in output
+    assert f"1 of 17 files in test/ cannot be read and are left out:\n  {SECOND}/zero.jpg: empty file" in output
+    assert row(output, "files") == ["49", "17"] and row(output, "readable") == ["48", "16"]
+    assert "Ignored 1 file(s) that are hidden or outside the class folders, such as .DS_Store." in output
+
+
+def test_same_bytes_in_train_and_test_are_reported_by_their_whole_names(prepare, own_photographs):
+    name = f"{SECOND}/[copy] of [bold] :smile: with a name that is longer than a line has room for in a terminal.jpg"
+    shutil.copy(own_photographs / "train" / FIRST / "00.jpg", own_photographs / "test" / name)
+    output = prepare()
+    assert "1 file(s) have the same bytes in train/ and test/, which flatters the result on test/" in output
+    assert f"\n  train/{FIRST}/00.jpg = test/{name}\n" in output
+
+
+def test_class_folders_that_differ_are_refused(prepare, own_photographs):
+    (own_photographs / "test" / FIRST).rename(own_photographs / "test" / "Zebra")
+    with pytest.raises(UserError, match=rf"differ \(only in train/: {FIRST}; only in test/: Zebra\)"):
+        prepare()
+
+
+def test_validation_folder_is_prepared_and_compared_too(prepare, own_photographs):
+    shutil.copytree(own_photographs / "test", own_photographs / "val")
+    shutil.copy(own_photographs / "train" / FIRST / "00.jpg", own_photographs / "val" / FIRST / "copy.jpg")
+    output = prepare()
+    assert row(output, "files") == ["48", "17", "16"]
+    assert "same bytes in train/ and val/" in output and "No file of train/ is in test/ too." in output
+
+
+def test_folder_without_a_test_set_says_so(prepare, own_photographs):
+    output = prepare(data=str(own_photographs / "train"))
+    assert "There is no test/ (or val/) folder" in output
+    assert row(output, "files") == ["48"]
+
+
+@pytest.mark.parametrize(("settings", "message"), [
+    ({"data": "no/such/folder"}, "there is no folder 'no/such/folder'"), ({"image_size": 0}, "image_size must be"),
+    ({"on_corrupt": "error"}, "1 of 49 files in train/ cannot be read")])
+def test_what_cannot_be_prepared_is_refused(prepare, own_photographs, settings, message):
+    (own_photographs / "train" / FIRST / "text.jpg").write_text("no photograph")
+    with pytest.raises(UserError, match=message):
+        prepare(**settings)
+
+
+def test_command_prepares_a_folder_and_keeps_the_cache_beside_the_runs(own_photographs, tmp_path):
+    done = run_python("-m", "naturalist", "prepare", "--data", own_photographs, "--image_size", 24, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert row(done.stdout, "readable") == ["48", "16"]
+    assert len(list((tmp_path / "cache").glob("*/pixels.bin"))) == 2
+
+
+def test_photographs_of_every_kind_are_prepared_together(prepare, own_photographs):
+    folder = own_photographs / "train" / FIRST
+    with Image.open(folder / "01.jpg") as image:
+        for name, mode in (("p.png", "P"), ("c.jpg", "CMYK"), ("a.webp", "RGBA"), ("b.bmp", "L"), ("g.gif", "P"),
+                           ("t.tif", "RGB"), ("grey alpha.png", "LA")):
+            image.convert(mode).save(folder / name)
+    assert row(prepare(), "readable") == ["55", "16"]

@@ -1,0 +1,185 @@
+"""What ``evaluate`` says is what anybody would compute from the files that it leaves."""
+
+import csv
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sklearn.metrics
+import torch
+from fake_wandb import FakeWandb
+from matplotlib.figure import Figure
+from quick_runs import make_run
+
+from naturalist.data.sources.sample import make_sample
+from naturalist.errors import UserError
+from naturalist.evaluation.classifier import load_classifier
+from naturalist.evaluation.evaluate import evaluate_run
+from naturalist.evaluation.looks import describe_looks
+from naturalist.evaluation.metrics import calibration, mcnemar
+from naturalist.evaluation.several import evaluate_runs
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> Path:
+    return make_sample(tmp_path_factory.mktemp("data") / "pictures", train_images=50, test_images=50)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, pictures) -> Path:
+    return make_run(tmp_path_factory.mktemp("place") / "runs" / "first", pictures)
+
+
+@pytest.fixture(scope="module")
+def evaluated(run) -> tuple[dict, list[list[str]], Path]:
+    """Metrics, rows of predictions.csv and the output folder."""
+    evaluate_run(run, tta=True, device="cpu", quiet=True)
+    output = run / "evaluation" / "test"
+    with (output / "predictions.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    return json.loads((output / "metrics.json").read_text()), rows, output
+
+
+def test_numbers_equal_those_of_sklearn_on_the_csv(evaluated):
+    metrics, (heading, *rows), _ = evaluated
+    names = heading[2:]
+    truth = np.array([names.index(row[1]) for row in rows])
+    probabilities = np.array([row[2:] for row in rows], float)
+    predicted = probabilities.argmax(axis=1)
+    assert len(rows) == metrics["n"] == 50
+    assert metrics["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(truth, predicted))
+    assert metrics["balanced_accuracy"] == pytest.approx(sklearn.metrics.balanced_accuracy_score(truth, predicted))
+    assert metrics["loss"] == pytest.approx(sklearn.metrics.log_loss(truth, probabilities, labels=range(10)))
+    assert metrics["top3_accuracy"] == pytest.approx(
+        sklearn.metrics.top_k_accuracy_score(truth, probabilities, k=3, labels=range(10)))
+    report = sklearn.metrics.classification_report(truth, predicted, target_names=names, output_dict=True,
+                                                   zero_division=0)
+    for name in names:
+        assert metrics["per_class"][name]["f1"] == pytest.approx(report[name]["f1-score"])
+
+
+def test_the_csv_names_every_test_image_and_its_true_class(evaluated, pictures):
+    _, (_, *rows), _ = evaluated
+    assert [row[0] for row in rows] == sorted(path.relative_to(pictures / "test").as_posix()
+                                              for path in (pictures / "test").glob("*/*.jpg"))
+    assert all(row[0].startswith(f"{row[1]}/") for row in rows)
+
+
+def test_calibration_error_by_hand():
+    confidence = np.array([0.95, 0.95, 0.95, 0.95, 0.62, 0.62])
+    probabilities = np.stack([confidence, 1 - confidence], axis=1)
+    labels = np.array([0, 0, 1, 1, 0, 1])
+    result = calibration(probabilities, labels, bins=10)
+    # Bin (0.9, 1]: 4 images, 0.95 sure, 0.5 right. Bin (0.6, 0.7]: 2 images, 0.62 sure, 0.5 right.
+    assert result["expected_calibration_error"] == pytest.approx((4 * 0.45 + 2 * 0.12) / 6)
+    assert result["bins"][9] == {"low": 0.9, "high": 1.0, "images": 4, "confidence": pytest.approx(0.95),
+                                 "accuracy": 0.5}
+    assert result["bins"][0]["accuracy"] is None
+
+
+def test_mcnemar_by_hand():
+    first = np.array([True] * 9 + [False] * 1 + [True] * 30)
+    second = np.array([False] * 9 + [True] * 1 + [True] * 30)
+    # Two-sided: twice the chance of at most 1 head in 10 tosses, 2 · (1 + 10) / 2^10.
+    assert mcnemar(first, second) == {"only_first_right": 9, "only_second_right": 1,
+                                      "p_value": pytest.approx(22 / 1024)}
+    assert mcnemar(first, first)["p_value"] == 1
+
+
+def test_flips_are_the_mean_of_image_and_mirror_image_and_reported_apart(evaluated, run, tmp_path):
+    metrics, (_, *rows), output = evaluated
+    with (output / "predictions_with_flips.csv").open(newline="") as file:
+        flipped = np.array([row[2:] for row in list(csv.reader(file))[1:]], float)
+    plain = np.array([row[2:] for row in rows], float)
+    classifier = load_classifier(run, "cpu")
+    data = Path(torch.load(run / "best.pt", weights_only=True)["data"])
+    pixels = np.stack([classifier.decode(data / "test" / row[0]) for row in rows])
+    mirrored = classifier.probabilities(np.ascontiguousarray(pixels[:, :, ::-1]))
+    assert flipped == pytest.approx((plain + mirrored) / 2, abs=1e-4)
+    assert metrics["with_flips"]["n"] == 50
+    without = evaluate_run(run, device="cpu", quiet=True)
+    assert "with_flips" not in without
+    assert without["accuracy"] == metrics["accuracy"]
+
+
+def test_contact_sheets_name_the_files_worst_first(run, evaluated, monkeypatch):
+    _, (heading, *rows), _ = evaluated
+    names = heading[2:]
+    probabilities = np.array([row[2:] for row in rows], float)
+    wrong = [i for i, row in enumerate(rows) if names[int(probabilities[i].argmax())] != row[1]]
+    figures = {}
+    savefig = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, path, **k: (
+        figures.update({path.name.split(".png")[0].strip("."): [text.get_text() for axes in self.axes
+                                                                for text in axes.texts]}),
+        savefig(self, path, **k)))
+    evaluate_run(run, device="cpu", quiet=True)
+    worst = max(wrong, key=lambda i: probabilities[i].max())
+    least = min(range(len(rows)), key=lambda i: probabilities[i].max())
+    for sheet, index in (("mistakes", worst), ("uncertain", least)):
+        files = [text for text in figures[sheet] if text.endswith(".jpg")]
+        assert files[0] == Path(rows[index][0]).name
+        assert len(files) == min(16, len(wrong) if sheet == "mistakes" else len(rows))
+
+
+def test_a_second_look_at_the_test_set_by_another_checkpoint_says_so(tmp_path, pictures, capsys):
+    first, second = (make_run(tmp_path / "runs" / name, pictures, seed=seed)
+                     for seed, name in enumerate(("first", "second")))
+    for _ in range(2):  # by the same checkpoint
+        assert evaluate_run(first, device="cpu")["earlier_test_looks"] == []
+    assert "This is look" not in capsys.readouterr().out
+    looks = evaluate_run(second, device="cpu")["earlier_test_looks"]
+    assert [look["run"] for look in looks] == ["first"]
+    assert "This is look 2 at this test set, after first (epoch 3" in capsys.readouterr().out
+    assert describe_looks([]) == ""
+
+
+def test_several_runs_give_mean_and_deviation_and_two_are_compared_image_by_image(tmp_path, pictures, capsys):
+    runs = [make_run(tmp_path / "runs" / f"seed{seed}", pictures, seed=seed) for seed in (1, 2)]
+    result = evaluate_runs(runs, device="cpu")
+    accuracies = [metrics["accuracy"] for metrics in result["runs"]]
+    assert result["mean"]["accuracy"] == pytest.approx(statistics.mean(accuracies))
+    assert result["deviation"]["accuracy"] == pytest.approx(statistics.stdev(accuracies))
+    paired = result["paired"]
+    assert paired["only_first_right"] - paired["only_second_right"] == round(50 * (accuracies[0] - accuracies[1]))
+    printed = capsys.readouterr().out
+    assert "McNemar's exact test: p = " in printed
+    assert "differ in more than the seed" not in printed
+
+
+def test_runs_that_saw_different_images_are_not_compared(tmp_path, pictures):
+    runs = [make_run(tmp_path / "runs" / f"seed{seed}", pictures, seed=seed) for seed in (1, 2)]
+    with pytest.raises(UserError, match="different images"):
+        evaluate_runs(runs, "val", device="cpu")
+
+
+def test_the_grid_goes_to_wandb_as_picture_and_table_for_a_run_that_is_there(tmp_path, pictures):
+    run = make_run(tmp_path / "runs" / "first", pictures)
+    home = tmp_path / "home"
+    home.mkdir()
+    start = ("import wandb, json, sys; run = wandb.init(project='demo', dir=sys.argv[1], "
+             "settings=wandb.Settings(silent=True)); json.dump({'id': run.id, 'url': run.url}, "
+             "open(sys.argv[1] + '/wandb.json', 'w')); run.log({'epoch': 1}); run.finish()")
+    with FakeWandb() as server:
+        env = server.env(home)
+        subprocess.run([sys.executable, "-c", start, str(run)], env=env, check=True, timeout=60)
+        done = subprocess.run([sys.executable, "-m", "naturalist", "evaluate", str(run), "--device", "cpu"], env=env,
+                              capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr
+        assert not server.errors and not server.unknown
+        (recorded,) = server.runs.values()
+        sent = {key: value for row in recorded["history"] for key, value in row.items()}
+        assert sent["test_predictions"]["_type"] == "image-file"
+        table = sent["test_predictions_table"]
+        assert (table["_type"], table["nrows"], table["ncols"]) == ("table-file", 30, 5)
+        assert "W&B: the grid is at http" in done.stdout
+
+
+def test_a_run_that_wandb_does_not_have_is_evaluated_without_importing_wandb(run):
+    code = ("import sys; from pathlib import Path; from naturalist.evaluation.evaluate import evaluate_run; "
+            f"evaluate_run(Path({str(run)!r}), device='cpu', quiet=True); assert 'wandb' not in sys.modules")
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

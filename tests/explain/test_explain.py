@@ -1,0 +1,81 @@
+"""The pictures of ``explain`` are made for a run, and for torchvision's networks."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+from PIL import Image
+from quick_runs import make_run
+
+from naturalist.__main__ import main
+from naturalist.data.augment import Preprocessing
+from naturalist.data.sources.sample import make_sample
+from naturalist.errors import UserError
+from naturalist.evaluation.classifier import Classifier
+from naturalist.explain.explain import PARTS, Photo, explain_classifier
+
+PICTURES = ["exciting.png", "feature_maps.png", "filters.png", "guided_backprop.png", "predictions.png"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("place")
+    data = make_sample(folder / "pictures", train_images=10, test_images=20)
+    return make_run(folder / "runs" / "first", data, num_filters=64)
+
+
+def test_explain_draws_all_pictures_of_random_test_images(run, capsys):
+    main(["explain", str(run), "--images", "2", "--units", "3"])
+    assert sorted(path.name for path in (run / "explanation").iterdir()) == PICTURES
+    for name in PICTURES:
+        with Image.open(run / "explanation" / name) as picture:
+            assert min(picture.size) > 500
+            assert np.asarray(picture.convert("L")).std() > 10
+
+
+def test_explain_takes_a_photograph_and_parts(run, tmp_path, capsys):
+    photo = next((run.parents[1] / "pictures" / "test").glob("*/*.jpg"))
+    copy = tmp_path / "best.pt"
+    copy.write_bytes((run / "best.pt").read_bytes())  # the checkpoint is enough when photographs are given
+    main(["explain", str(copy), str(photo), "--only", "filters,grad_cam"])
+    assert sorted(path.name for path in (tmp_path / "explanation").iterdir()) == ["filters.png", "predictions.png"]
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["--only", "filters,magic"], "does not know magic"), (["--units", "0"], "--units must be at least 1"),
+    (["--layer", "blocks.block9"], "did you mean blocks.block"), (["nowhere.jpg"], "nowhere.jpg' cannot be read")])
+def test_wrong_wishes_are_one_sentence(run, arguments, message):
+    with pytest.raises(UserError, match=message):
+        main(["explain", str(run), *arguments])
+
+
+def classifier_of(model: torch.nn.Module) -> Classifier:
+    return Classifier(model.eval(), Preprocessing(64, 64, "squash", (0.5,) * 3, (0.25,) * 3),
+                      tuple(f"class {i}" for i in range(10)), torch.device("cpu"), "wrapped")
+
+
+@pytest.fixture(scope="module")
+def photo() -> Photo:
+    return Photo(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8), "photo.jpg", None)
+
+
+def test_a_wrapped_torchvision_network_is_explained(tmp_path, photo):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torchvision.models.resnet18(num_classes=10))
+    parts = [part for part in PARTS if part != "exciting"]
+    written = explain_classifier(classifier_of(model), [photo], None, tmp_path, parts, units=2)
+    assert [path.name for path in written] == ["filters.png", "feature_maps.png", "guided_backprop.png",
+                                               "predictions.png"]
+
+
+def test_a_vision_transformer_leaves_out_what_makes_no_sense_and_says_so(tmp_path, photo, capsys):
+    torch.manual_seed(0)
+    model = torchvision.models.VisionTransformer(64, 16, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=8,
+                                                 num_classes=10)
+    with pytest.raises(UserError, match="vision transformer"):
+        explain_classifier(classifier_of(model), [photo], None, tmp_path, ["guided_backprop"])
+    written = explain_classifier(classifier_of(model), [photo], None, tmp_path, list(PARTS), strict=False)
+    assert [path.name for path in written] == ["filters.png", "feature_maps.png", "predictions.png"]
+    assert "Left out guided_backprop, grad_cam, exciting: " in capsys.readouterr().out

@@ -1,0 +1,184 @@
+"""What learns, when, how fast; and what is frozen stays as it was, bit for bit."""
+
+import numpy as np
+import pytest
+import torch
+
+from naturalist.data.augment import Preprocessing
+from naturalist.data.dataset import TrainingData
+from naturalist.data.features import cache_features
+from naturalist.data.images import ImageCache
+from naturalist.errors import UserError
+from naturalist.models import build_model
+from naturalist.models.backbones import HEAD
+from naturalist.models.strategies import Strategy, release_epochs
+from naturalist.runs.checkpoint import LAST, load_checkpoint, restore_model
+from naturalist.runs.tracking import Tracker
+from naturalist.settings.config import FinetuneSettings
+from naturalist.training.engine import fit
+
+CPU = torch.device("cpu")
+STAGES = ["conv1", "layer1", "layer2", "layer3", "layer4", HEAD]
+RESNET = {"kind": "torchvision", "backbone": "resnet18", "num_classes": 3, "image_size": 32, "dropout": 0.2}
+SHUFFLENET = {**RESNET, "backbone": "shufflenet_v2_x0_5"}
+
+
+def settings_for(**changes) -> FinetuneSettings:
+    return FinetuneSettings(**{"image_size": 32, "batch_size": 8, "epochs": 2, "wandb": "disabled", "device": "cpu",
+                               "precision": "fp32", "warmup_epochs": 0.0, "backbone": "shufflenet_v2_x0_5", **changes})
+
+
+@pytest.fixture
+def data(tmp_path, monkeypatch) -> TrainingData:
+    """Three classes of 32×32 noise, told apart by their colour, in a memory map."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    (tmp_path / "pixels").mkdir()
+    pixels = np.memmap(tmp_path / "pixels" / "pixels.bin", np.uint8, mode="w+", shape=(60, 32, 32, 3))
+    pixels[:] = rng.integers(0, 120, pixels.shape)
+    pixels[np.arange(60), :, :, labels] += 100
+    cache = ImageCache(pixels, np.arange(60), labels, tuple(f"{i}.jpg" for i in range(60)), ("a", "b", "c"), ())
+    return TrainingData(cache, np.arange(45), cache, np.arange(45, 60), ("a", "b", "c"),
+                        Preprocessing(32, 32, "crop", (0.4,) * 3, (0.3,) * 3), "noise")
+
+
+@pytest.fixture
+def train(data, tmp_path):
+    """Fit a small network under a strategy; returns the model, its state before, and the run's folder."""
+    def train(name: str = "run", resume: bool = False, should_stop=None, **changes):
+        settings = settings_for(**changes, cache_dir=str(tmp_path / "cache"),
+                                **({"resume": str(tmp_path / name)} if resume else {}))
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        history = load_checkpoint(folder, LAST)["training"]["progress"]["history"] if resume else None
+        torch.manual_seed(settings.seed)
+        model = build_model(SHUFFLENET)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        strategy = Strategy(model, settings)
+        used = data
+        if settings.uses_features and strategy.frozen_parameters:
+            used = cache_features(model, strategy.first_trained_stage, data, settings, CPU)
+            model.start_at(strategy.first_trained_stage)
+        tracker = Tracker(folder, {}, "disabled", project="p", name=name, job_type="test", history=history)
+        fit(model, SHUFFLENET, used, settings, tracker, CPU, should_stop, strategy.release)
+        return model, before, folder
+    return train
+
+
+@pytest.mark.parametrize(("strategy", "learning"), [
+    ({"strategy": "head"}, {HEAD: 0}),
+    ({"strategy": "partial"}, {"layer3": 0, "layer4": 0, HEAD: 0}),
+    ({"strategy": "partial", "unfreeze_from": "layer4"}, {"layer4": 0, HEAD: 0}),
+    ({"strategy": "partial", "freeze_stages": 2, "head_epochs": 1}, {"layer2": 1, "layer3": 1, "layer4": 1, HEAD: 0}),
+    ({"strategy": "partial", "freeze_fraction": 0.2}, dict.fromkeys(STAGES[1:], 0)),
+    ({"strategy": "full"}, dict.fromkeys(STAGES, 0)),
+    ({"strategy": "full", "head_epochs": 2}, {**dict.fromkeys(STAGES, 2), HEAD: 0}),
+    ({"strategy": "gradual", "epochs": 10}, {HEAD: 0, "layer4": 1, "layer3": 2, "layer2": 3, "layer1": 4, "conv1": 5}),
+])
+def test_a_strategy_releases_the_stages_that_it_says_when_it_says(strategy, learning):
+    releases = release_epochs(STAGES, settings_for(backbone="resnet18", **strategy))
+    assert {stage: epoch for stage, epoch in releases.items() if epoch is not None} == learning
+
+
+def test_what_does_not_learn_has_no_gradient_and_is_not_in_the_optimiser():
+    model = build_model(RESNET)
+    strategy = Strategy(model, settings_for(backbone="resnet18", strategy="gradual", epochs=4))
+    seen: set[int] = set()
+    for epoch in range(4):
+        seen |= {id(parameter) for group in strategy.release(epoch) for parameter in group["params"]}
+        assert seen == {id(parameter) for parameter in model.parameters() if parameter.requires_grad}
+        if epoch == 0:
+            assert len(seen) == 2
+    assert len(seen) == len(list(model.parameters()))
+
+
+def test_learning_rates_fall_from_the_head_down():
+    model = build_model(RESNET)
+    strategy = Strategy(model, settings_for(backbone="resnet18", strategy="full", learning_rate=1.0,
+                                            backbone_lr_scale=0.5, layer_decay=0.1))
+    rates = [group["lr"] for group in strategy.release(0)]
+    assert rates == pytest.approx([1, 1, 0.5, 0.5, 0.05, 0.05, 5e-3, 5e-3, 5e-4, 5e-4, 5e-5, 5e-5])
+    assert rates[0] == 1  # the head's comes first, which is the one that is logged
+
+
+def test_training_mode_leaves_frozen_stages_in_evaluation_mode():
+    model = build_model({**RESNET, "backbone": "efficientnet_b0"})
+    Strategy(model, settings_for(backbone="efficientnet_b0", strategy="partial", freeze_stages=7)).release(0)
+    model.train()
+    modes = {name: module.training for name, module in model.network.named_modules()}
+    assert not modes["features.6.0.stochastic_depth"] and not modes["features.0.1"]
+    assert modes["features.7.0.stochastic_depth"] and modes["features.8.1"] and modes["classifier.1.0"]
+
+
+@pytest.mark.parametrize("changes", [
+    {"strategy": "head", "data_augmentation": False}, {"strategy": "head", "views": 0},
+    {"strategy": "partial", "freeze_stages": 3, "views": 2},
+    {"strategy": "partial", "freeze_stages": 3, "cache_features": False, "ema_decay": 0.9}])
+def test_frozen_parameters_and_batch_norm_buffers_do_not_move(train, changes):
+    model, before, folder = train(**changes)
+    frozen_steps = tuple(f"network.{step}." for stage in model.frozen for step in model.stages[stage])
+    kept = load_checkpoint(folder)["state_dict"]
+    assert any("running_mean" in name for name in before if name.startswith(frozen_steps))
+    for name, value in before.items():
+        if name.startswith(frozen_steps):
+            assert torch.equal(model.state_dict()[name], value) and torch.equal(kept[name], value), name
+    assert any(not torch.equal(model.state_dict()[name], value) for name, value in before.items())
+
+
+def test_batch_norm_buffers_of_what_learns_do_move(train):
+    model, before, _ = train(strategy="full")
+    assert all(not torch.equal(value, before[name]) for name, value in model.state_dict().items()
+               if "running_mean" in name)
+
+
+@pytest.mark.parametrize("changes", [{"strategy": "head"}, {"strategy": "partial", "freeze_stages": 3}])
+def test_training_on_kept_features_gives_the_weights_and_logits_of_the_slow_way(train, data, changes):
+    fast, _, fast_folder = train("fast", data_augmentation=False, **changes)
+    slow, _, _ = train("slow", data_augmentation=False, cache_features=False, **changes)
+    assert fast.first_step > 0 == slow.first_step
+    images = data.preprocessing(torch.from_numpy(data.val_cache.read(data.val_indices)).permute(0, 3, 1, 2))
+    rebuilt, _ = restore_model(load_checkpoint(fast_folder, LAST))
+    with torch.no_grad():
+        torch.testing.assert_close(rebuilt(images), slow.eval()(images), rtol=1e-3, atol=1e-4)
+
+
+def test_features_are_computed_once_and_again_for_other_weights_or_settings(train, tmp_path):
+    def files() -> int:
+        return len([path for path in (tmp_path / "cache").iterdir() if path.is_dir()])
+
+    train("a", strategy="head", views=1)
+    assert files() == 2  # training and validation images
+    train("b", strategy="head", views=1, epochs=3, learning_rate=0.01)
+    assert files() == 2
+    train("c", strategy="head", views=1, rotation=5.0)
+    assert files() == 3  # other training views, the same validation images
+    train("d", strategy="head", views=1, seed=1)  # other weights
+    assert files() == 5
+
+
+@pytest.mark.parametrize("changes", [{"strategy": "gradual", "epochs": 4, "ema_decay": 0.5},
+                                     {"strategy": "partial", "freeze_stages": 3, "head_epochs": 1, "epochs": 4}])
+def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(train, changes):
+    _, _, whole = train("whole", **changes)
+    train("parts", should_stop=lambda metrics: metrics["epoch"] == 2, **changes)
+    _, _, parts = train("parts", resume=True, **changes)
+    first, second = (load_checkpoint(folder, LAST)["state_dict"] for folder in (whole, parts))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"unfreeze_from": "layer5"}, "no stage 'layer5'.*conv1, layer1, layer2, layer3, layer4"),
+    ({"freeze_stages": 6}, "only 5 stages before the head: conv1, layer1")])
+def test_a_stage_that_there_is_not_is_refused_with_the_list(changes, message):
+    with pytest.raises(UserError, match=message):
+        release_epochs(STAGES, settings_for(backbone="resnet18", strategy="partial", **changes))
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"unfreeze_from": "layer3"}, "unfreeze_from belongs to --strategy partial"),
+    ({"strategy": "partial", "unfreeze_from": "layer3", "freeze_stages": 1}, "same thing twice"),
+    ({"strategy": "partial", "freeze_fraction": 1.2}, "freeze_fraction must lie between 0 and 1"),
+    ({"layer_decay": 0.0}, "layer_decay must be greater than 0"), ({"views": -1}, "views must not be negative")])
+def test_impossible_settings_are_refused(changes, message):
+    with pytest.raises(UserError, match=message):
+        settings_for(**changes).validate()

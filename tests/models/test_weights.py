@@ -1,0 +1,165 @@
+"""Pre-trained weights are the right ones, whole, and cannot run code."""
+
+import hashlib
+import pickle
+import urllib.error
+from pathlib import Path
+
+import pytest
+import torch
+from torchvision import models
+
+from naturalist.data.augment import Preprocessing
+from naturalist.errors import UserError
+from naturalist.models import build_model
+from naturalist.models.backbones import StagedNetwork, backbone_names
+from naturalist.models.weights import HASH_IN_NAME, load_weights, settings_from_weights
+from naturalist.runs.checkpoint import save_checkpoint
+from naturalist.settings.config import FinetuneSettings
+
+
+def settings_for(backbone: str, weights: object) -> FinetuneSettings:
+    return FinetuneSettings(backbone=backbone, weights=str(weights), image_size=32)
+
+
+@pytest.mark.parametrize("backbone", ["shufflenet_v2_x0_5", "squeezenet1_1", "mobilenet_v3_small", "googlenet"])
+def test_a_file_of_the_official_model_loads_whatever_its_head(backbone, tmp_path):
+    options = {"init_weights": True} if backbone == "googlenet" else {}  # and with its auxiliary heads
+    official = models.get_model(backbone, num_classes=21, **options)
+    torch.save(official.state_dict(), tmp_path / "official.pth")
+    model = StagedNetwork(backbone, 3, 32)
+    head_before = model.network.get_submodule(model.steps[-1])[1].weight.clone()
+    load_weights(model, settings_for(backbone, tmp_path / "official.pth"))
+    head = model.steps[-1] if not backbone.startswith("squeeze") else "classifier"
+    loaded = model.network.state_dict()
+    for name, value in official.state_dict().items():
+        if not name.startswith((f"{head}.", "aux")):
+            assert torch.equal(loaded[name], value), name
+    assert torch.equal(model.network.get_submodule(model.steps[-1])[1].weight, head_before)
+
+
+def test_densenets_official_files_have_older_names_and_load(tmp_path):
+    official = models.densenet121(num_classes=2).state_dict()
+    old = dict(official)
+    for part in ("norm", "conv", "relu"):
+        for number in "12":
+            old = {name.replace(f"{part}{number}.", f"{part}.{number}.") if "denselayer" in name else name: value
+                   for name, value in old.items()}
+    assert "features.denseblock1.denselayer1.norm.1.weight" in old
+    torch.save(old, tmp_path / "densenet.pth")
+    model = StagedNetwork("densenet121", 3, 32)
+    load_weights(model, settings_for("densenet121", tmp_path / "densenet.pth"))
+    name = "features.denseblock4.denselayer16.conv2.weight"
+    assert torch.equal(model.network.state_dict()[name], official[name])
+
+
+def test_a_vits_positions_are_interpolated_to_the_image_size(tmp_path):
+    official = models.vision_transformer.VisionTransformer(64, 32, 12, 12, 768, 3072).state_dict()
+    torch.save(official, tmp_path / "vit.pth")
+    model = StagedNetwork("vit_b_32", 3, 96)
+    load_weights(model, settings_for("vit_b_32", tmp_path / "vit.pth"))
+    assert model.network.encoder.pos_embedding.shape == (1, 10, 768)
+    corners = [1, 3, 7, 9]
+    torch.testing.assert_close(model.network.encoder.pos_embedding[:, corners],
+                               official["encoder.pos_embedding"][:, 1:])
+
+
+def test_a_run_of_this_project_serves_as_weights(tmp_path):
+    description = {"kind": "torchvision", "backbone": "shufflenet_v2_x0_5", "num_classes": 5, "image_size": 32}
+    trained = build_model(description)
+    save_checkpoint(tmp_path / "best.pt", model=trained, description=description, class_names=("a",) * 5, data="x",
+                    preprocessing=Preprocessing(32, 32, "crop", (0.5,) * 3, (0.5,) * 3))
+    model = StagedNetwork("shufflenet_v2_x0_5", 3, 32)
+    load_weights(model, settings_for("shufflenet_v2_x0_5", tmp_path / "best.pt"))
+    assert torch.equal(model.network.conv1[0].weight, trained.network.conv1[0].weight)
+
+
+def test_a_file_of_another_model_is_refused_naming_the_keys(tmp_path):
+    torch.save(models.squeezenet1_1().state_dict(), tmp_path / "squeezenet.pth")
+    with pytest.raises(UserError, match=r"does not fit resnet18: missing 100 \(conv1.weight.*unexpected 52 \(feat"):
+        load_weights(StagedNetwork("resnet18", 3, 32), settings_for("resnet18", tmp_path / "squeezenet.pth"))
+    torch.save(models.shufflenet_v2_x1_0().state_dict(), tmp_path / "wide.pth")
+    with pytest.raises(UserError, match=r"of another shape \d+ \(stage2.*\[58, 24, 1, 1\] instead of \[24, "):
+        load_weights(StagedNetwork("shufflenet_v2_x0_5", 3, 32),
+                     settings_for("shufflenet_v2_x0_5", tmp_path / "wide.pth"))
+
+
+def test_the_hash_in_a_files_name_is_verified(tmp_path):
+    plain = tmp_path / "plain.pth"
+    torch.save(models.squeezenet1_1().state_dict(), plain)
+    digest = hashlib.sha256(plain.read_bytes()).hexdigest()
+    right, wrong = tmp_path / f"squeezenet1_1-{digest[:8]}.pth", tmp_path / "squeezenet1_1-00000000.pth"
+    right.write_bytes(plain.read_bytes())
+    wrong.write_bytes(plain.read_bytes())
+    model = StagedNetwork("squeezenet1_1", 3, 32)
+    assert load_weights(model, settings_for("squeezenet1_1", right)) == right.name
+    with pytest.raises(UserError, match=f"SHA-256 begins with {digest[:8]}, not 00000000"):
+        load_weights(model, settings_for("squeezenet1_1", wrong))
+
+
+class Dangerous:
+    def __init__(self, target: Path):
+        self.target = target
+
+    def __reduce__(self):
+        return Path.touch, (self.target,)
+
+
+def test_a_file_that_holds_code_is_refused_and_not_run(tmp_path):
+    trap = tmp_path / "executed"
+    (tmp_path / "pickle.pth").write_bytes(pickle.dumps({"conv1.weight": Dangerous(trap)}))
+    torch.save({"conv1.weight": Dangerous(trap)}, tmp_path / "zip.pth")
+    for name in ("pickle.pth", "zip.pth"):
+        with pytest.raises(UserError, match="nothing in it was run"):
+            load_weights(StagedNetwork("squeezenet1_1", 3, 32), settings_for("squeezenet1_1", tmp_path / name))
+    assert not trap.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not weights", [1, 2], {"epoch": 3}])
+def test_a_file_that_is_no_state_dict_is_refused(content, tmp_path):
+    path = tmp_path / "weights.pth"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    else:
+        torch.save(content, path)
+    with pytest.raises(UserError, match=r"weights\.pth"):
+        load_weights(StagedNetwork("squeezenet1_1", 3, 32), settings_for("squeezenet1_1", path))
+
+
+def test_without_a_network_the_file_to_fetch_and_its_place_are_named(tmp_path, monkeypatch):
+    def no_network(*_):
+        raise urllib.error.URLError("no route")
+
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    with pytest.raises(UserError) as refusal:
+        load_weights(StagedNetwork("resnet18", 3, 32), settings_for("resnet18", "DEFAULT"))
+    name = "resnet18-f37072fd.pth"
+    assert f"fetch https://download.pytorch.org/models/{name}" in str(refusal.value)
+    assert str(tmp_path / "hub" / "checkpoints" / name) in str(refusal.value)
+
+
+def test_official_weights_in_torchvisions_cache_need_no_network(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(models.resnet18().state_dict(), folder / "resnet18-f37072fd.pth")
+    with pytest.raises(UserError, match="not f37072fd"):  # it is looked at, and found to be another file
+        load_weights(StagedNetwork("resnet18", 3, 32), settings_for("resnet18", "DEFAULT"))
+
+
+def test_weights_that_there_are_not_are_refused_with_the_list():
+    with pytest.raises(UserError, match="no weights 'IMAGENET1K_V3'.*IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT, none"):
+        settings_from_weights(FinetuneSettings(backbone="resnet50", weights="IMAGENET1K_V3"))
+
+
+def test_a_file_with_an_official_name_takes_that_files_transforms(tmp_path):
+    path = tmp_path / "resnet50-0676ba61.pth"  # V1 is resized to 256 pixels, V2 to 232
+    path.touch()
+    assert settings_from_weights(FinetuneSettings(backbone="resnet50", weights=str(path))).cache_size == 256
+    assert settings_from_weights(FinetuneSettings(backbone="resnet50", weights="none")).cache_size == 232
+
+
+def test_every_official_file_has_a_hash_in_its_name():
+    for backbone in backbone_names():
+        assert all(HASH_IN_NAME.search(Path(weights.url).name) for weights in models.get_model_weights(backbone))

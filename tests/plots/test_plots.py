@@ -1,0 +1,159 @@
+"""Figures are written without a warning, and nothing in them overlaps or is cut off."""
+
+import itertools
+import warnings
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from naturalist.plots.style import plot_confusion_matrix, plot_curves, plot_prediction_grid
+
+NAMES = ["Amphibia", "Animalia", "Arachnida", "Aves", "Fungi",
+         "Insecta", "Mammalia", "Mollusca", "Plantae", "Reptilia"]
+LONG_NAMES = ["Rhododendron ferrugineum", "00001_Animalia_Annelida_Clitellata_Haplotaxida_Lumbricidae",
+              "Parthenocissus quinquefolia", "$x_1$ and $", "W" * 30, "a b", "x", *NAMES[:3]]
+
+
+@pytest.fixture(autouse=True)
+def warnings_are_errors():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """The figures that were written, as matplotlib objects."""
+    figures = []
+    savefig = Figure.savefig
+    monkeypatch.setattr(Figure, "savefig", lambda self, *a, **k: (figures.append(self), savefig(self, *a, **k)))
+    return figures
+
+
+def epoch(number, **values):
+    return {"epoch": number, "train_loss": 2 / number, "train_accuracy": 0.1 * number, "val_loss": 2.2 / number,
+            "val_accuracy": 0.09 * number, "best_val_accuracy": 0.09 * number, "learning_rate": 1e-4,
+            "images_per_second": 800.0, "epoch_seconds": 10.0} | values
+
+
+def draw_grid(path, class_names=NAMES, size=(48, 48), skip=(), title="Test split", note="synthetic sample"):
+    rng = np.random.default_rng(0)
+    true = np.delete(np.repeat(np.arange(len(class_names)), 3), skip)
+    predicted = np.where(rng.random(len(true)) < 0.6, true, rng.integers(0, len(class_names), len(true)))
+    confidence = np.linspace(0, 1, len(true))
+    images = rng.integers(0, 256, (len(true), *size, 3), dtype=np.uint8)
+    plot_prediction_grid(images, true, predicted, confidence, class_names, path, title, note)
+
+
+def assert_nothing_is_cut_off(figure):
+    inches = figure.get_tightbbox()
+    assert inches.x0 >= 0
+    assert inches.y0 >= 0
+    assert inches.x1 <= figure.get_figwidth()
+    assert inches.y1 <= figure.get_figheight()
+
+
+@pytest.mark.parametrize("history", [
+    [epoch(1)],
+    [epoch(n) for n in range(1, 31)],
+    [epoch(1), epoch(2, val_loss=None, val_accuracy=None), epoch(3, train_loss=float("nan"))],
+    [epoch(1, val_loss=None), epoch(2, val_loss=None, learning_rate=None)],
+    [epoch(1, val_accuracy=None), epoch(2, val_accuracy=None, val_loss=float("inf"))],
+    [{"epoch": 1}],
+], ids=["one epoch", "thirty", "gaps", "best epoch without a loss", "no best epoch", "nothing measured"])
+def test_curves_are_drawn_whatever_is_missing(tmp_path, written, history):
+    plot_curves(history, tmp_path / "curves.png", "Scratch")
+    assert_nothing_is_cut_off(written[0])
+
+
+def test_epochs_are_whole_numbers_on_the_axis(tmp_path, written):
+    plot_curves([epoch(1)], tmp_path / "curves.png", "Scratch")
+    for ax in written[0].axes:
+        assert [tick for tick in ax.get_xticks() if 0.5 <= tick <= 1.5] == [1]
+
+
+def test_curves_name_the_best_epoch_and_its_value(tmp_path, written):
+    history = [epoch(1, val_accuracy=0.2), epoch(2, val_accuracy=0.453), epoch(3, val_accuracy=0.453)]
+    plot_curves(history, tmp_path / "curves.png", "Scratch")
+    labels = [text.get_text() for ax in written[0].axes if ax.get_legend() for text in ax.get_legend().texts]
+    assert "best epoch, 2: 45.3 %" in labels
+    assert "best epoch, 2: 1.100" in labels
+
+
+@pytest.mark.parametrize("class_names", [["cat", "dog"], NAMES, LONG_NAMES, [f"Quercus {i}" for i in range(40)]],
+                         ids=["2", "10", "10 long names", "40"])
+def test_confusion_matrix_is_drawn_for_few_and_many_classes(tmp_path, written, class_names):
+    matrix = np.random.default_rng(0).integers(0, 200, (len(class_names), len(class_names)))
+    matrix[0] = 0
+    plot_confusion_matrix(matrix, class_names, tmp_path / "confusion.png", "A title of more than one line " * 3)
+    assert_nothing_is_cut_off(written[0])
+
+
+def test_confusion_matrix_shows_counts_and_recall(tmp_path, written):
+    plot_confusion_matrix(np.array([[3, 1], [0, 0]]), ["cat", "dog"], tmp_path / "confusion.png", "")
+    ax = written[0].axes[0]
+    assert [text.get_text() for text in ax.texts] == ["3", "1", "0", "0"]
+    assert [label.get_text() for label in ax.child_axes[0].get_yticklabels()] == ["75 %", "–"]
+
+
+@pytest.mark.parametrize(("class_names", "size"), [
+    (NAMES, (48, 48)), (LONG_NAMES, (48, 48)), (LONG_NAMES, (36, 48)), (LONG_NAMES, (48, 36)),
+], ids=["short names", "long names", "landscape", "portrait"])
+def test_no_text_of_the_grid_overlaps_text_or_image(tmp_path, written, class_names, size):
+    draw_grid(tmp_path / "grid.png", class_names, size, title="Title " * 30, note="note " * 50)
+    page = written[0].axes[0]
+    texts = [(text.get_text(), text.get_window_extent()) for text in page.texts if text.get_text() not in "✓✗"]
+    images = [("image", image.get_window_extent()) for image in page.images]
+    assert len(images) == 30
+    for (one, box), (other, other_box) in itertools.chain(itertools.combinations(texts, 2),
+                                                          itertools.product(texts, images)):
+        assert not box.overlaps(other_box), f"{one!r} overlaps {other!r}"
+    for text, box in texts:
+        assert written[0].bbox.containsx(box.x0) and written[0].bbox.containsx(box.x1), text
+        assert written[0].bbox.containsy(box.y0) and written[0].bbox.containsy(box.y1), text
+
+
+def test_grid_has_a_row_per_class_and_leaves_missing_cells_blank(tmp_path, written):
+    draw_grid(tmp_path / "grid.png", skip=(0, 1, 2, 4))
+    page = written[0].axes[0]
+    tops = [image.get_extent()[3] for image in page.images]
+    assert np.unique(tops, return_counts=True)[1].tolist() == [2] + [3] * 8
+    assert "Amphibia" in [text.get_text() for text in page.texts]
+
+
+def test_grid_tells_right_from_wrong_without_colour(tmp_path, written):
+    images = np.zeros((2, 8, 8, 3), dtype=np.uint8)
+    plot_prediction_grid(images, [0, 1], [0, 0], [0.9, 0.6], ["cat", "dog"], tmp_path / "grid.png", "Pets")
+    page = written[0].axes[0]
+    texts = [text.get_text() for text in page.texts]
+    assert texts.count("✓") == texts.count("✗") == 2  # one image and the legend each
+    assert "1 of the 2 shown are right" in texts
+    boxes = [text.get_window_extent() for text in page.texts]
+    assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+    assert {patch.get_linestyle() for patch in page.patches} > {"-"}
+    assert [patch.get_hatch() for patch in page.patches].count("/////") == 1
+
+
+def test_a_figure_replaces_the_old_one_and_leaves_no_other_file(tmp_path):
+    path = tmp_path / "grid.png"
+    path.write_bytes(b"old")
+    draw_grid(path, ["cat", "dog"])
+    assert imread(path).ndim == 3
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_figure_that_fails_keeps_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "curves.png"
+    path.write_bytes(b"old")
+
+    def half_written(self, path, **_):
+        path.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr(Figure, "savefig", half_written)
+    with pytest.raises(OSError, match="disk full"):
+        plot_curves([epoch(1)], path, "Scratch")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

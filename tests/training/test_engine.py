@@ -1,0 +1,294 @@
+"""The loop: what is trained, what is measured, what is kept, and what stops it."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from naturalist.data.augment import Augmentation, Preprocessing
+from naturalist.data.dataset import TrainingData
+from naturalist.data.images import ImageCache
+from naturalist.data.loader import BatchLoader
+from naturalist.device import Precision
+from naturalist.models import build_model
+from naturalist.runs.checkpoint import BEST, LAST, load_checkpoint, restore_model
+from naturalist.runs.tracking import Tracker
+from naturalist.settings.config import CnnSettings
+from naturalist.training.engine import NonFiniteLoss, WeightAverage, evaluate, fit, train_one_epoch
+from naturalist.training.optim import Schedule, make_optimizer, parameter_groups
+
+CPU = torch.device("cpu")
+DESCRIPTION = {"kind": "five_block_cnn", "num_classes": 3, "image_size": 32, "num_filters": 8, "dense_units": 8,
+               "filter_organization": "same", "dropout": 0.2}
+
+
+def settings_for(**changes) -> CnnSettings:
+    return CnnSettings(**{"image_size": 32, "batch_size": 8, "epochs": 3, "wandb": "disabled", "device": "cpu",
+                          "precision": "fp32", "learning_rate": 3e-3, "weight_decay": 0.0, "warmup_epochs": 0.0,
+                          **changes})
+
+
+@pytest.fixture
+def data() -> TrainingData:
+    """Three classes of 32×32 noise, told apart by their colour."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    pixels = rng.integers(0, 120, (60, 32, 32, 3), dtype=np.uint8)
+    pixels[np.arange(60), :, :, labels] += 100
+    cache = ImageCache(pixels, np.arange(60), labels, tuple(f"{i}.jpg" for i in range(60)), ("a", "b", "c"), ())
+    return TrainingData(cache, np.arange(45), cache, np.arange(45, 60), ("a", "b", "c"),
+                        Preprocessing(32, 32, "squash", (0.4,) * 3, (0.3,) * 3), "noise")
+
+
+@pytest.fixture
+def run(tmp_path, data, monkeypatch):
+    """Fit a small network; returns summary, folder and metrics."""
+    monkeypatch.setattr(ImageCache, "release", lambda self: None)  # these pixels are no memory map
+
+    def run(name: str = "run", should_stop=None, resume=False, **changes) -> tuple[dict, list[dict]]:
+        settings = settings_for(**changes, **({"resume": str(tmp_path / name)} if resume else {}))
+        folder = tmp_path / name
+        folder.mkdir(exist_ok=True)
+        history = load_checkpoint(folder, LAST)["training"]["progress"]["history"] if resume else None
+        torch.manual_seed(settings.seed)
+        tracker = Tracker(folder, {}, "disabled", project="p", name=name, job_type="test", history=history)
+        summary = fit(build_model(DESCRIPTION), DESCRIPTION, data, settings, tracker, CPU, should_stop)
+        return summary, load_checkpoint(folder, LAST)["training"]["progress"]["history"]
+    return run
+
+
+def weights(folder, which=LAST):
+    return load_checkpoint(folder, which)["state_dict"]
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_fit_learns_and_logs_every_metric_once_per_epoch(run):
+    summary, history = run(epochs=8)
+    assert summary["status"] == "finished" and summary["best_val_accuracy"] > 0.9
+    assert [row["epoch"] for row in history] == list(range(1, 9))
+    assert set(history[0]) == {"epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy",
+                               "best_val_accuracy", "learning_rate", "images_per_second", "epoch_seconds"}
+    assert [row["best_val_accuracy"] for row in history] == list(
+        np.maximum.accumulate([row["val_accuracy"] for row in history]))
+
+
+def test_the_same_seed_gives_the_same_weights_bit_for_bit(run, tmp_path):
+    for name in ("one", "two"):
+        run(name, random_erasing=0.5, mixup=0.2, cutmix=0.5)
+    assert_same(weights(tmp_path / "one"), weights(tmp_path / "two"))
+    run("three", random_erasing=0.5, mixup=0.2, cutmix=0.5, seed=1)
+    assert not torch.equal(weights(tmp_path / "one")["output.weight"], weights(tmp_path / "three")["output.weight"])
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"ema_decay": 0.9, "optimizer": "SGD", "schedule": "plateau", "plateau_patience": 0},
+    {"accumulate": 2, "schedule": "one-cycle", "optimizer": "NAdam", "gradient_clip": 1.0, "mixup": 0.2}], ids=str)
+def test_a_resumed_fit_ends_with_the_weights_of_an_uninterrupted_one(run, tmp_path, changes):
+    _, whole = run("whole", epochs=4, **changes)
+    run("parts", epochs=4, should_stop=lambda metrics: metrics["epoch"] == 2, **changes)
+    _, resumed = run("parts", epochs=4, resume=True, **changes)
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert_same(weights(tmp_path / "whole", BEST), weights(tmp_path / "parts", BEST))
+    assert [row["val_loss"] for row in whole] == [row["val_loss"] for row in resumed]
+
+
+def test_an_interrupted_epoch_is_done_again_on_resume(run, tmp_path, monkeypatch):
+    run("whole", epochs=3)
+    epochs = iter(range(10))
+
+    def interrupt(*arguments, **options):
+        if next(epochs) == 1:
+            raise KeyboardInterrupt
+        return train_one_epoch(*arguments, **options)
+
+    monkeypatch.setattr("naturalist.training.engine.train_one_epoch", interrupt)
+    summary, _ = run("parts", epochs=3)
+    assert (summary["status"], summary["epochs"]) == ("stopped", 1)
+    monkeypatch.undo()
+    monkeypatch.setattr(ImageCache, "release", lambda self: None)
+    run("parts", epochs=3, resume=True)
+    assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+
+
+def test_the_best_checkpoint_is_the_one_with_the_best_accuracy_and_of_equals_the_lowest_loss(
+        run, tmp_path, monkeypatch):
+    outcomes = iter([(0.5, 1.0), (0.7, 0.9), (0.7, 0.8), (0.7, 0.85), (0.6, 0.1)])
+
+    def pretend(model, loader, preprocessing, precision, settings, bar=None):
+        accuracy, loss = next(outcomes)
+        result = evaluate(model, loader, preprocessing, precision, settings)
+        return type(result)(loss, accuracy, result.logits, result.labels)
+
+    monkeypatch.setattr("naturalist.training.engine.evaluate", pretend)
+    summary, _ = run(epochs=5)
+    assert (summary["best_epoch"], summary["best_val_accuracy"], summary["best_val_loss"]) == (3, 0.7, 0.8)
+    assert load_checkpoint(tmp_path / "run")["epoch"] == 3
+
+
+def test_patience_stops_a_fit_that_gets_no_better(run, monkeypatch):
+    def pretend(*arguments, **options):
+        result = evaluate(*arguments, **options)
+        return type(result)(1.0, 0.5, result.logits, result.labels)
+
+    monkeypatch.setattr("naturalist.training.engine.evaluate", pretend)
+    summary, _ = run(epochs=9, patience=2)
+    assert (summary["status"], summary["epochs"], summary["best_epoch"]) == ("stopped early", 3, 1)
+
+
+def test_should_stop_ends_a_fit_as_pruned(run):
+    summary, _ = run(epochs=9, should_stop=lambda metrics: metrics["epoch"] == 2)
+    assert (summary["status"], summary["epochs"]) == ("pruned", 2)
+    summary, _ = run("whole", epochs=2, should_stop=lambda metrics: metrics["epoch"] == 2)
+    assert (summary["status"], summary["epochs"]) == ("finished", 2)  # nothing was left to be saved
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_naming_step_and_cause(run, tmp_path):
+    with pytest.raises(NonFiniteLoss, match=r"step \d+ of epoch \d+.*learning rate \(1e\+20\).*gradient_clip"):
+        run(learning_rate=1e20, optimizer="SGD", schedule="none", batch_norm=False, epochs=5)
+
+
+def test_the_curves_are_drawn_however_a_fit_ends(run, tmp_path):
+    def fail(metrics: dict) -> bool:
+        raise RuntimeError("whatever happens")
+
+    run("pruned", should_stop=lambda metrics: True)
+    with pytest.raises(RuntimeError):
+        run("failed", should_stop=fail)
+    assert all((tmp_path / name / "curves.png").is_file() for name in ("pruned", "failed"))
+
+
+def test_the_engine_never_waits_for_the_device_within_an_epoch(data, monkeypatch):
+    monkeypatch.setattr(ImageCache, "release", lambda self: None)
+    settings = settings_for()
+    model = build_model(DESCRIPTION)
+    loader = BatchLoader(data.train_cache, data.train_indices, 8, CPU, shuffle_seed=0)
+    optimizer = make_optimizer(parameter_groups(model, 0.0), settings, CPU)
+    fetched = []
+    for name in ("item", "tolist", "__float__", "__int__", "__bool__"):
+        original = getattr(torch.Tensor, name)
+        monkeypatch.setattr(torch.Tensor, name, lambda tensor, *rest, original=original, name=name: (
+            fetched.append(name) or original(tensor, *rest)))
+    batches_seen = []
+    original_epoch = loader.epoch
+    monkeypatch.setattr(loader, "epoch", lambda epoch: (
+        batches_seen.append(len(fetched)) or batch for batch in original_epoch(epoch)))
+    train_one_epoch(model, loader, data.preprocessing, optimizer, Schedule(optimizer, settings, len(loader), 1),
+                    settings, Precision("fp32", CPU), epoch=0)
+    assert len(batches_seen) == len(loader) > 3
+    assert batches_seen[1] == batches_seen[-1]
+
+
+def test_accumulated_batches_equal_one_large_batch(data, monkeypatch):
+    monkeypatch.setattr(ImageCache, "release", lambda self: None)
+    results = []
+    for batch_size, accumulate in ((15, 1), (5, 3)):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3))
+        settings = settings_for(batch_size=batch_size, accumulate=accumulate, optimizer="SGD", momentum=0.0)
+        loader = BatchLoader(data.train_cache, data.train_indices, batch_size, CPU, shuffle_seed=0)
+        optimizer = make_optimizer(parameter_groups(model, 0.0), settings, CPU)
+        train_one_epoch(model, loader, data.preprocessing, optimizer, Schedule(optimizer, settings, 3, 1), settings,
+                        Precision("fp32", CPU), epoch=0)
+        results.append(model[1].weight.detach().clone())
+    torch.testing.assert_close(*results, atol=1e-6, rtol=1e-4)
+
+
+def test_evaluation_is_the_mean_over_every_image_without_dropout(data, monkeypatch):
+    monkeypatch.setattr(ImageCache, "release", lambda self: None)
+    model = build_model(DESCRIPTION).train()
+    results = [evaluate(model, BatchLoader(data.val_cache, data.val_indices, batch_size, CPU), data.preprocessing,
+                        Precision("fp32", CPU), settings_for()) for batch_size in (4, 15)]
+    assert torch.allclose(results[0].logits, results[1].logits, atol=1e-5)
+    expected = nn.functional.cross_entropy(results[0].logits, torch.from_numpy(data.val_cache.labels[45:60]))
+    assert math.isclose(results[0].loss, float(expected), rel_tol=1e-5)
+    assert results[0].accuracy == pytest.approx(
+        float((results[0].logits.argmax(1).numpy() == data.val_cache.labels[45:60]).mean()))
+
+
+def test_the_average_of_constant_weights_is_those_weights_and_lags_behind_changes():
+    model = nn.BatchNorm1d(2)
+    average = WeightAverage(model, decay=0.5)
+    for _ in range(3):
+        average.update(model)
+    assert torch.equal(average.model.weight, model.weight)
+    with torch.no_grad():
+        model.weight.add_(1.0)
+    average.update(model)
+    # At the fourth update the decay is min(0.5, 4/13).
+    torch.testing.assert_close(average.model.weight, torch.full((2,), 1 + 9 / 13))
+
+
+def test_with_an_average_it_is_the_average_that_is_kept(run, tmp_path):
+    run(ema_decay=0.9, epochs=2)
+    content = load_checkpoint(tmp_path / "run", LAST)
+    assert not torch.equal(content["state_dict"]["output.weight"], content["training"]["weights"]["output.weight"])
+    restore_model(content)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_augmentation_reaches_every_training_image_and_never_a_validation_image(run, monkeypatch, wanted):
+    augmented = []
+
+    class Recorded(Augmentation):
+        def __call__(self, images, labels, epoch, step):
+            augmented.append(len(images))
+            return super().__call__(images, labels, epoch, step)
+
+    monkeypatch.setattr("naturalist.data.dataset.Augmentation", Recorded)
+    run(epochs=2, data_augmentation=wanted)
+    assert sum(augmented) == (2 * 45 if wanted else 0)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_reduced_precision_trains_and_keeps_full_precision_weights(run, tmp_path, precision):
+    summary, _ = run(precision=precision, epochs=2)
+    assert summary["precision"] == precision
+    assert weights(tmp_path / "run")["output.weight"].dtype == torch.float32
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_fit_on_the_gpu_learns_whether_images_are_resident_or_streamed(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(ImageCache, "release", lambda self: None)
+    for share in (0.0, 0.5):
+        monkeypatch.setattr("naturalist.data.loader.RESIDENT_SHARE", share)
+        folder = tmp_path / str(share)
+        folder.mkdir()
+        tracker = Tracker(folder, {}, "disabled", project="p", name="gpu", job_type="test")
+        summary = fit(build_model(DESCRIPTION), DESCRIPTION, data, settings_for(epochs=8, precision="auto"), tracker,
+                      torch.device("cuda"))
+        assert summary["best_val_accuracy"] > 0.9
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("resident", [True, False])
+def test_no_step_waits_for_the_gpu(data, monkeypatch, resident):
+    monkeypatch.setattr(ImageCache, "release", lambda self: None)
+    device = torch.device("cuda")
+    settings = settings_for(mixup=0.2, cutmix=1.0, random_erasing=0.5, gradient_clip=1.0)
+    model = build_model(DESCRIPTION).to(device, memory_format=torch.channels_last)
+    optimizer = make_optimizer(parameter_groups(model, 0.0), settings, device)
+    augment = Augmentation(settings, data.preprocessing, 3)
+    loader = BatchLoader(data.train_cache, data.train_indices, 8, device, shuffle_seed=0, resident=resident)
+    original = loader.epoch
+
+    def watched(epoch):
+        for step, batch in enumerate(original(epoch)):
+            if step == 1:  # the first step may set things up
+                torch.cuda.set_sync_debug_mode("error")
+            yield batch
+        torch.cuda.set_sync_debug_mode("default")
+
+    monkeypatch.setattr(loader, "epoch", watched)
+    try:
+        train_one_epoch(model, loader, augment, optimizer, Schedule(optimizer, settings, len(loader), 1), settings,
+                        Precision("auto", device), epoch=0)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
