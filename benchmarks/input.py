@@ -64,8 +64,9 @@ def main() -> None:
         if arguments.memory:
             compare_memory(folder, arguments.image_size)
         else:
-            compare_speed(folder, arguments.images, arguments.image_size, arguments.repeats,
-                          choose_device(arguments.device))
+            compare_speed(
+                folder, arguments.images, arguments.image_size, arguments.repeats, choose_device(arguments.device)
+            )
 
 
 def compare_speed(folder: Path, images: int, size: int, repeats: int, device: torch.device) -> None:
@@ -81,15 +82,20 @@ def compare_speed(folder: Path, images: int, size: int, repeats: int, device: to
         "an epoch of training (cached: augmented)": (cached.train, usual.train),
     }
     print_environment(device)
-    print(f"{images:,} JPEGs of 800×600, {file_size(folder / 'train') / 1e3:.0f} KB on average; {size} px; batch "
-          f"{BATCH_SIZE}; {repeats} runs each after a warm-up; the usual loop with {workers} worker(s), its best")
+    print(
+        f"{images:,} JPEGs of 800×600, {file_size(folder / 'train') / 1e3:.0f} KB on average; {size} px; batch "
+        f"{BATCH_SIZE}; {repeats} runs each after a warm-up; the usual loop with {workers} worker(s), its best"
+    )
     print("\n| images per second | cached | usual loop | ratio (min–max) |\n|---|---|---|---|")
     for name, (ours, theirs) in rows.items():
         rates = [(rate(ours, images), rate(theirs, images)) for _ in range(repeats + 1)][1:]
         ratios = [our / their for our, their in rates]
-        print(f"| {name} | {statistics.median(our for our, _ in rates):,.0f} "
-              f"| {statistics.median(their for _, their in rates):,.0f} "
-              f"| {statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}) |", flush=True)
+        print(
+            f"| {name} | {statistics.median(our for our, _ in rates):,.0f} "
+            f"| {statistics.median(their for _, their in rates):,.0f} "
+            f"| {statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}) |",
+            flush=True,
+        )
 
 
 class CachedPath:
@@ -119,18 +125,25 @@ class CachedPath:
     def train(self) -> None:
         """One epoch of training with augmentation."""
         schedule = Schedule(self.optimizer, self.settings, len(self.loader), 1)
-        train_one_epoch(self.model, self.loader, self.augment, self.optimizer, schedule, self.settings,
-                        self.precision, epoch=0)
+        train_one_epoch(
+            self.model, self.loader, self.augment, self.optimizer, schedule, self.settings, self.precision, epoch=0
+        )
 
 
 class UsualLoop:
     """What most scripts do, without augmentation."""
 
     def __init__(self, folder: Path, size: int, workers: int, device: torch.device):
-        transform = transforms.Compose([transforms.Resize((size, size)), transforms.ToTensor(),
-                                        transforms.Normalize(MEAN, STD)])
-        self.loader = DataLoader(ImageFolder(folder, transform), BATCH_SIZE, shuffle=True, num_workers=workers,
-                                 pin_memory=device.type == "cuda")
+        transform = transforms.Compose(
+            [transforms.Resize((size, size)), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
+        )
+        self.loader = DataLoader(
+            ImageFolder(folder, transform),
+            BATCH_SIZE,
+            shuffle=True,
+            num_workers=workers,
+            pin_memory=device.type == "cuda",
+        )
         self.device = device
         self.model = make_network(size).to(device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=0.002)
@@ -177,6 +190,7 @@ def make_photographs(folder: Path, count: int) -> None:
 
 def best_workers(folder: Path, size: int) -> int:
     """Number of workers with which the usual loop decodes fastest, between none and one for each core."""
+
     def seconds(workers: int) -> float:
         loop = UsualLoop(folder, size, workers, torch.device("cpu"))
         return min(time_of(loop.decode) for _ in range(2))
@@ -190,8 +204,15 @@ def compare_memory(folder: Path, size: int) -> None:
     print("\n| images | cache | peak memory of the process |\n|---|---|---|")
     for images in (1_000, 10_000):
         make_photographs(folder / str(images) / "train", images)
-        command = [sys.executable, "-m", "benchmarks.input", "--measure_memory_of", str(folder / str(images)),
-                   "--image_size", str(size)]
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.input",
+            "--measure_memory_of",
+            str(folder / str(images)),
+            "--image_size",
+            str(size),
+        ]
         peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
         print(f"| {images:,} | {images * size**2 * 3 / 2**20:,.0f} MiB | {peak / 2**20:,.0f} MiB |", flush=True)
 
@@ -226,8 +247,10 @@ def file_size(folder: Path) -> float:
 def print_environment(device: torch.device) -> None:
     """Print hardware and versions."""
     hardware = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{available_cores()} CPU cores"
-    print(f"{hardware}, {platform.machine()}; Python {platform.python_version()}, torch {torch.__version__}, "
-          f"torchvision {torchvision.__version__}")
+    print(
+        f"{hardware}, {platform.machine()}; Python {platform.python_version()}, torch {torch.__version__}, "
+        f"torchvision {torchvision.__version__}"
+    )
 
 
 if __name__ == "__main__":

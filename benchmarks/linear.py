@@ -55,12 +55,18 @@ def main(arguments: list[str] | None = None) -> None:
     deviation = f" ± {100 * accuracies.std(ddof=1):.1f}" if args.seeds > 1 else ""
     strengths = ", ".join(f"{model[-1].C:g}" for model in models)
 
-    print(f"Linear model on {args.size}×{args.size} pixels: test accuracy {100 * accuracies.mean():.1f} %"
-          f"{deviation} (runs: {args.seeds})")
-    print(f"{len(train[1]):,} training images, {VAL_FRACTION:.0%} of them to choose C (chosen: {strengths}); "
-          f"{len(test[1]):,} test images from {folders.test.name}/")
-    print(f"{time.perf_counter() - start:.0f} s; Python {platform.python_version()}, NumPy {np.__version__}, "
-          f"scikit-learn {sklearn.__version__}, Pillow {PIL.__version__}")
+    print(
+        f"Linear model on {args.size}×{args.size} pixels: test accuracy {100 * accuracies.mean():.1f} %"
+        f"{deviation} (runs: {args.seeds})"
+    )
+    print(
+        f"{len(train[1]):,} training images, {VAL_FRACTION:.0%} of them to choose C (chosen: {strengths}); "
+        f"{len(test[1]):,} test images from {folders.test.name}/"
+    )
+    print(
+        f"{time.perf_counter() - start:.0f} s; Python {platform.python_version()}, NumPy {np.__version__}, "
+        f"scikit-learn {sklearn.__version__}, Pillow {PIL.__version__}"
+    )
 
 
 def read_pixels(folder: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -103,11 +109,14 @@ def fit(pixels: np.ndarray, labels: np.ndarray, seed: int) -> Pipeline:
     """
     try:
         train_x, val_x, train_y, val_y = train_test_split(
-            pixels, labels, test_size=VAL_FRACTION, stratify=labels, random_state=seed)
+            pixels, labels, test_size=VAL_FRACTION, stratify=labels, random_state=seed
+        )
     except ValueError as error:
         raise UserError(f"the training images cannot be split by class: {error}") from error
-    models = [make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500, tol=1e-3))
-              for strength in STRENGTHS]
+    models = [
+        make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=500, tol=1e-3))
+        for strength in STRENGTHS
+    ]
     return max((model.fit(train_x, train_y) for model in models), key=lambda model: model.score(val_x, val_y))
 
 

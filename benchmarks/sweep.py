@@ -47,12 +47,21 @@ def main() -> None:
     fidelity.add_argument("--workers", type=int, default=2)
     for measure in (overhead, fidelity):
         measure.add_argument("data", type=Path, help="folder of photographs")
-        measure.add_argument("--set", dest="fixed", nargs="+", default=["image_size=64", "train_fraction=0.25"],
-                             metavar="NAME=VALUE", help="settings of every trial (default: %(default)s)")
+        measure.add_argument(
+            "--set",
+            dest="fixed",
+            nargs="+",
+            default=["image_size=64", "train_fraction=0.25"],
+            metavar="NAME=VALUE",
+            help="settings of every trial (default: %(default)s)",
+        )
         measure.add_argument("--out", type=Path, default=None, help="keep the runs there (default: throw them away)")
     arguments = parser.parse_args()
-    print(f"{available_cores()} CPU cores, {platform.machine()}; Python {platform.python_version()}, torch "
-          f"{torch.__version__}", flush=True)
+    print(
+        f"{available_cores()} CPU cores, {platform.machine()}; Python {platform.python_version()}, torch "
+        f"{torch.__version__}",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.out or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
@@ -64,9 +73,16 @@ def main() -> None:
 
 def compare_overhead(folder: Path, arguments: argparse.Namespace) -> None:
     """Print seconds outside epochs per trial, for each way."""
-    sweep = {"program": "partA/train.py", "method": "grid", "metric": {"name": "val_accuracy", "goal": "maximize"},
-             "parameters": {"epochs": {"value": 2}, "num_filters": {"value": 16},
-                            "seed": {"values": list(range(arguments.trials))}}}
+    sweep = {
+        "program": "partA/train.py",
+        "method": "grid",
+        "metric": {"name": "val_accuracy", "goal": "maximize"},
+        "parameters": {
+            "epochs": {"value": 2},
+            "num_filters": {"value": 16},
+            "seed": {"values": list(range(arguments.trials))},
+        },
+    }
     file = folder / "overhead.yaml"
     file.write_text(yaml.safe_dump(sweep), encoding="utf-8")
 
@@ -75,14 +91,25 @@ def compare_overhead(folder: Path, arguments: argparse.Namespace) -> None:
         return (seconds - epoch_seconds(folder / name / "runs")) / arguments.trials
 
     def scripts(name: str, *more: str) -> float:
-        seconds = sum(run_script(folder / name / "runs", arguments.data, arguments.fixed,
-                                 "--epochs=2", "--num_filters=16", f"--seed={seed}", *more)
-                      for seed in range(arguments.trials))
+        seconds = sum(
+            run_script(
+                folder / name / "runs",
+                arguments.data,
+                arguments.fixed,
+                "--epochs=2",
+                "--num_filters=16",
+                f"--seed={seed}",
+                *more,
+            )
+            for seed in range(arguments.trials)
+        )
         return (seconds - epoch_seconds(folder / name / "runs")) / arguments.trials
 
-    ways = {"sweep with one worker": workers,
-            "script anew": lambda name: scripts(name, "--no_validation_pictures"),
-            "script anew, with its pictures of the validation set": scripts}
+    ways = {
+        "sweep with one worker": workers,
+        "script anew": lambda name: scripts(name, "--no_validation_pictures"),
+        "script anew, with its pictures of the validation set": scripts,
+    }
     workers("warm-up")  # decodes the photographs, and fills the system's file cache
     measured = [[way(f"{i}-{repeat}") for i, way in enumerate(ways.values())] for repeat in range(arguments.repeats)]
     print(f"{arguments.trials} trials of 2 epochs with {', '.join(arguments.fixed)}; {arguments.repeats} times each")
@@ -101,32 +128,62 @@ def compare_fidelity(folder: Path, arguments: argparse.Namespace) -> None:
     file.write_text(yaml.safe_dump(sweep), encoding="utf-8")
     ways = {"whole": [], "cheap": [f"--fidelity={item}" for item in arguments.fidelity]}
     for more in ways.values():  # decodes the photographs beforehand
-        run_sweep(file, folder, f"warm-up-{len(more)}", arguments.data, [*arguments.fixed, "train_fraction=0.01"],
-                  "--count=1", *more)
-    print(f"sweep.yaml with num_filters {arguments.filters} and {', '.join(arguments.fixed)}; {arguments.count} "
-          f"trials, {arguments.workers} workers; cheap: --fidelity {' '.join(arguments.fidelity)}\n\n"
-          "| seed | search | seconds | best trial | its settings, trained again |\n|---|---|---|---|---|", flush=True)
+        run_sweep(
+            file,
+            folder,
+            f"warm-up-{len(more)}",
+            arguments.data,
+            [*arguments.fixed, "train_fraction=0.01"],
+            "--count=1",
+            *more,
+        )
+    print(
+        f"sweep.yaml with num_filters {arguments.filters} and {', '.join(arguments.fixed)}; {arguments.count} "
+        f"trials, {arguments.workers} workers; cheap: --fidelity {' '.join(arguments.fidelity)}\n\n"
+        "| seed | search | seconds | best trial | its settings, trained again |\n|---|---|---|---|---|",
+        flush=True,
+    )
     seconds, again = {}, {}
     for seed in range(arguments.seeds):
-        for way in list(ways)[::1 if seed % 2 == 0 else -1]:
+        for way in list(ways)[:: 1 if seed % 2 == 0 else -1]:
             name = f"{way}-{seed}"
             seconds[way, seed] = run_sweep(
-                file, folder, name, arguments.data, arguments.fixed, f"--count={arguments.count}",
-                f"--workers={arguments.workers}", f"--seed={seed}", *ways[way])
+                file,
+                folder,
+                name,
+                arguments.data,
+                arguments.fixed,
+                f"--count={arguments.count}",
+                f"--workers={arguments.workers}",
+                f"--seed={seed}",
+                *ways[way],
+            )
             report = folder / name / "report"
             with (report / "runs.csv").open(encoding="utf-8", newline="") as rows:
                 best = max(float(row["best_val_accuracy"] or 0) for row in csv.DictReader(rows))
             for fresh in FRESH_SEEDS:
-                run_script(folder / name / "again", arguments.data, [], f"--config={report / 'best.yaml'}",
-                           f"--seed={fresh}", "--no_validation_pictures")
-            values = [max(entry["val_accuracy"] for entry in read_metrics(run))
-                      for run in (folder / name / "again").iterdir()]
+                run_script(
+                    folder / name / "again",
+                    arguments.data,
+                    [],
+                    f"--config={report / 'best.yaml'}",
+                    f"--seed={fresh}",
+                    "--no_validation_pictures",
+                )
+            values = [
+                max(entry["val_accuracy"] for entry in read_metrics(run)) for run in (folder / name / "again").iterdir()
+            ]
             again[way, seed] = statistics.mean(values)
-            print(f"| {seed} | {way} | {seconds[way, seed]:.0f} | {best:.1%} | {statistics.mean(values):.1%} "
-                  f"({min(values):.1%}–{max(values):.1%}) |", flush=True)
+            print(
+                f"| {seed} | {way} | {seconds[way, seed]:.0f} | {best:.1%} | {statistics.mean(values):.1%} "
+                f"({min(values):.1%}–{max(values):.1%}) |",
+                flush=True,
+            )
     seeds = range(arguments.seeds)
-    print(f"\ntime, cheap / whole: {_median([seconds['cheap', i] / seconds['whole', i] for i in seeds])}; accuracy, "
-          f"cheap − whole, in points: {_median([100 * (again['cheap', i] - again['whole', i]) for i in seeds])}")
+    print(
+        f"\ntime, cheap / whole: {_median([seconds['cheap', i] / seconds['whole', i] for i in seeds])}; accuracy, "
+        f"cheap − whole, in points: {_median([100 * (again['cheap', i] - again['whole', i]) for i in seeds])}"
+    )
 
 
 def run_sweep(file: Path, folder: Path, name: str, data: Path, fixed: list[str], *more: str) -> float:
@@ -139,15 +196,30 @@ def run_sweep(file: Path, folder: Path, name: str, data: Path, fixed: list[str],
 
 def run_script(runs: Path, data: Path, fixed: list[str], *more: str) -> float:
     """Seconds that ``partA/train.py`` takes."""
-    return time_of(["partA/train.py", *more, *(f"--{item}" for item in fixed), f"--data={data}", f"--runs_dir={runs}",
-                    f"--cache_dir={runs.parent.parent / 'cache'}", "--wandb=disabled"])
+    return time_of(
+        [
+            "partA/train.py",
+            *more,
+            *(f"--{item}" for item in fixed),
+            f"--data={data}",
+            f"--runs_dir={runs}",
+            f"--cache_dir={runs.parent.parent / 'cache'}",
+            "--wandb=disabled",
+        ]
+    )
 
 
 def time_of(arguments: list) -> float:
     """Seconds that a Python command takes; what it prints is shown when it fails."""
     start = time.perf_counter()
-    done = subprocess.run([sys.executable, *map(str, arguments)], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
     if done.returncode != 0:
         sys.exit(f"{' '.join(map(str, arguments))}\n{done.stdout}")
     return time.perf_counter() - start

@@ -17,8 +17,10 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"there is no device {name!r}: CUDA finds {torch.cuda.device_count()} GPU(s) here; use "
-                        "--device cpu or --device auto.")
+        raise UserError(
+            f"there is no device {name!r}: CUDA finds {torch.cuda.device_count()} GPU(s) here; use "
+            "--device cpu or --device auto."
+        )
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("there is no device 'mps' here; use --device cpu or --device auto.")
     if device.type == "cuda":

@@ -24,37 +24,50 @@ CHECKED_IMAGES = 16
 TOLERANCE = 1e-3
 """Largest difference of logits, relative to the largest logit, that passes for rounding."""
 
-_PREPARE = '''\
+_PREPARE = """\
 for path in sys.argv[2:]:
     photo, size = ImageOps.exif_transpose(Image.open(path)).convert("RGB"), [about["image_size"]] * 2
     photo = photo.resize(size, 2) if about["resize_mode"] == "squash" else ImageOps.fit(photo, size, 2, about["border"])
     pixels = ((np.asarray(photo) / 255 - about["mean"]) / about["std"]).astype(np.float32).transpose(2, 0, 1)
-'''
+"""
 
-EXAMPLES = {"onnx": '''\
+EXAMPLES = {
+    "onnx": '''\
 """Classify photographs: python FILE model.onnx PHOTO …  (needs numpy, pillow, onnxruntime)."""
 import json, sys, numpy as np, onnxruntime
 from PIL import Image, ImageOps
 session = onnxruntime.InferenceSession(sys.argv[1])
 about = json.loads(session.get_modelmeta().custom_metadata_map["naturalist.json"])
-''' + _PREPARE + '''\
+'''
+    + _PREPARE
+    + """\
     logits = session.run(None, {"images": pixels[None]})[0][0]
     print(path, about["class_names"][logits.argmax()], f"{1 / np.exp(logits - logits.max()).sum():.1%}")
-''', "torch": '''\
+""",
+    "torch": '''\
 """Classify photographs: python FILE model.pt2 PHOTO …  (needs numpy, pillow, torch)."""
 import json, sys, numpy as np, torch
 from PIL import Image, ImageOps
 model = torch.export.load(sys.argv[1], extra_files=(extra := {"naturalist.json": ""})).module()
 about = json.loads(extra["naturalist.json"])
-''' + _PREPARE + '''\
+'''
+    + _PREPARE
+    + """\
     probabilities = model(torch.from_numpy(pixels[None])).softmax(1)[0].detach().numpy()
     print(path, about["class_names"][probabilities.argmax()], f"{probabilities.max():.1%}")
-'''}
+""",
+}
 """What is written beside the model; it needs nothing of this package. In Pillow 2 is bilinear, with antialiasing."""
 
 
-def export_run(run: Path, format: str = "onnx", *, output: Path | None = None, data: str | None = None,
-               cache_dir: str | None = None) -> float:
+def export_run(
+    run: Path,
+    format: str = "onnx",
+    *,
+    output: Path | None = None,
+    data: str | None = None,
+    cache_dir: str | None = None,
+) -> float:
     """Write the best checkpoint's network as ONNX or as ``torch.export`` program, and check it against the original.
 
     The network takes normalised float32 ``[N, 3, S, S]`` named ``images``, for any N, and gives ``logits``
@@ -96,10 +109,14 @@ def export_run(run: Path, format: str = "onnx", *, output: Path | None = None, d
     got = torch.cat([exported(inputs[:1]), exported(inputs[1:])])
     difference = float((got - expected).abs().max())
     if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
-        raise UserError(f"the exported network differs from the original by {difference:.2g} in a logit; do not use "
-                        f"{str(output)!r}.")
-    print(f"{output}: {output.stat().st_size / 1e6:.1f} MB; largest difference of a logit from torch's "
-          f"{difference:.1e}, on {len(inputs)} {source}\nUse it without this package as {example} does.")
+        raise UserError(
+            f"the exported network differs from the original by {difference:.2g} in a logit; do not use "
+            f"{str(output)!r}."
+        )
+    print(
+        f"{output}: {output.stat().st_size / 1e6:.1f} MB; largest difference of a logit from torch's "
+        f"{difference:.1e}, on {len(inputs)} {source}\nUse it without this package as {example} does."
+    )
     return difference
 
 
@@ -111,15 +128,24 @@ def describe_preprocessing(classifier: Classifier) -> dict:
     """
     preprocessing = classifier.preprocessing
     border = (1 - preprocessing.image_size / preprocessing.cache_size) / 2
-    return {"input": "images", "layout": "NCHW float32 RGB", "output": "logits",
-            "resize_mode": preprocessing.resize_mode, "interpolation": "bilinear, antialiased",
-            "image_size": preprocessing.image_size, "border": border if preprocessing.resize_mode == "crop" else 0.0,
-            "mean": list(preprocessing.mean), "std": list(preprocessing.std),
-            "class_names": list(classifier.class_names), "run": classifier.name}
+    return {
+        "input": "images",
+        "layout": "NCHW float32 RGB",
+        "output": "logits",
+        "resize_mode": preprocessing.resize_mode,
+        "interpolation": "bilinear, antialiased",
+        "image_size": preprocessing.image_size,
+        "border": border if preprocessing.resize_mode == "crop" else 0.0,
+        "mean": list(preprocessing.mean),
+        "std": list(preprocessing.std),
+        "class_names": list(classifier.class_names),
+        "run": classifier.name,
+    }
 
 
-def _inputs_to_check(folder: Path, checkpoint: dict, classifier: Classifier, data: str | None,
-                     cache_dir: str | None) -> tuple[Tensor, str]:
+def _inputs_to_check(
+    folder: Path, checkpoint: dict, classifier: Classifier, data: str | None, cache_dir: str | None
+) -> tuple[Tensor, str]:
     """Inputs ``[CHECKED_IMAGES, 3, S, S]`` and what they are."""
     try:
         images = images_of_split(folder, checkpoint, "val", data=data, cache_dir=cache_dir)
@@ -140,9 +166,17 @@ def _export_onnx(classifier: Classifier, metadata: str, output: Path) -> Callabl
         import onnxscript  # noqa: F401  torch's exporter needs it and would say so at length
     except ImportError as error:
         raise UserError(f"ONNX needs the package {error.name}: pip install onnx onnxruntime onnxscript.") from None
-    program = _quietly(lambda: torch.onnx.export(
-        classifier.model, (_example_input(classifier),), dynamo=True, input_names=["images"], output_names=["logits"],
-        dynamic_shapes=({0: torch.export.Dim("batch")},), verbose=False))
+    program = _quietly(
+        lambda: torch.onnx.export(
+            classifier.model,
+            (_example_input(classifier),),
+            dynamo=True,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            verbose=False,
+        )
+    )
     model = program.model_proto
     onnx.helper.set_model_props(model, {METADATA: metadata})
     onnx.checker.check_model(model)
@@ -152,8 +186,11 @@ def _export_onnx(classifier: Classifier, metadata: str, output: Path) -> Callabl
 
 
 def _export_torch(classifier: Classifier, metadata: str, output: Path) -> Callable[[Tensor], Tensor]:
-    program = _quietly(lambda: torch.export.export(
-        classifier.model, (_example_input(classifier),), dynamic_shapes=({0: torch.export.Dim("batch")},)))
+    program = _quietly(
+        lambda: torch.export.export(
+            classifier.model, (_example_input(classifier),), dynamic_shapes=({0: torch.export.Dim("batch")},)
+        )
+    )
     _write_whole(output, lambda path: torch.export.save(program, path, extra_files={METADATA: metadata}))
     module = torch.export.load(output).module()
 

@@ -17,8 +17,7 @@ console = Console(stderr=True, highlight=False)
 class ProgressBar:
     """Counts finished units; made by :func:`progress_bar`."""
 
-    def __init__(self, description: str, total: int, unit: str, live: Progress | None,
-                 plain_to: TextIO | None):
+    def __init__(self, description: str, total: int, unit: str, live: Progress | None, plain_to: TextIO | None):
         self._description, self._total, self._unit, self._live = description, total, unit, live
         self._plain_to = plain_to
         self._done = 0
@@ -34,13 +33,17 @@ class ProgressBar:
             self._live.update(self._task, advance=amount, note=f"{rate}  {note}" if note else rate)
         elif now - self._last_line >= PLAIN_LINE_SECONDS and self._done < self._total:
             self._last_line = now
-            print(f"{self._description}: {self._done:,} of {self._total:,} {self._unit}"
-                  + (f", {note}" if note else ""), file=self._plain_to, flush=True)
+            print(
+                f"{self._description}: {self._done:,} of {self._total:,} {self._unit}" + (f", {note}" if note else ""),
+                file=self._plain_to,
+                flush=True,
+            )
 
 
 @contextmanager
-def progress_bar(description: str, total: int, unit: str = "images", *,
-                 plain_to: TextIO | None = None) -> Iterator[ProgressBar]:
+def progress_bar(
+    description: str, total: int, unit: str = "images", *, plain_to: TextIO | None = None
+) -> Iterator[ProgressBar]:
     """Show how far ``total`` units of work have come.
 
     On a terminal a bar that vanishes when the work is done; elsewhere a plain line every
@@ -49,7 +52,12 @@ def progress_bar(description: str, total: int, unit: str = "images", *,
     if not console.is_terminal:
         yield ProgressBar(description, total, unit, live=None, plain_to=plain_to)
         return
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-               TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}", markup=False),
+    )
     with Progress(*columns, console=console, transient=True, refresh_per_second=4) as live:
         yield ProgressBar(description, total, unit, live, plain_to=None)

@@ -25,8 +25,9 @@ HINT = "Drop a photograph, or choose one."
 CSS = "footer {display: none !important}"
 
 
-def serve_run(run: Path, *, host: str = "127.0.0.1", port: int = 7860, max_megabytes: int = 20, device: str = "auto"
-              ) -> None:
+def serve_run(
+    run: Path, *, host: str = "127.0.0.1", port: int = 7860, max_megabytes: int = 20, device: str = "auto"
+) -> None:
     """Serve the page until it is interrupted.
 
     Args:
@@ -45,9 +46,19 @@ def serve_run(run: Path, *, host: str = "127.0.0.1", port: int = 7860, max_megab
     if host not in LOOPBACK:
         print(f"Everybody who reaches {host} can use this page; there is no password.", flush=True)
     try:
-        page.launch(server_name=host, server_port=port, max_file_size=max_megabytes * 2**20, share=False,
-                    quiet=True, prevent_thread_lock=True, footer_links=[], css=CSS, theme=_theme(), ssr_mode=False,
-                    run_history=False)
+        page.launch(
+            server_name=host,
+            server_port=port,
+            max_file_size=max_megabytes * 2**20,
+            share=False,
+            quiet=True,
+            prevent_thread_lock=True,
+            footer_links=[],
+            css=CSS,
+            theme=_theme(),
+            ssr_mode=False,
+            run_history=False,
+        )
     except OSError as error:
         raise UserError(f"cannot listen on {host}, port {port}: {error}; choose another --port.") from None
     print(f"Serving {run} at http://{host}:{port} ; stop it with Ctrl+C.", flush=True)
@@ -109,20 +120,29 @@ def _build_page(run: Path, max_megabytes: int, device: str):
         import gradio
     except ImportError:
         raise UserError("the page needs gradio: pip install -r requirements-app.txt") from None
-    with gradio.Blocks(title=f"{name} – naturalist", analytics_enabled=False,
-                       delete_cache=(KEPT_SECONDS, KEPT_SECONDS)) as page:
-        gradio.Markdown(f"## What is on this photograph?\nAsked is the run `{name}`. Files of up to {max_megabytes} "
-                        "MB; they are deleted after a few minutes.")
+    with gradio.Blocks(
+        title=f"{name} – naturalist", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)
+    ) as page:
+        gradio.Markdown(
+            f"## What is on this photograph?\nAsked is the run `{name}`. Files of up to {max_megabytes} "
+            "MB; they are deleted after a few minutes."
+        )
         with gradio.Row():
             with gradio.Column():
                 file = gradio.File(label="Photograph", type="filepath", height=150)
                 sentence = gradio.Markdown(HINT, elem_id="sentence")
                 label = gradio.Label(label="Confidence", num_top_classes=SHOWN_CLASSES, elem_id="confidence")
             with gradio.Column():
-                picture = gradio.Image(label="What the model sees", interactive=False, buttons=[], height=300,
-                                       elem_id="picture")
-                heat = gradio.Image(label="Grad-CAM: the brighter, the more evidence", interactive=False, buttons=[],
-                                    height=300, elem_id="heat")
+                picture = gradio.Image(
+                    label="What the model sees", interactive=False, buttons=[], height=300, elem_id="picture"
+                )
+                heat = gradio.Image(
+                    label="Grad-CAM: the brighter, the more evidence",
+                    interactive=False,
+                    buttons=[],
+                    height=300,
+                    elem_id="heat",
+                )
         file.change(answer, file, [sentence, label, picture, heat], api_visibility="private", show_progress="minimal")
     return page
 

@@ -1,7 +1,7 @@
 """Train the five-block CNN from scratch.
 
-    python partA/train.py --config configs/partA/default.yaml --data nature_12K
-    python partA/train.py --data sample --num_filters 64 --activation GELU --no_batch_norm
+python partA/train.py --config configs/partA/default.yaml --data nature_12K
+python partA/train.py --data sample --num_filters 64 --activation GELU --no_batch_norm
 """
 
 from collections.abc import Callable
@@ -38,17 +38,27 @@ def train(settings: CnnSettings, should_stop: Callable[[dict], bool] | None = No
     device = choose_device(settings.device)
     data = load_training_data(settings)
     description = {
-        "kind": "five_block_cnn", "num_classes": len(data.class_names), "image_size": settings.image_size,
-        "num_filters": settings.num_filters, "filter_organization": settings.filter_organization,
-        "kernel_size": settings.kernel_size, "padding": settings.padding, "activation": settings.activation,
-        "batch_norm": settings.batch_norm, "pooling": settings.pooling, "dropout": settings.dropout,
-        "dense_units": settings.dense_units}
+        "kind": "five_block_cnn",
+        "num_classes": len(data.class_names),
+        "image_size": settings.image_size,
+        "num_filters": settings.num_filters,
+        "filter_organization": settings.filter_organization,
+        "kernel_size": settings.kernel_size,
+        "padding": settings.padding,
+        "activation": settings.activation,
+        "batch_norm": settings.batch_norm,
+        "pooling": settings.pooling,
+        "dropout": settings.dropout,
+        "dense_units": settings.dense_units,
+    }
     torch.manual_seed(derive_seed(settings.seed, "weights"))
     model = build_model(description)
     summary = summarize(model, settings.image_size)
     print(f"Data: {data.description}")
-    print(f"Model: {summary.parameters:,} parameters, {summary.multiply_accumulates / 1e6:,.0f} million "
-          "multiply–accumulates per image")
+    print(
+        f"Model: {summary.parameters:,} parameters, {summary.multiply_accumulates / 1e6:,.0f} million "
+        "multiply–accumulates per image"
+    )
 
     with record_run(settings, job_type="partA") as tracker:
         (tracker.folder / "model.txt").write_text(f"{summary}\n", encoding="utf-8")

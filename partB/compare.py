@@ -25,10 +25,17 @@ MAX_EPOCHS = 100
 
 def main() -> None:
     """Parse the command line, train, evaluate and compare."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     allow_abbrev=False)
-    parser.add_argument("--strategies", nargs="+", default=list(STRATEGIES), choices=STRATEGIES, metavar="STRATEGY",
-                        help=f"what to compare, of {', '.join(STRATEGIES)} (default: all)")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument(
+        "--strategies",
+        nargs="+",
+        default=list(STRATEGIES),
+        choices=STRATEGIES,
+        metavar="STRATEGY",
+        help=f"what to compare, of {', '.join(STRATEGIES)} (default: all)",
+    )
     parser.add_argument("--backbone", nargs="+", default=["resnet50"], help="one or more (default: resnet50)")
     parser.add_argument("--weights", nargs="+", default=["DEFAULT"], help="one for each backbone (default: DEFAULT)")
     parser.add_argument("--seeds", type=int, default=3, help="runs of each strategy (default: %(default)s)")
@@ -37,8 +44,12 @@ def main() -> None:
     length.add_argument("--minutes", type=float, help="instead: equal time for all, by a pilot epoch of each")
     parser.add_argument("--config", help="YAML file of settings for the adapted backbones")
     parser.add_argument("--scratch_config", help="YAML file of settings for the CNN from scratch")
-    parser.add_argument("--output", type=Path, default=Path("comparison"),
-                        help="new folder for runs, table and pictures (default: %(default)s)")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("comparison"),
+        help="new folder for runs, table and pictures (default: %(default)s)",
+    )
     arguments, passed_on = parser.parse_known_args()
     compare_strategies(arguments, passed_on)
 
@@ -56,14 +67,18 @@ def compare_strategies(arguments: argparse.Namespace, passed_on: list[str]) -> N
     if runs_dir.exists():
         raise UserError(f"{str(runs_dir)!r} holds runs already; name another folder with --output.")
     contestants = _contestants(arguments)
-    epochs = {name: arguments.epochs if arguments.minutes is None
-              else _epochs_in(arguments.minutes, name, command, arguments.output / "pilots", passed_on)
-              for name, command in contestants.items()}
+    epochs = {
+        name: arguments.epochs
+        if arguments.minutes is None
+        else _epochs_in(arguments.minutes, name, command, arguments.output / "pilots", passed_on)
+        for name, command in contestants.items()
+    }
     folders = []
     for seed in range(arguments.seeds):
         for name, command in contestants.items():
-            folder = _train(command, f"{name}_seed-{seed}", runs_dir,
-                            [*passed_on, f"--epochs={epochs[name]}", f"--seed={seed}"])
+            folder = _train(
+                command, f"{name}_seed-{seed}", runs_dir, [*passed_on, f"--epochs={epochs[name]}", f"--seed={seed}"]
+            )
             evaluate_run(folder, quiet=True)
             folders.append(folder)
     compare_runs(folders, arguments.output)
@@ -77,11 +92,17 @@ def _contestants(arguments: argparse.Namespace) -> dict[str, list[str]]:
         for strategy in arguments.strategies:
             if strategy != SCRATCH:
                 contestants[f"{backbone}_{strategy}"] = [
-                    "partB/finetune.py", *([f"--config={arguments.config}"] if arguments.config else []),
-                    f"--backbone={backbone}", f"--weights={weight}", f"--strategy={strategy}"]
+                    "partB/finetune.py",
+                    *([f"--config={arguments.config}"] if arguments.config else []),
+                    f"--backbone={backbone}",
+                    f"--weights={weight}",
+                    f"--strategy={strategy}",
+                ]
     if SCRATCH in arguments.strategies:
-        contestants[SCRATCH] = ["partA/train.py", *([f"--config={arguments.scratch_config}"]
-                                                    if arguments.scratch_config else [])]
+        contestants[SCRATCH] = [
+            "partA/train.py",
+            *([f"--config={arguments.scratch_config}"] if arguments.scratch_config else []),
+        ]
     return contestants
 
 
@@ -98,8 +119,9 @@ def _epochs_in(minutes: float, name: str, command: list[str], runs_dir: Path, pa
 def _train(command: list[str], name: str, runs_dir: Path, settings: list[str]) -> Path:
     script, *own = command
     print(f"\n{name}", flush=True)
-    finished = subprocess.run([sys.executable, ROOT / script, *own, *settings, f"--name={name}",
-                               f"--runs_dir={runs_dir}"])
+    finished = subprocess.run(
+        [sys.executable, ROOT / script, *own, *settings, f"--name={name}", f"--runs_dir={runs_dir}"]
+    )
     if finished.returncode:
         raise UserError(f"{script} ended with exit code {finished.returncode}; its message is above.")
     return runs_dir / name

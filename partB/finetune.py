@@ -1,8 +1,8 @@
 """Adapt a torchvision backbone, pre-trained on ImageNet, to photographs of other classes.
 
-    python partB/finetune.py --strategy head --backbone resnet50 --data nature_12K
-    python partB/finetune.py --strategy partial --unfreeze_from layer3 --weights resnet50-11ad3fa6.pth --data FOLDER
-    python partB/finetune.py --help_stages resnet50
+python partB/finetune.py --strategy head --backbone resnet50 --data nature_12K
+python partB/finetune.py --strategy partial --unfreeze_from layer3 --weights resnet50-11ad3fa6.pth --data FOLDER
+python partB/finetune.py --help_stages resnet50
 """
 
 import sys
@@ -48,8 +48,13 @@ def train(settings: FinetuneSettings, should_stop: Callable[[dict], bool] | None
     device = choose_device(settings.device)
     settings = settings_from_weights(settings)
     data = load_training_data(settings)
-    description = {"kind": "torchvision", "backbone": settings.backbone, "num_classes": len(data.class_names),
-                   "image_size": settings.image_size, "dropout": settings.dropout}
+    description = {
+        "kind": "torchvision",
+        "backbone": settings.backbone,
+        "num_classes": len(data.class_names),
+        "image_size": settings.image_size,
+        "dropout": settings.dropout,
+    }
     torch.manual_seed(derive_seed(settings.seed, "weights"))
     model = build_model(description)
     if settings.resume:
@@ -59,8 +64,10 @@ def train(settings: FinetuneSettings, should_stop: Callable[[dict], bool] | None
         weights = load_weights(model, settings)
     strategy = Strategy(model, settings)
     print(f"Data: {data.description}")
-    print(f"Model: {settings.backbone} with {weights}, strategy {settings.strategy}: "
-          f"{strategy.trainable_parameters:,} parameters learn, {strategy.frozen_parameters:,} are frozen")
+    print(
+        f"Model: {settings.backbone} with {weights}, strategy {settings.strategy}: "
+        f"{strategy.trainable_parameters:,} parameters learn, {strategy.frozen_parameters:,} are frozen"
+    )
     print(strategy)
 
     with record_run(settings, job_type="partB") as tracker:
@@ -71,10 +78,15 @@ def train(settings: FinetuneSettings, should_stop: Callable[[dict], bool] | None
             if features is not None:
                 model.start_at(strategy.first_trained_stage)
                 data, feature_seconds = features, features.seconds
-        tracker.set_summary({
-            "parameters": strategy.trainable_parameters + strategy.frozen_parameters,
-            "trainable_parameters": strategy.trainable_parameters, "frozen_parameters": strategy.frozen_parameters,
-            "stages": strategy.record(), "feature_seconds": feature_seconds})
+        tracker.set_summary(
+            {
+                "parameters": strategy.trainable_parameters + strategy.frozen_parameters,
+                "trainable_parameters": strategy.trainable_parameters,
+                "frozen_parameters": strategy.frozen_parameters,
+                "stages": strategy.record(),
+                "feature_seconds": feature_seconds,
+            }
+        )
         result = fit(model, description, data, settings, tracker, device, should_stop, strategy.release)
         finish_run(tracker, result, settings)
     return {**result, "folder": str(tracker.folder)}

@@ -44,17 +44,32 @@ def own_photographs(photographs, tmp_path) -> Path:
     return Path(shutil.copytree(photographs, tmp_path / "own photographs"))
 
 
-def run_python(*arguments: object, cwd: Path, env: dict[str, str] | None = None,
-               timeout: float = TIMEOUT) -> subprocess.CompletedProcess:
+def run_python(
+    *arguments: object, cwd: Path, env: dict[str, str] | None = None, timeout: float = TIMEOUT
+) -> subprocess.CompletedProcess:
     """Run ``python arguments…`` in ``cwd`` as a user without a W&B account would, and wait for it."""
-    return subprocess.run([sys.executable, *map(str, arguments)], cwd=cwd, env=environment(env), timeout=timeout,
-                          capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env=environment(env),
+        timeout=timeout,
+        capture_output=True,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def start_python(*arguments: object, cwd: Path) -> subprocess.Popen:
     """As :func:`run_python`, without waiting."""
-    return subprocess.Popen([sys.executable, *map(str, arguments)], cwd=cwd, env=environment(),
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, stdin=subprocess.DEVNULL)
+    return subprocess.Popen(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 def environment(changes: dict[str, str] | None = None) -> dict[str, str]:

@@ -33,8 +33,9 @@ PROJECT_ID = "project-id"
 def suggest_parameters(sweep: dict, runs: list[dict]) -> dict | None:
     """Return the next run's parameters: a grid in order, else independent draws; None when a grid is done."""
     parameters = sweep["config"].get("parameters", {})
-    choices = {name: space.get("values", [space["value"]] if "value" in space else None)
-               for name, space in parameters.items()}
+    choices = {
+        name: space.get("values", [space["value"]] if "value" in space else None) for name, space in parameters.items()
+    }
     if sweep["config"].get("method") == "grid":
         combination = next(itertools.islice(itertools.product(*choices.values()), len(runs), None), None)
         return dict(zip(choices, combination, strict=True)) if combination else None
@@ -55,13 +56,13 @@ def hyperband_stops(sweep: dict, runs: list[dict]) -> list[str]:
         return []
     eta = rule.get("eta", 3)
     if "max_iter" in rule:
-        bands = sorted(int(rule["max_iter"] / eta**i) for i in range(1, rule["s"] + 1)
-                       if rule["max_iter"] >= eta**i)
+        bands = sorted(int(rule["max_iter"] / eta**i) for i in range(1, rule["s"] + 1) if rule["max_iter"] >= eta**i)
     else:
         bands = [int(rule["min_iter"] * eta**i) for i in range(20)]
     sign = -1 if metric.get("goal") == "maximize" else 1
-    losses = {run["name"]: [sign * row[metric["name"]] for row in run["history"] if metric["name"] in row]
-              for run in runs}
+    losses = {
+        run["name"]: [sign * row[metric["name"]] for row in run["history"] if metric["name"] in row] for run in runs
+    }
     stops = []
     for run in runs:
         own = losses[run["name"]]
@@ -85,8 +86,9 @@ class FakeWandb:
 
     """
 
-    def __init__(self, suggest: Callable = suggest_parameters, stopper: Callable = hyperband_stops,
-                 stop_via: str = "agent"):
+    def __init__(
+        self, suggest: Callable = suggest_parameters, stopper: Callable = hyperband_stops, stop_via: str = "agent"
+    ):
         self.suggest, self.stopper, self.stop_via = suggest, stopper, stop_via
         self.lock = threading.RLock()
         self.sweeps, self.runs, self.agents, self.artifacts = {}, {}, {}, {}
@@ -109,9 +111,16 @@ class FakeWandb:
     def env(self, home: Path) -> dict[str, str]:
         """Return this process's environment, changed so that wandb knows only this server and ``home``."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
-        return {**kept, "HOME": str(home), "NO_PROXY": "127.0.0.1", "WANDB_BASE_URL": self.url,
-                "WANDB_API_KEY": API_KEY, "WANDB_ENTITY": ENTITY, "WANDB_ERROR_REPORTING": "false",
-                "WANDB__FILE_STREAM_TRANSMIT_INTERVAL": "1"}
+        return {
+            **kept,
+            "HOME": str(home),
+            "NO_PROXY": "127.0.0.1",
+            "WANDB_BASE_URL": self.url,
+            "WANDB_API_KEY": API_KEY,
+            "WANDB_ENTITY": ENTITY,
+            "WANDB_ERROR_REPORTING": "false",
+            "WANDB__FILE_STREAM_TRANSMIT_INTERVAL": "1",
+        }
 
     def receive_stream(self, name: str, request: dict) -> dict:
         """Take in a piece of a run's history and summary; the answer may tell the run to stop."""
@@ -120,7 +129,7 @@ class FakeWandb:
         for file_name, chunk in (request.get("files") or {}).items():
             if file_name == "wandb-history.jsonl":
                 rows = [json.loads(line) for line in chunk["content"]]
-                run["history"][chunk["offset"]:chunk["offset"] + len(rows)] = rows
+                run["history"][chunk["offset"] : chunk["offset"] + len(rows)] = rows
             elif file_name == "wandb-summary.json":
                 run["summary"].update(json.loads(chunk["content"][0]))
             elif file_name == "output.log":
@@ -129,8 +138,7 @@ class FakeWandb:
             run["exitcode"] = request.get("exitcode")
             failed = "killed" if run["stopped"] else "failed"
             run["state"] = "finished" if run["exitcode"] == 0 else failed
-        return {"exitcode": run["exitcode"], "limits": {},
-                "stopped": run["stopped"] and self.stop_via == "filestream"}
+        return {"exitcode": run["exitcode"], "limits": {}, "stopped": run["stopped"] and self.stop_via == "filestream"}
 
     def graphql(self, query: str, variables: dict) -> dict:
         """Answer the query ``ServerInfo`` by the method ``answer_server_info``, and so on."""
@@ -146,15 +154,24 @@ class FakeWandb:
     # The server and its user
 
     def answer_viewer(self, v):
-        return {"viewer": {"id": _id_of("User", ENTITY), "entity": ENTITY, "username": ENTITY, "name": ENTITY,
-                           "email": None, "admin": False, "flags": "{}", "teams": {"edges": []},
-                           "apiKeys": {"edges": []}}}
+        return {
+            "viewer": {
+                "id": _id_of("User", ENTITY),
+                "entity": ENTITY,
+                "username": ENTITY,
+                "name": ENTITY,
+                "email": None,
+                "admin": False,
+                "flags": "{}",
+                "teams": {"edges": []},
+                "apiKeys": {"edges": []},
+            }
+        }
 
     answer_get_viewer = answer_viewer
 
     def answer_server_info(self, v):
-        return {"serverInfo": {"cliVersionInfo": {"max_cli_version": "99.0.0"},
-                               "latestLocalVersionInfo": None}}
+        return {"serverInfo": {"cliVersionInfo": {"max_cli_version": "99.0.0"}, "latestLocalVersionInfo": None}}
 
     def answer_server_features_query(self, v):
         return {"serverInfo": {"features": []}}
@@ -167,14 +184,28 @@ class FakeWandb:
     def answer_run_resume_status(self, v):
         run = self.runs.get(v["name"])
         bucket = run and {
-            "id": run["id"], "name": run["name"], "displayName": run["displayName"],
-            "notes": None, "tags": [],
-            "summaryMetrics": json.dumps(run["summary"]), "config": json.dumps(run["config"]),
+            "id": run["id"],
+            "name": run["name"],
+            "displayName": run["displayName"],
+            "notes": None,
+            "tags": [],
+            "summaryMetrics": json.dumps(run["summary"]),
+            "config": json.dumps(run["config"]),
             "wandbConfig": json.dumps({"t": 1}) if run["streamed"] else "{}",
-            "logLineCount": len(run["output"]), "historyLineCount": len(run["history"]), "eventsLineCount": 0,
-            "historyTail": json.dumps([json.dumps(row) for row in run["history"][-1:]]), "eventsTail": "[]"}
-        return {"model": {"id": PROJECT_ID, "name": v["project"], "bucket": bucket,
-                          "entity": {"id": "entity-id", "name": ENTITY}}}
+            "logLineCount": len(run["output"]),
+            "historyLineCount": len(run["history"]),
+            "eventsLineCount": 0,
+            "historyTail": json.dumps([json.dumps(row) for row in run["history"][-1:]]),
+            "eventsTail": "[]",
+        }
+        return {
+            "model": {
+                "id": PROJECT_ID,
+                "name": v["project"],
+                "bucket": bucket,
+                "entity": {"id": "entity-id", "name": ENTITY},
+            }
+        }
 
     def answer_upsert_bucket(self, v):
         by_id = (run["name"] for run in self.runs.values() if run["id"] == v.get("id"))
@@ -187,10 +218,21 @@ class FakeWandb:
         run["config"].update(json.loads(v.get("config") or "{}"))
         run["summary"].update(json.loads(v.get("summaryMetrics") or "{}"))
         run["displayName"] = run["displayName"] or f"run-{len(self.runs)}"
-        return {"upsertBucket": {"inserted": is_new, "bucket": {
-            "id": run["id"], "name": name, "displayName": run["displayName"], "description": None,
-            "config": json.dumps(run["config"]), "sweepName": run["sweep"],
-            "historyLineCount": len(run["history"]), "project": _project(run["project"])}}}
+        return {
+            "upsertBucket": {
+                "inserted": is_new,
+                "bucket": {
+                    "id": run["id"],
+                    "name": name,
+                    "displayName": run["displayName"],
+                    "description": None,
+                    "config": json.dumps(run["config"]),
+                    "sweepName": run["sweep"],
+                    "historyLineCount": len(run["history"]),
+                    "project": _project(run["project"]),
+                },
+            }
+        }
 
     def answer_create_run_files(self, v):
         files = [{"name": name, "uploadUrl": self._storage(f"{v['run']}/{name}")} for name in v["files"]]
@@ -204,11 +246,18 @@ class FakeWandb:
     def answer_create_artifact(self, v):
         artifact_id = _id_of("Artifact", _new_name())
         self.artifacts[artifact_id] = {
-            "name": v["artifactCollectionName"], "type": v["artifactTypeName"], "run": v.get("runName"),
-            "aliases": [alias["alias"] for alias in v.get("aliases") or []], "digest": v["digest"],
-            "state": "PENDING"}
-        return {"createArtifact": {"artifact": {"id": artifact_id, "state": "PENDING",
-                                                "artifactSequence": {"latestArtifact": None}}}}
+            "name": v["artifactCollectionName"],
+            "type": v["artifactTypeName"],
+            "run": v.get("runName"),
+            "aliases": [alias["alias"] for alias in v.get("aliases") or []],
+            "digest": v["digest"],
+            "state": "PENDING",
+        }
+        return {
+            "createArtifact": {
+                "artifact": {"id": artifact_id, "state": "PENDING", "artifactSequence": {"latestArtifact": None}}
+            }
+        }
 
     def answer_artifact_type(self, v):
         name = v["name"].split(":")[0]
@@ -225,8 +274,17 @@ class FakeWandb:
         edges = []
         for file in v["artifactFiles"]:
             path = f"artifacts/{file['artifactID']}/{file['name']}"
-            edges.append({"node": {"storagePath": path, "uploadUrl": self._storage(path), "uploadHeaders": [],
-                                   "uploadMultipartUrls": None, "artifact": {"id": file["artifactID"]}}})
+            edges.append(
+                {
+                    "node": {
+                        "storagePath": path,
+                        "uploadUrl": self._storage(path),
+                        "uploadHeaders": [],
+                        "uploadMultipartUrls": None,
+                        "artifact": {"id": file["artifactID"]},
+                    }
+                }
+            )
         return {"createArtifactFiles": {"files": {"edges": edges}}}
 
     def answer_commit_artifact(self, v):
@@ -240,28 +298,62 @@ class FakeWandb:
         sweep = next((sweep for sweep in self.sweeps.values() if sweep["id"] == v.get("id")), None)
         if sweep is None:
             name = _new_name()
-            sweep = self.sweeps[name] = {"name": name, "id": _id_of("Sweep", name), "state": "PENDING",
-                                         "project": v.get("projectName") or "uncategorized"}
+            sweep = self.sweeps[name] = {
+                "name": name,
+                "id": _id_of("Sweep", name),
+                "state": "PENDING",
+                "project": v.get("projectName") or "uncategorized",
+            }
         if v.get("config"):
             sweep["config_yaml"], sweep["config"] = v["config"], yaml.safe_load(v["config"])
         sweep["state"] = v.get("state") or sweep["state"]
-        return {"upsertSweep": {"configValidationWarnings": [],
-                                "sweep": {"name": sweep["name"], "project": _project(sweep["project"])}}}
+        return {
+            "upsertSweep": {
+                "configValidationWarnings": [],
+                "sweep": {"name": sweep["name"], "project": _project(sweep["project"])},
+            }
+        }
 
     def answer_sweep_with_runs(self, v):
         sweep = self.sweeps.get(v["sweep"])
         if sweep is None:
             return {"project": {"sweep": None}}
-        nodes = [{"name": run["name"], "state": run["state"], "config": json.dumps(run["config"]),
-                  "exitcode": run["exitcode"], "heartbeatAt": None, "shouldStop": run["stopped"],
-                  "failed": run["state"] == "failed", "stopped": run["stopped"],
-                  "running": run["state"] == "running", "summaryMetrics": json.dumps(run["summary"]),
-                  "sampledHistory": [run["history"]]} for run in self._runs_of(sweep)]
-        return {"project": {"sweep": {
-            "id": sweep["id"], "name": sweep["name"], "method": sweep["config"].get("method"),
-            "state": sweep["state"], "description": None, "config": sweep["config_yaml"], "createdAt": None,
-            "heartbeatAt": None, "updatedAt": None, "earlyStopJobRunning": False, "bestLoss": None,
-            "controller": None, "scheduler": None, "runs": {"edges": [{"node": node} for node in nodes]}}}}
+        nodes = [
+            {
+                "name": run["name"],
+                "state": run["state"],
+                "config": json.dumps(run["config"]),
+                "exitcode": run["exitcode"],
+                "heartbeatAt": None,
+                "shouldStop": run["stopped"],
+                "failed": run["state"] == "failed",
+                "stopped": run["stopped"],
+                "running": run["state"] == "running",
+                "summaryMetrics": json.dumps(run["summary"]),
+                "sampledHistory": [run["history"]],
+            }
+            for run in self._runs_of(sweep)
+        ]
+        return {
+            "project": {
+                "sweep": {
+                    "id": sweep["id"],
+                    "name": sweep["name"],
+                    "method": sweep["config"].get("method"),
+                    "state": sweep["state"],
+                    "description": None,
+                    "config": sweep["config_yaml"],
+                    "createdAt": None,
+                    "heartbeatAt": None,
+                    "updatedAt": None,
+                    "earlyStopJobRunning": False,
+                    "bestLoss": None,
+                    "controller": None,
+                    "scheduler": None,
+                    "runs": {"edges": [{"node": node} for node in nodes]},
+                }
+            }
+        }
 
     def answer_get_sweep_state(self, v):
         return {"project": {"sweep": {"state": self.sweeps[v["sweep"]]["state"]}}}
@@ -299,8 +391,12 @@ class FakeWandb:
             return {"type": "exit"}
         name = _new_name()
         arguments = {key: {"value": value} for key, value in parameters.items()}
-        self.runs[name] = {**_new_run(name), "sweep": sweep["name"], "project": sweep["project"],
-                           "config": dict(arguments)}
+        self.runs[name] = {
+            **_new_run(name),
+            "sweep": sweep["name"],
+            "project": sweep["project"],
+            "config": dict(arguments),
+        }
         agent["issued"].append(name)
         sweep["state"] = "RUNNING"
         return {"type": "run", "run_id": name, "program": sweep["config"].get("program"), "args": arguments}
@@ -329,9 +425,21 @@ def _project(name: str) -> dict:
 
 
 def _new_run(name: str) -> dict:
-    return {"name": name, "id": _id_of("Run", name), "project": "uncategorized", "displayName": None,
-            "sweep": None, "state": "running", "stopped": False, "exitcode": None, "config": {},
-            "history": [], "summary": {}, "output": [], "streamed": False}
+    return {
+        "name": name,
+        "id": _id_of("Run", name),
+        "project": "uncategorized",
+        "displayName": None,
+        "sweep": None,
+        "state": "running",
+        "stopped": False,
+        "exitcode": None,
+        "config": {},
+        "history": [],
+        "summary": {},
+        "output": [],
+        "streamed": False,
+    }
 
 
 def _handler_of(server: FakeWandb) -> type[BaseHTTPRequestHandler]:

@@ -15,21 +15,43 @@ from naturalist.settings.config import RunSettings
 SIZE = 32
 
 
-def make_run(folder: Path, data: Path, *, seed: int = 0, resize_mode: str = "squash", cache_size: int = SIZE,
-             **model: object) -> Path:
+def make_run(
+    folder: Path, data: Path, *, seed: int = 0, resize_mode: str = "squash", cache_size: int = SIZE, **model: object
+) -> Path:
     """A run folder that looks as if a five-block CNN had been trained on ``data`` for three epochs."""
     class_names = scan(find_folders(data).train).class_names
-    settings = RunSettings(data=str(data), image_size=SIZE, cache_size=cache_size, resize_mode=resize_mode, seed=seed,
-                           cache_dir=str(folder.parent.parent / "cache"), runs_dir=str(folder.parent))
-    description = {"kind": "five_block_cnn", "num_classes": len(class_names), "image_size": SIZE, "num_filters": 8,
-                   "filter_organization": "same", "dense_units": 16, **model}
+    settings = RunSettings(
+        data=str(data),
+        image_size=SIZE,
+        cache_size=cache_size,
+        resize_mode=resize_mode,
+        seed=seed,
+        cache_dir=str(folder.parent.parent / "cache"),
+        runs_dir=str(folder.parent),
+    )
+    description = {
+        "kind": "five_block_cnn",
+        "num_classes": len(class_names),
+        "image_size": SIZE,
+        "num_filters": 8,
+        "filter_organization": "same",
+        "dense_units": 16,
+        **model,
+    }
     torch.manual_seed(seed)
     network = build_model(description)
     with torch.no_grad():
         network.output.weight.mul_(20)  # untrained, all classes would be about equally likely
     folder.mkdir(parents=True)
     preprocessing = Preprocessing(SIZE, cache_size, resize_mode, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
-    save_checkpoint(folder / "best.pt", model=network, description=description, class_names=class_names,
-                    preprocessing=preprocessing, data=str(data), epoch=3)
+    save_checkpoint(
+        folder / "best.pt",
+        model=network,
+        description=description,
+        class_names=class_names,
+        preprocessing=preprocessing,
+        data=str(data),
+        epoch=3,
+    )
     (folder / "config.yaml").write_text(yaml.safe_dump(asdict(settings)))
     return folder

@@ -24,9 +24,19 @@ def pictures(tmp_path_factory) -> Path:
     return make_sample(tmp_path_factory.mktemp("data") / "pictures", train_images=50, test_images=10)
 
 
-@pytest.mark.parametrize(("activation", "pooling"), [
-    ("ReLU", "flatten"), ("GELU", "average"), ("SiLU", "flatten"), ("Mish", "average"),
-    ("ReLU", "average"), ("GELU", "flatten"), ("SiLU", "average"), ("Mish", "flatten")])
+@pytest.mark.parametrize(
+    ("activation", "pooling"),
+    [
+        ("ReLU", "flatten"),
+        ("GELU", "average"),
+        ("SiLU", "flatten"),
+        ("Mish", "average"),
+        ("ReLU", "average"),
+        ("GELU", "flatten"),
+        ("SiLU", "average"),
+        ("Mish", "flatten"),
+    ],
+)
 def test_onnx_and_torch_agree_for_every_activation_and_pooling(tmp_path, pictures, activation, pooling, capsys):
     run = make_run(tmp_path / "runs" / "first", pictures, activation=activation, pooling=pooling)
     assert export_run(run) < 1e-3
@@ -53,8 +63,13 @@ def test_the_example_beside_the_model_predicts_the_same_without_this_package(tmp
     assert len(example.read_text().splitlines()) <= 14
     assert "naturalist import" not in example.read_text()
     model = run / {"onnx": "model.onnx", "torch": "model.pt2"}[format]
-    done = subprocess.run([sys.executable, "-I", example, model, tmp_path / "photo.png"], capture_output=True,
-                          text=True, timeout=120, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-I", example, model, tmp_path / "photo.png"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        cwd=tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     path, name, confidence = done.stdout.split()
     classifier = load_classifier(run, "cpu")

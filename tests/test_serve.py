@@ -32,9 +32,22 @@ def server(place):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-m", "naturalist", "serve", str(place / "runs" / "first"), "--port",
-                                str(port), "--max_megabytes", "1"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                               text=True)
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "naturalist",
+            "serve",
+            str(place / "runs" / "first"),
+            "--port",
+            str(port),
+            "--max_megabytes",
+            "1",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
     line = process.stdout.readline()
     assert "Serving" in line, line + process.stdout.read()
     yield f"http://127.0.0.1:{port}"
@@ -66,8 +79,11 @@ def test_a_file_that_is_no_image_gets_a_sentence(place):
 
 def test_the_page_listens_on_loopback_only_and_refuses_large_files(server):
     port = int(server.rpartition(":")[2])
-    listening = [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:]
-                 if line.split()[3] == "0A"] if Path("/proc/net/tcp").exists() else [f"0100007F:{port:04X}"]
+    listening = (
+        [line.split()[1] for line in Path("/proc/net/tcp").read_text().splitlines()[1:] if line.split()[3] == "0A"]
+        if Path("/proc/net/tcp").exists()
+        else [f"0100007F:{port:04X}"]
+    )
     assert [address for address in listening if address.endswith(f":{port:04X}")] == [f"0100007F:{port:04X}"]
     for size, status in ((1000, 200), (2 * 2**20, 413)):
         reply = requests.post(f"{server}/gradio_api/upload", files={"files": ("a.jpg", b"\0" * size)}, timeout=30)

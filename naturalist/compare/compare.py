@@ -19,10 +19,17 @@ from naturalist.settings.config import BOOKKEEPING
 NOT_COMPARED = ("seed", *BOOKKEEPING)
 """Settings in which runs of one group may differ."""
 COLUMNS = {
-    "trainable_parameters": "trainable parameters", "epochs": "epochs", "epoch_seconds": "s per epoch",
-    "total_seconds": "s in all", "peak_memory_mb": "peak memory, MB", "train_accuracy": "train",
-    "val_accuracy": "validation", "gap": "train − validation", "test_accuracy": "test",
-    "test_balanced_accuracy": "test, balanced"}
+    "trainable_parameters": "trainable parameters",
+    "epochs": "epochs",
+    "epoch_seconds": "s per epoch",
+    "total_seconds": "s in all",
+    "peak_memory_mb": "peak memory, MB",
+    "train_accuracy": "train",
+    "val_accuracy": "validation",
+    "gap": "train − validation",
+    "test_accuracy": "test",
+    "test_balanced_accuracy": "test, balanced",
+}
 TERMINAL_COLUMNS = ("total_seconds", "val_accuracy", "test_accuracy", "test_balanced_accuracy")
 """What 80 characters have room for; the files hold all columns."""
 SHARES = ("train_accuracy", "val_accuracy", "gap", "test_accuracy", "test_balanced_accuracy")
@@ -107,8 +114,9 @@ def read_run(folder: Path) -> Run:
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
-        raise UserError(f"{str(folder)!r} is no finished run: it lacks a readable config.yaml or "
-                        "summary.json.") from None
+        raise UserError(
+            f"{str(folder)!r} is no finished run: it lacks a readable config.yaml or summary.json."
+        ) from None
     history = read_metrics(folder)
     if not history:
         raise UserError(f"the run {str(folder)!r} has not finished an epoch.")
@@ -118,12 +126,16 @@ def read_run(folder: Path) -> Run:
     feature_seconds = summary.get("feature_seconds", 0.0)
     values = {
         "trainable_parameters": summary.get("trainable_parameters", summary.get("parameters")),
-        "epochs": len(history), "epoch_seconds": mean(epoch["epoch_seconds"] for epoch in history),
+        "epochs": len(history),
+        "epoch_seconds": mean(epoch["epoch_seconds"] for epoch in history),
         "total_seconds": feature_seconds + sum(epoch["epoch_seconds"] for epoch in history),
         "peak_memory_mb": summary.get("peak_memory_mb"),
-        "train_accuracy": best["train_accuracy"], "val_accuracy": best["val_accuracy"],
+        "train_accuracy": best["train_accuracy"],
+        "val_accuracy": best["val_accuracy"],
         "gap": best["train_accuracy"] - best["val_accuracy"],
-        "test_accuracy": test.get("accuracy"), "test_balanced_accuracy": test.get("balanced_accuracy")}
+        "test_accuracy": test.get("accuracy"),
+        "test_balanced_accuracy": test.get("balanced_accuracy"),
+    }
     label = f"{config['backbone']}, {config['strategy']}" if "backbone" in config else "CNN from scratch"
     return Run(folder.resolve().name, label, config["seed"], config, history, feature_seconds, values)
 
@@ -132,16 +144,21 @@ def group_runs(runs: list[Run]) -> list[Group]:
     """Gather runs that differ only in their seed; groups of one label are told apart by what differs between them."""
     gathered: dict[str, list[Run]] = {}
     for run in runs:
-        key = json.dumps({name: value for name, value in run.config.items() if name not in NOT_COMPARED},
-                         sort_keys=True)
+        key = json.dumps(
+            {name: value for name, value in run.config.items() if name not in NOT_COMPARED}, sort_keys=True
+        )
         gathered.setdefault(key, []).append(run)
     groups = []
     for members in gathered.values():
         first = members[0]
-        rivals = [others[0].config for others in gathered.values()
-                  if others is not members and others[0].label == first.label]
-        differences = sorted(name for name in first.config if name not in NOT_COMPARED
-                             and any(rival.get(name) != first.config[name] for rival in rivals))
+        rivals = [
+            others[0].config for others in gathered.values() if others is not members and others[0].label == first.label
+        ]
+        differences = sorted(
+            name
+            for name in first.config
+            if name not in NOT_COMPARED and any(rival.get(name) != first.config[name] for rival in rivals)
+        )
         told_apart = "".join(f", {name} {first.config[name]}" for name in differences[:3])
         groups.append(Group(first.label + told_apart, tuple(members)))
     return groups
@@ -155,9 +172,11 @@ def inferences(groups: list[Group]) -> list[str]:
     if len(ranking) < 2:
         return [f"All runs share their settings: {where} accuracy {_share(ranking[0], column)}."]
     best, second = ranking[:2]
-    sentences = [f"Best on {where} is **{best.label}** with {_share(best, column)}, ahead of {second.label} with "
-                 f"{_share(second, column)}; the {_points(best.average(column) - second.average(column))} between them "
-                 f"are {_verdict(best, second, column)}."]
+    sentences = [
+        f"Best on {where} is **{best.label}** with {_share(best, column)}, ahead of {second.label} with "
+        f"{_share(second, column)}; the {_points(best.average(column) - second.average(column))} between them "
+        f"are {_verdict(best, second, column)}."
+    ]
     scratch = [group for group in ranking if group.label.startswith("CNN from scratch")]
     adapted = [group for group in ranking if group.runs[0].config.get("weights", "none") != "none"]
     if scratch and adapted:
@@ -166,24 +185,33 @@ def inferences(groups: list[Group]) -> list[str]:
         sentences.append(
             f"Pre-training {'is worth' if gain > 0 else 'costs'} {_points(abs(gain))} here: {adapted[0].label} against "
             f"the CNN from scratch ({_share(scratch[0], column)}); even the weakest adapted network, "
-            f"{adapted[-1].label}, is {_points(abs(worst_gain))} {'above' if worst_gain > 0 else 'below'} it.")
+            f"{adapted[-1].label}, is {_points(abs(worst_gain))} {'above' if worst_gain > 0 else 'below'} it."
+        )
     sentences += _against_linear_probe(groups, column)
-    cheapest = min((group for group in groups if group.average(column) >= best.average(column) - CHEAP_ENOUGH),
-                   key=lambda group: group.average("total_seconds"))
+    cheapest = min(
+        (group for group in groups if group.average(column) >= best.average(column) - CHEAP_ENOUGH),
+        key=lambda group: group.average("total_seconds"),
+    )
     if cheapest is not best:
-        sentences.append(f"Cheapest within {_points(CHEAP_ENOUGH)} of the best is {cheapest.label}: "
-                         f"{cheapest.average('total_seconds'):.0f} s instead of "
-                         f"{best.average('total_seconds'):.0f} s.")
+        sentences.append(
+            f"Cheapest within {_points(CHEAP_ENOUGH)} of the best is {cheapest.label}: "
+            f"{cheapest.average('total_seconds'):.0f} s instead of "
+            f"{best.average('total_seconds'):.0f} s."
+        )
     by_gap = sorted(groups, key=lambda group: group.average("gap"))
-    sentences.append(f"Training accuracy exceeds validation accuracy most for {by_gap[-1].label} "
-                     f"({_points(by_gap[-1].average('gap'))}) and least for {by_gap[0].label} "
-                     f"({_points(by_gap[0].average('gap'))}); it is measured on augmented images and with dropout, so "
-                     "the gap understates overfitting.")
+    sentences.append(
+        f"Training accuracy exceeds validation accuracy most for {by_gap[-1].label} "
+        f"({_points(by_gap[-1].average('gap'))}) and least for {by_gap[0].label} "
+        f"({_points(by_gap[0].average('gap'))}); it is measured on augmented images and with dropout, so "
+        "the gap understates overfitting."
+    )
     if tested:
         tilt = best.average("test_accuracy") - best.average("test_balanced_accuracy")
         if tilt > 0.02:
-            sentences.append(f"The balanced accuracy of {best.label} is {_points(tilt)} lower than its accuracy: "
-                             "frequent classes are recognised better than rare ones.")
+            sentences.append(
+                f"The balanced accuracy of {best.label} is {_points(tilt)} lower than its accuracy: "
+                "frequent classes are recognised better than rare ones."
+            )
     return sentences
 
 
@@ -194,15 +222,20 @@ def _against_linear_probe(groups: list[Group], column: str) -> list[str]:
         config = probe.runs[0].config
         if config.get("strategy") != "head":
             continue
-        others = [group for group in groups if group.runs[0].config.get("backbone") == config["backbone"]
-                  and group.runs[0].config["strategy"] != "head"]
+        others = [
+            group
+            for group in groups
+            if group.runs[0].config.get("backbone") == config["backbone"] and group.runs[0].config["strategy"] != "head"
+        ]
         if others:
             best = max(others, key=lambda group: group.average(column))
             gain = best.average(column) - probe.average(column)
-            sentences.append(f"With {config['backbone']}, {best.runs[0].config['strategy']} "
-                             f"{'adds' if gain > 0 else 'loses'} {_points(abs(gain))} to the head alone and takes "
-                             f"{best.average('total_seconds') / probe.average('total_seconds'):.1f} times as long; "
-                             f"that is {_verdict(best, probe, column) if gain > 0 else _verdict(probe, best, column)}.")
+            sentences.append(
+                f"With {config['backbone']}, {best.runs[0].config['strategy']} "
+                f"{'adds' if gain > 0 else 'loses'} {_points(abs(gain))} to the head alone and takes "
+                f"{best.average('total_seconds') / probe.average('total_seconds'):.1f} times as long; "
+                f"that is {_verdict(best, probe, column) if gain > 0 else _verdict(probe, best, column)}."
+            )
     return sentences
 
 
@@ -236,16 +269,29 @@ def _cell(group: Group, column: str) -> str:
 
 
 def _markdown(groups: list[Group], sentences: list[str], data: str) -> str:
-    lines = [f"# Comparison on {data}", "",
-             "Mean ± standard deviation over the runs; accuracies in per cent, train and validation at the best epoch.",
-             "",
-             f"| | runs | {' | '.join(COLUMNS.values())} |", f"|---|--:|{'--:|' * len(COLUMNS)}"]
-    lines += [f"| {group.label} | {len(group.runs)} | {' | '.join(_cell(group, column) for column in COLUMNS)} |"
-              for group in groups]
-    lines += ["", *(f"- {sentence}" for sentence in sentences), "",
-              "![Accuracy over time](accuracy_over_time.png)", "",
-              "![Accuracy over trainable parameters](accuracy_over_parameters.png)", "",
-              "![Learning curves](learning_curves.png)", ""]
+    lines = [
+        f"# Comparison on {data}",
+        "",
+        "Mean ± standard deviation over the runs; accuracies in per cent, train and validation at the best epoch.",
+        "",
+        f"| | runs | {' | '.join(COLUMNS.values())} |",
+        f"|---|--:|{'--:|' * len(COLUMNS)}",
+    ]
+    lines += [
+        f"| {group.label} | {len(group.runs)} | {' | '.join(_cell(group, column) for column in COLUMNS)} |"
+        for group in groups
+    ]
+    lines += [
+        "",
+        *(f"- {sentence}" for sentence in sentences),
+        "",
+        "![Accuracy over time](accuracy_over_time.png)",
+        "",
+        "![Accuracy over trainable parameters](accuracy_over_parameters.png)",
+        "",
+        "![Learning curves](learning_curves.png)",
+        "",
+    ]
     return "\n".join(lines)
 
 
@@ -254,9 +300,13 @@ def _write_csv(groups: list[Group], path: Path) -> None:
         writer = csv.writer(file)
         writer.writerow(["label", "runs", *(f"{column}_{kind}" for column in COLUMNS for kind in ("mean", "std"))])
         for group in groups:
-            writer.writerow([group.label, len(group.runs),
-                             *(value for column in COLUMNS
-                               for value in (group.average(column), group.deviation(column)))])
+            writer.writerow(
+                [
+                    group.label,
+                    len(group.runs),
+                    *(value for column in COLUMNS for value in (group.average(column), group.deviation(column))),
+                ]
+            )
 
 
 def _write_runs_csv(runs: list[Run], path: Path) -> None:
@@ -276,5 +326,8 @@ def _print(groups: list[Group], sentences: list[str], output: Path) -> None:
     console.print(table)
     for sentence in sentences:
         console.print(f"- {sentence.replace('**', '')}", soft_wrap=True)
-    console.print(f"In {output}: comparison.md, comparison.csv, runs.csv, accuracy_over_time.png, "
-                  "accuracy_over_parameters.png, learning_curves.png", soft_wrap=True)
+    console.print(
+        f"In {output}: comparison.md, comparison.csv, runs.csv, accuracy_over_time.png, "
+        "accuracy_over_parameters.png, learning_curves.png",
+        soft_wrap=True,
+    )

@@ -39,10 +39,15 @@ class Preprocessing:
         if self.image_size != self.cache_size:
             if self.resize_mode != "squash":
                 margin = (self.cache_size - self.image_size) // 2
-                images = images[..., margin:margin + self.image_size, margin:margin + self.image_size]
+                images = images[..., margin : margin + self.image_size, margin : margin + self.image_size]
             else:
-                images = interpolate(images.float(), (self.image_size, self.image_size), mode="bilinear",
-                                     antialias=True, align_corners=False)
+                images = interpolate(
+                    images.float(),
+                    (self.image_size, self.image_size),
+                    mode="bilinear",
+                    antialias=True,
+                    align_corners=False,
+                )
         return self.normalize(images.float() / 255)
 
     def normalize(self, images: Tensor) -> Tensor:
@@ -106,8 +111,13 @@ class Augmentation:
         mirror = 1 - 2 * draws.happens(settings.horizontal_flip)
         angle = draws.uniform(-settings.rotation, settings.rotation) * (math.pi / 180)
         cos, sin = angle.cos(), angle.sin()
-        maps = torch.stack([torch.stack([width * cos * mirror, -width * sin, center_x], dim=1),
-                            torch.stack([height * sin * mirror, height * cos, center_y], dim=1)], dim=1)
+        maps = torch.stack(
+            [
+                torch.stack([width * cos * mirror, -width * sin, center_x], dim=1),
+                torch.stack([height * sin * mirror, height * cos, center_y], dim=1),
+            ],
+            dim=1,
+        )
         grid = affine_grid(maps, [len(images), 3, size, size], align_corners=False)
         return grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
@@ -116,7 +126,8 @@ class Augmentation:
         settings = self.settings
         brightness, contrast, saturation = (
             draws.uniform(1 - amount, 1 + amount).view(-1, 1, 1, 1)
-            for amount in (settings.brightness, settings.contrast, settings.saturation))
+            for amount in (settings.brightness, settings.contrast, settings.saturation)
+        )
         images = images * brightness
         gray = (images * _per_channel(LUMA, images.device)).sum(dim=1, keepdim=True)
         images = torch.lerp(gray.expand_as(images), images, saturation.expand_as(images))

@@ -72,8 +72,10 @@ def find_folders(folder: Path) -> Folders:
     of the splits differ.
     """
     if not folder.is_dir():
-        raise UserError(f"there is no folder {str(folder)!r}; --data takes 'sample', 'nature_12K' or a folder "
-                        "that holds train/ and test/ (or val/), or one folder for each class.")
+        raise UserError(
+            f"there is no folder {str(folder)!r}; --data takes 'sample', 'nature_12K' or a folder "
+            "that holds train/ and test/ (or val/), or one folder for each class."
+        )
     parent = _find_parent_of_train(folder)
     if parent is None:
         names = class_names_of(folder)
@@ -115,8 +117,9 @@ def scan(folder: Path) -> Split:
 def _scan(folder: Path) -> Split:
     class_names = class_names_of(folder)
     if len(class_names) < 2:
-        raise UserError(f"{str(folder)!r} must hold a folder for each of at least two classes, but it holds "
-                        f"{len(class_names)}.")
+        raise UserError(
+            f"{str(folder)!r} must hold a folder for each of at least two classes, but it holds {len(class_names)}."
+        )
     files: list[ImageFile] = []
     ignored = [entry.name for entry in sorted(folder.iterdir()) if not entry.is_dir()]
     for label, name in enumerate(class_names):
@@ -132,8 +135,10 @@ def _scan(folder: Path) -> Split:
     split = Split(folder, class_names, tuple(sorted(files, key=lambda file: file.path)), tuple(ignored))
     empty = [name for name, count in split.counts().items() if count == 0]
     if empty:
-        raise UserError(f"no files in the class folder{'s' * (len(empty) > 1)} {', '.join(empty)} "
-                        f"of {str(folder)!r}; add photographs or remove the folder.")
+        raise UserError(
+            f"no files in the class folder{'s' * (len(empty) > 1)} {', '.join(empty)} "
+            f"of {str(folder)!r}; add photographs or remove the folder."
+        )
     return split
 
 
@@ -141,8 +146,7 @@ def class_names_of(folder: Path) -> tuple[str, ...]:
     """Names of the class folders of a split, sorted."""
     try:
         with os.scandir(folder) as entries:
-            return tuple(sorted(entry.name for entry in entries
-                                if entry.is_dir() and not _is_hidden(entry.name)))
+            return tuple(sorted(entry.name for entry in entries if entry.is_dir() and not _is_hidden(entry.name)))
     except OSError as error:
         _refuse(error)
 
@@ -152,6 +156,7 @@ def same_bytes(first: Split, second: Split) -> list[tuple[str, str]]:
 
     Only files of equal size are read.
     """
+
     def by_size(split: Split) -> dict[int, list[str]]:
         groups = defaultdict(list)
         for file in split.files:
@@ -176,8 +181,10 @@ def _find_parent_of_train(folder: Path) -> Path | None:
     for _ in range(MAX_DEPTH):
         found = [candidate for candidate in level if _subfolder(candidate, TRAIN_NAMES)]
         if len(found) > 1:
-            raise UserError(f"{str(folder)!r} holds more than one data set: "
-                            f"{', '.join(sorted(str(path) for path in found))}; pass one of them.")
+            raise UserError(
+                f"{str(folder)!r} holds more than one data set: "
+                f"{', '.join(sorted(str(path) for path in found))}; pass one of them."
+            )
         if found:
             return found[0]
         level = [candidate / name for candidate in level for name in class_names_of(candidate)]
@@ -194,11 +201,15 @@ def _subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
 def _require_same_classes(train: Path, other: Path) -> None:
     train_names, other_names = set(class_names_of(train)), set(class_names_of(other))
     if train_names != other_names:
-        parts = [f"only in {folder.name}/: {', '.join(sorted(names))}"
-                 for folder, names in ((train, train_names - other_names), (other, other_names - train_names))
-                 if names]
-        raise UserError(f"the class folders of {str(train)!r} and {str(other)!r} differ ({'; '.join(parts)}); "
-                        "both must hold the same classes.")
+        parts = [
+            f"only in {folder.name}/: {', '.join(sorted(names))}"
+            for folder, names in ((train, train_names - other_names), (other, other_names - train_names))
+            if names
+        ]
+        raise UserError(
+            f"the class folders of {str(train)!r} and {str(other)!r} differ ({'; '.join(parts)}); "
+            "both must hold the same classes."
+        )
 
 
 def _refuse(error: OSError) -> NoReturn:
@@ -225,7 +236,10 @@ def _describe(path: Path, relative: str, label: int) -> ImageFile:
 def _digest(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest() if hasattr(hashlib, "file_digest") \
+            return (
+                hashlib.file_digest(file, "sha256").digest()
+                if hasattr(hashlib, "file_digest")
                 else hashlib.sha256(file.read()).digest()
+            )
     except OSError:  # unreadable files are reported by decoding; they equal nothing here
         return os.urandom(32)

@@ -32,9 +32,10 @@ class TrainingData:
 
     def loaders(self, settings: RunSettings, device: torch.device) -> tuple[BatchLoader, BatchLoader]:
         """Training batches in an order that the seed decides, and validation batches."""
-        return (BatchLoader(self.train_cache, self.train_indices, settings.batch_size, device,
-                            shuffle_seed=settings.seed),
-                BatchLoader(self.val_cache, self.val_indices, settings.batch_size, device))
+        return (
+            BatchLoader(self.train_cache, self.train_indices, settings.batch_size, device, shuffle_seed=settings.seed),
+            BatchLoader(self.val_cache, self.val_indices, settings.batch_size, device),
+        )
 
     def transforms(self, settings: RunSettings) -> tuple[Augmentation | Preprocessing, Preprocessing]:
         """What a loader's batches go through in training, and in validation."""
@@ -64,8 +65,14 @@ def find_data(data: str, datasets_dir: str) -> Folders:
 def cache_of(split: Split, settings: RunSettings, data: str | None = None) -> ImageCache:
     """The cache of one split under the settings' size, resize mode and folder."""
     name = Path(data or settings.data).expanduser().resolve().name
-    return open_cache(split, settings.cache_size or settings.image_size, settings.resize_mode,
-                      settings.cache_folder, name=name, on_corrupt=settings.on_corrupt)
+    return open_cache(
+        split,
+        settings.cache_size or settings.image_size,
+        settings.resize_mode,
+        settings.cache_folder,
+        name=name,
+        on_corrupt=settings.on_corrupt,
+    )
 
 
 def load_training_data(settings: RunSettings) -> TrainingData:
@@ -81,15 +88,26 @@ def load_training_data(settings: RunSettings) -> TrainingData:
         val_indices = np.arange(len(val_cache))
     else:
         val_cache = cache
-        train_indices, val_indices = stratified_split(cache.labels, cache.class_names, settings.val_fraction,
-                                                      settings.seed)
+        train_indices, val_indices = stratified_split(
+            cache.labels, cache.class_names, settings.val_fraction, settings.seed
+        )
     if settings.train_fraction < 1:
-        train_indices = stratified_part(train_indices, cache.labels[train_indices], settings.train_fraction,
-                                        settings.seed)
-    description = (f"{describe_data(settings.data)}; {len(train_indices):,} images to train on, "
-                   f"{len(val_indices):,} to validate on, {len(cache.class_names)} classes")
-    return TrainingData(cache, train_indices, val_cache, val_indices, cache.class_names,
-                        _preprocessing(settings, cache, train_indices), description)
+        train_indices = stratified_part(
+            train_indices, cache.labels[train_indices], settings.train_fraction, settings.seed
+        )
+    description = (
+        f"{describe_data(settings.data)}; {len(train_indices):,} images to train on, "
+        f"{len(val_indices):,} to validate on, {len(cache.class_names)} classes"
+    )
+    return TrainingData(
+        cache,
+        train_indices,
+        val_cache,
+        val_indices,
+        cache.class_names,
+        _preprocessing(settings, cache, train_indices),
+        description,
+    )
 
 
 def _preprocessing(settings: RunSettings, cache: ImageCache, train_indices: np.ndarray) -> Preprocessing:

@@ -98,8 +98,9 @@ def _decode_jpeg(data: bytes, size: int) -> np.ndarray | None:
     """Decode by libjpeg-turbo, no smaller than resizing needs; None when it complains about the file."""
     wanted = int(size * OVERSAMPLING)  # what is smaller already is decoded as it is
     try:
-        return simplejpeg.decode_jpeg(data, colorspace="RGB", fastdct=False, fastupsample=False,
-                                      min_height=wanted, min_width=wanted, strict=True)
+        return simplejpeg.decode_jpeg(
+            data, colorspace="RGB", fastdct=False, fastupsample=False, min_height=wanted, min_width=wanted, strict=True
+        )
     except ValueError:
         return None
 
@@ -107,8 +108,9 @@ def _decode_jpeg(data: bytes, size: int) -> np.ndarray | None:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16 bits a pixel, or 32 of which 16 are used
         values = np.asarray(image).astype(np.int64)
-        image = Image.fromarray((values // 257 if values.max(initial=0) > 255 else values)
-                                .clip(0, 255).astype(np.uint8))
+        image = Image.fromarray(
+            (values // 257 if values.max(initial=0) > 255 else values).clip(0, 255).astype(np.uint8)
+        )
     elif image.mode == "F":
         raise ValueError("floating-point pixels")
     if image.has_transparency_data:
@@ -123,7 +125,7 @@ def _resize(pixels: np.ndarray, size: int, resize_mode: str) -> np.ndarray:
     if resize_mode != "squash":  # cutting first gives the same picture and leaves less to resize
         short = min(height, width)
         top, left = (height - short) // 2, (width - short) // 2
-        pixels = pixels[top:top + short, left:left + short]
+        pixels = pixels[top : top + short, left : left + short]
     if pixels.shape[:2] == (size, size):
         return pixels
     image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).unsqueeze(0)

@@ -34,8 +34,16 @@ FORMAT_VERSION = 1
 """Part of every key; to be raised whenever the same settings yield other features."""
 PREFIX_BATCH = 64
 """Images per pass through the prefix."""
-AUGMENTATION_FIELDS = ("seed", "crop_scale", "horizontal_flip", "rotation", "brightness", "contrast", "saturation",
-                       "random_erasing")
+AUGMENTATION_FIELDS = (
+    "seed",
+    "crop_scale",
+    "horizontal_flip",
+    "rotation",
+    "brightness",
+    "contrast",
+    "saturation",
+    "random_erasing",
+)
 
 
 @dataclass(frozen=True)
@@ -53,9 +61,10 @@ class FeatureData(TrainingData):
         """Training batches in an order that the seed decides, and validation batches."""
         train_labels = self.train_cache.labels[self.train_indices]
         val_labels = self.val_cache.labels[self.val_indices]
-        return (FeatureLoader(self.train_features, train_labels, settings.batch_size, device,
-                              shuffle_seed=settings.seed),
-                FeatureLoader(self.val_features, val_labels, settings.batch_size, device))
+        return (
+            FeatureLoader(self.train_features, train_labels, settings.batch_size, device, shuffle_seed=settings.seed),
+            FeatureLoader(self.val_features, val_labels, settings.batch_size, device),
+        )
 
     def transforms(self, settings: FinetuneSettings) -> tuple:
         """Nothing is left to do to features."""
@@ -73,8 +82,15 @@ class FeatureLoader:
         shuffle_seed: seed of order and views; None keeps the order and takes the first view.
     """
 
-    def __init__(self, features: Tensor, labels: np.ndarray, batch_size: int, device: torch.device, *,
-                 shuffle_seed: int | None = None):
+    def __init__(
+        self,
+        features: Tensor,
+        labels: np.ndarray,
+        batch_size: int,
+        device: torch.device,
+        *,
+        shuffle_seed: int | None = None,
+    ):
         self.device, self.shuffle_seed = device, shuffle_seed
         self.features, self.labels = features, torch.from_numpy(labels)
         size = features.numel() * features.element_size()
@@ -96,16 +112,18 @@ class FeatureLoader:
         order = torch.from_numpy(batch_order(self.num_images, self.shuffle_seed, epoch))
         views = torch.zeros(self.num_images, dtype=torch.int64)
         if self.shuffle_seed is not None and len(self.features) > 1:
-            views = torch.randint(len(self.features), (self.num_images,),
-                                  generator=generator(self.shuffle_seed, "views", epoch))
+            views = torch.randint(
+                len(self.features), (self.num_images,), generator=generator(self.shuffle_seed, "views", epoch)
+            )
         order, views = order.to(self.features.device), views.to(self.features.device)
         for start, stop in self._bounds:
             chosen = order[start:stop]
             yield self.features[views[start:stop], chosen].to(self.device), self.labels[chosen].to(self.device)
 
 
-def cache_features(model: StagedNetwork, stage: str, data: TrainingData, settings: FinetuneSettings,
-                   device: torch.device) -> FeatureData | None:
+def cache_features(
+    model: StagedNetwork, stage: str, data: TrainingData, settings: FinetuneSettings, device: torch.device
+) -> FeatureData | None:
     """Compute, or find, what the stages before ``stage`` make of training and validation images.
 
     Args:
@@ -120,16 +138,42 @@ def cache_features(model: StagedNetwork, stage: str, data: TrainingData, setting
     """
     memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
     model = model.to(device, memory_format=memory_format).eval()
-    recipe = {"version": FORMAT_VERSION, "preprocessing": vars(data.preprocessing), "stage": stage,
-              "channels_last": settings.channels_last,
-              "precision": Precision(settings.precision, device).name, "prefix": _hash_prefix(model, stage)}
-    view_recipe = ({"views": settings.views, **{name: getattr(settings, name) for name in AUGMENTATION_FIELDS}}
-                   if settings.data_augmentation else {"views": 1})
+    recipe = {
+        "version": FORMAT_VERSION,
+        "preprocessing": vars(data.preprocessing),
+        "stage": stage,
+        "channels_last": settings.channels_last,
+        "precision": Precision(settings.precision, device).name,
+        "prefix": _hash_prefix(model, stage),
+    }
+    view_recipe = (
+        {"views": settings.views, **{name: getattr(settings, name) for name in AUGMENTATION_FIELDS}}
+        if settings.data_augmentation
+        else {"views": 1}
+    )
     try:
-        train, train_seconds = _features(model, stage, data.train_cache, data.train_indices, data, settings, device,
-                          {**recipe, **view_recipe}, augmented=settings.data_augmentation)
-        val, val_seconds = _features(model, stage, data.val_cache, data.val_indices, data, settings, device,
-                        {**recipe, "views": 1}, augmented=False)
+        train, train_seconds = _features(
+            model,
+            stage,
+            data.train_cache,
+            data.train_indices,
+            data,
+            settings,
+            device,
+            {**recipe, **view_recipe},
+            augmented=settings.data_augmentation,
+        )
+        val, val_seconds = _features(
+            model,
+            stage,
+            data.val_cache,
+            data.val_indices,
+            data,
+            settings,
+            device,
+            {**recipe, "views": 1},
+            augmented=False,
+        )
     except _NoRoom as problem:
         print(f"Features are not kept, every epoch passes through the whole network: {problem}", flush=True)
         return None
@@ -140,9 +184,18 @@ class _NoRoom(Exception):
     pass
 
 
-def _features(model: StagedNetwork, stage: str, cache: ImageCache, indices: np.ndarray, data: TrainingData,
-              settings: FinetuneSettings, device: torch.device, recipe: dict, *,
-              augmented: bool) -> tuple[Tensor, float]:
+def _features(
+    model: StagedNetwork,
+    stage: str,
+    cache: ImageCache,
+    indices: np.ndarray,
+    data: TrainingData,
+    settings: FinetuneSettings,
+    device: torch.device,
+    recipe: dict,
+    *,
+    augmented: bool,
+) -> tuple[Tensor, float]:
     """Features ``[views, len(indices), …]``, from disk if they are there, and the seconds computing them took."""
     # The image cache's folder name ends in a key of its files.
     made_from = json.dumps([recipe, Path(cache.pixels.filename).parent.name, cache.rows[indices].tolist()])
@@ -154,15 +207,27 @@ def _features(model: StagedNetwork, stage: str, cache: ImageCache, indices: np.n
             if not folder.is_dir():
                 _compute(model, stage, cache, indices, data, settings, device, recipe["views"], augmented, folder)
     except OSError as error:
-        raise UserError(f"cannot keep features in the cache folder {str(folder.parent)!r}: {error.strerror or error}; "
-                        "pass --cache_dir with another folder, or --no_cache_features.") from None
+        raise UserError(
+            f"cannot keep features in the cache folder {str(folder.parent)!r}: {error.strerror or error}; "
+            "pass --cache_dir with another folder, or --no_cache_features."
+        ) from None
     form = json.loads((folder / "form.json").read_text(encoding="utf-8"))
     return _map(folder / "features.bin", form["shape"], getattr(torch, form["dtype"])), form["seconds"]
 
 
 @torch.no_grad()
-def _compute(model: StagedNetwork, stage: str, cache: ImageCache, indices: np.ndarray, data: TrainingData,
-             settings: FinetuneSettings, device: torch.device, views: int, augmented: bool, folder: Path) -> None:
+def _compute(
+    model: StagedNetwork,
+    stage: str,
+    cache: ImageCache,
+    indices: np.ndarray,
+    data: TrainingData,
+    settings: FinetuneSettings,
+    device: torch.device,
+    views: int,
+    augmented: bool,
+    folder: Path,
+) -> None:
     loader = BatchLoader(cache, indices, PREFIX_BATCH, device, resident=False)
     augment = Augmentation(settings, data.preprocessing, len(data.class_names))
     precision = Precision(settings.precision, device)
@@ -176,7 +241,8 @@ def _compute(model: StagedNetwork, stage: str, cache: ImageCache, indices: np.nd
         with progress_bar(f"Features of {len(indices):,} images × {views} view(s)", views * len(indices)) as bar:
             for view in range(views):
                 for step, ((start, stop), (pixels, labels)) in enumerate(
-                        zip(batch_bounds(len(indices), PREFIX_BATCH), loader.epoch(), strict=True)):
+                    zip(batch_bounds(len(indices), PREFIX_BATCH), loader.epoch(), strict=True)
+                ):
                     inputs = augment(pixels, labels, view, step)[0] if augmented else data.preprocessing(pixels)
                     with precision.autocast():
                         batch = model.prefix(inputs.contiguous(memory_format=memory_format), stage).cpu()
@@ -186,8 +252,11 @@ def _compute(model: StagedNetwork, stage: str, cache: ImageCache, indices: np.nd
                         features = _map(unfinished / "features.bin", shape, batch.dtype, new=True)
                     features[view, start:stop] = batch
                     bar.advance(stop - start)
-        form = {"shape": shape, "dtype": str(batch.dtype).removeprefix("torch."),
-                "seconds": time.perf_counter() - start_time}
+        form = {
+            "shape": shape,
+            "dtype": str(batch.dtype).removeprefix("torch."),
+            "seconds": time.perf_counter() - start_time,
+        }
         (unfinished / "form.json").write_text(json.dumps(form), encoding="utf-8")
         del features
         unfinished.rename(folder)
@@ -206,8 +275,10 @@ def _map(path: Path, shape: list[int], dtype: torch.dtype, new: bool = False) ->
 def _check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise _NoRoom(f"they need {needed / 1e9:.1f} GB, but {str(folder)!r} has {free / 1e9:.1f} GB free; "
-                      "--cache_dir names another folder, --unfreeze_from a higher stage has smaller features.")
+        raise _NoRoom(
+            f"they need {needed / 1e9:.1f} GB, but {str(folder)!r} has {free / 1e9:.1f} GB free; "
+            "--cache_dir names another folder, --unfreeze_from a higher stage has smaller features."
+        )
 
 
 def _hash_prefix(model: StagedNetwork, stage: str) -> str:
@@ -215,7 +286,7 @@ def _hash_prefix(model: StagedNetwork, stage: str) -> str:
     digest = hashlib.sha256()
     steps = model.steps_before(stage)
     digest.update(json.dumps([type(model.network).__name__, steps]).encode())
-    later = [f"{step}." for step in model.steps[len(steps):]]
+    later = [f"{step}." for step in model.steps[len(steps) :]]
     for name, value in model.network.state_dict().items():
         if not name.startswith(tuple(later)):
             digest.update(name.encode())

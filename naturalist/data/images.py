@@ -69,8 +69,9 @@ class ImageCache:
             self.pixels._mmap.madvise(mmap.MADV_DONTNEED)
 
 
-def open_cache(split: Split, size: int, resize_mode: str, cache_folder: Path, *, name: str = "images",
-               on_corrupt: str = "skip") -> ImageCache:
+def open_cache(
+    split: Split, size: int, resize_mode: str, cache_folder: Path, *, name: str = "images", on_corrupt: str = "skip"
+) -> ImageCache:
     """Open the cache of a split, building it first where there is none.
 
     Args:
@@ -122,29 +123,38 @@ def _build_once(split: Split, size: int, resize_mode: str, folder: Path) -> None
             lock.release()
     except OSError as error:
         if error.errno in NO_ROOM:
-            raise UserError(f"the disk of the cache folder {str(folder.parent)!r} is full; free some space or pass "
-                            "--cache_dir with a folder on another disk.") from None
-        raise UserError(f"cannot write to the cache folder {str(folder.parent)!r} ({error.strerror or error}); pass "
-                        "--cache_dir with a folder that can be written.") from None
+            raise UserError(
+                f"the disk of the cache folder {str(folder.parent)!r} is full; free some space or pass "
+                "--cache_dir with a folder on another disk."
+            ) from None
+        raise UserError(
+            f"cannot write to the cache folder {str(folder.parent)!r} ({error.strerror or error}); pass "
+            "--cache_dir with a folder that can be written."
+        ) from None
 
 
 def _build(split: Split, size: int, resize_mode: str, folder: Path) -> None:
     image_bytes = size * size * 3
     needed, free = len(split.files) * image_bytes, shutil.disk_usage(folder.parent).free
     if needed > free:
-        raise UserError(f"the cache of {len(split.files):,} images at {size} px needs {needed / 1e9:.2f} GB, but "
-                        f"{str(folder.parent)!r} has {free / 1e9:.2f} GB free; free some space, pass --cache_dir "
-                        "with a folder on another disk, or choose a smaller size.")
+        raise UserError(
+            f"the cache of {len(split.files):,} images at {size} px needs {needed / 1e9:.2f} GB, but "
+            f"{str(folder.parent)!r} has {free / 1e9:.2f} GB free; free some space, pass --cache_dir "
+            "with a folder on another disk, or choose a smaller size."
+        )
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)  # of a build that was killed; the lock says nobody works on it
     unfinished.mkdir()
     try:
         problems = _decode_all(split, size, resize_mode, unfinished / "pixels.bin")
-        index = {"files": len(split.files), "size": size, "resize_mode": resize_mode,
-                 "class_names": split.class_names,
-                 "images": [[row, file.path, file.label] for row, file in enumerate(split.files)
-                            if row not in problems],
-                 "problems": [[split.files[row].path, reason] for row, reason in sorted(problems.items())]}
+        index = {
+            "files": len(split.files),
+            "size": size,
+            "resize_mode": resize_mode,
+            "class_names": split.class_names,
+            "images": [[row, file.path, file.label] for row, file in enumerate(split.files) if row not in problems],
+            "problems": [[split.files[row].path, reason] for row, reason in sorted(problems.items())],
+        }
         (unfinished / "index.json").write_text(json.dumps(index), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)  # damaged, or _load would have taken it
         unfinished.rename(folder)
@@ -198,8 +208,14 @@ def _load(folder: Path, class_names: tuple[str, ...], size: int) -> ImageCache |
     except (OSError, ValueError):
         return None
     rows, paths, labels = zip(*index["images"], strict=True) if index["images"] else ((), (), ())
-    return ImageCache(pixels, np.array(rows, np.int64), np.array(labels, np.int64), paths, class_names,
-                      tuple((path, reason) for path, reason in index["problems"]))
+    return ImageCache(
+        pixels,
+        np.array(rows, np.int64),
+        np.array(labels, np.int64),
+        paths,
+        class_names,
+        tuple((path, reason) for path, reason in index["problems"]),
+    )
 
 
 def _report(cache: ImageCache, split: Split, on_corrupt: str) -> None:
@@ -211,10 +227,12 @@ def _report(cache: ImageCache, split: Split, on_corrupt: str) -> None:
     if len(cache.problems) > PROBLEMS_SHOWN:
         named += f"\n  … and {len(cache.problems) - PROBLEMS_SHOWN} more"
     if on_corrupt == "error":
-        raise UserError(f"{count} cannot be read; repair or remove them, or leave them out with "
-                        f"--on_corrupt skip:{named}")
+        raise UserError(
+            f"{count} cannot be read; repair or remove them, or leave them out with --on_corrupt skip:{named}"
+        )
     print(f"{count} cannot be read and are left out:{named}", flush=True)
     counts = np.bincount(cache.labels, minlength=len(cache.class_names))
     if counts.min() == 0:
-        raise UserError(f"no file of class {cache.class_names[int(counts.argmin())]} in {str(split.folder)!r} can "
-                        "be read.")
+        raise UserError(
+            f"no file of class {cache.class_names[int(counts.argmin())]} in {str(split.folder)!r} can be read."
+        )

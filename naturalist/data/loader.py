@@ -34,15 +34,25 @@ class BatchLoader:
         resident: keep the images on the device; None decides by free memory.
     """
 
-    def __init__(self, cache: ImageCache, indices: np.ndarray, batch_size: int, device: torch.device, *,
-                 shuffle_seed: int | None = None, resident: bool | None = None):
+    def __init__(
+        self,
+        cache: ImageCache,
+        indices: np.ndarray,
+        batch_size: int,
+        device: torch.device,
+        *,
+        shuffle_seed: int | None = None,
+        resident: bool | None = None,
+    ):
         self.cache, self.indices, self.batch_size, self.device = cache, indices, batch_size, device
         self.shuffle_seed = shuffle_seed
         self._bounds = batch_bounds(len(indices), batch_size)
         if resident is None:
-            image_bytes = 3 * cache.size ** 2
-            resident = (device.type == "cuda"
-                        and len(indices) * image_bytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0])
+            image_bytes = 3 * cache.size**2
+            resident = (
+                device.type == "cuda"
+                and len(indices) * image_bytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
+            )
         self._resident = self._load_all() if resident else None
 
     def __len__(self) -> int:
@@ -104,7 +114,7 @@ class BatchLoader:
                 yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
     def _release_after(self, start: int, stop: int) -> None:
-        image_bytes = 3 * self.cache.size ** 2
+        image_bytes = 3 * self.cache.size**2
         if start * image_bytes // RELEASE_BYTES != stop * image_bytes // RELEASE_BYTES or stop == len(self.indices):
             self.cache.release()
 

@@ -39,8 +39,10 @@ def prepare_data(**settings: str | int | None) -> None:
     console.print(table)
     ignored = [path for split in splits.values() for path in split.ignored]
     if ignored:
-        console.print(f"Ignored {len(ignored)} file(s) that are hidden or outside the class folders, such as "
-                      f"{ignored[0]}.", soft_wrap=True)
+        console.print(
+            f"Ignored {len(ignored)} file(s) that are hidden or outside the class folders, such as {ignored[0]}.",
+            soft_wrap=True,
+        )
     if "test" not in splits:
         console.print("There is no test/ (or val/) folder: a run can be evaluated on its validation images only.")
     for name in ("val", "test"):
@@ -53,8 +55,11 @@ def _report_same_bytes(console: Console, train: Split, other: Split) -> None:
     if not pairs:
         console.print(f"No file of {train.folder.name}/ is in {other.folder.name}/ too.")
         return
-    console.print(f"{len(pairs)} file(s) have the same bytes in {train.folder.name}/ and {other.folder.name}/, which "
-                  f"flatters the result on {other.folder.name}/:", soft_wrap=True)
+    console.print(
+        f"{len(pairs)} file(s) have the same bytes in {train.folder.name}/ and {other.folder.name}/, which "
+        f"flatters the result on {other.folder.name}/:",
+        soft_wrap=True,
+    )
     for first, second in pairs[:PAIRS_SHOWN]:
         console.print(f"  {train.folder.name}/{first} = {other.folder.name}/{second}", soft_wrap=True)
     if len(pairs) > PAIRS_SHOWN:

@@ -8,8 +8,9 @@ from sklearn.model_selection import train_test_split
 from naturalist.errors import UserError
 
 
-def stratified_split(labels: np.ndarray, class_names: tuple[str, ...], val_fraction: float,
-                     seed: int) -> tuple[np.ndarray, np.ndarray]:
+def stratified_split(
+    labels: np.ndarray, class_names: tuple[str, ...], val_fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
     """Split image indices into training and validation, each class in the same proportion.
 
     Args:
@@ -27,20 +28,26 @@ def stratified_split(labels: np.ndarray, class_names: tuple[str, ...], val_fract
     counts = np.bincount(labels, minlength=len(class_names))
     if counts.min() < 2:
         rare = class_names[int(counts.argmin())]
-        raise UserError(f"class {rare} has {counts.min()} readable image(s); at least 2 are needed, one to train on "
-                        "and one to validate on.")
+        raise UserError(
+            f"class {rare} has {counts.min()} readable image(s); at least 2 are needed, one to train on "
+            "and one to validate on."
+        )
     num_val = math.ceil(len(labels) * val_fraction)
     num_train = len(labels) - num_val
     if min(num_train, num_val) < len(class_names):
-        raise UserError(f"val_fraction {val_fraction} of {len(labels)} images leaves {num_train} to train on and "
-                        f"{num_val} to validate on, less than one for each of {len(class_names)} classes; choose "
-                        "another val_fraction or add images.")
+        raise UserError(
+            f"val_fraction {val_fraction} of {len(labels)} images leaves {num_train} to train on and "
+            f"{num_val} to validate on, less than one for each of {len(class_names)} classes; choose "
+            "another val_fraction or add images."
+        )
     train, val = train_test_split(np.arange(len(labels)), test_size=num_val, random_state=seed, stratify=labels)
     missing = set(range(len(class_names))) - set(labels[train]) | set(range(len(class_names))) - set(labels[val])
     if missing:
         names = ", ".join(class_names[label] for label in sorted(missing))
-        raise UserError(f"with val_fraction {val_fraction} the class(es) {names} would be missing from one side of "
-                        "the split; add images of them or choose another val_fraction.")
+        raise UserError(
+            f"with val_fraction {val_fraction} the class(es) {names} would be missing from one side of "
+            "the split; add images of them or choose another val_fraction."
+        )
     return np.sort(train), np.sort(val)
 
 
@@ -58,4 +65,4 @@ def stratified_part(indices: np.ndarray, labels: np.ndarray, fraction: float, se
     """
     generator = np.random.default_rng(seed)
     parts = [generator.permutation(indices[labels == label]) for label in np.unique(labels)]
-    return np.sort(np.concatenate([part[:max(1, round(fraction * len(part)))] for part in parts]))
+    return np.sort(np.concatenate([part[: max(1, round(fraction * len(part)))] for part in parts]))

@@ -44,8 +44,10 @@ class Classifier:
 
     def pictures(self, inputs: Tensor) -> np.ndarray:
         """The model's input ``[B, 3, S, S]`` as it looks: uint8 ``[B, S, S, 3]``."""
-        mean, std = (torch.tensor(values, device=inputs.device).view(3, 1, 1)
-                     for values in (self.preprocessing.mean, self.preprocessing.std))
+        mean, std = (
+            torch.tensor(values, device=inputs.device).view(3, 1, 1)
+            for values in (self.preprocessing.mean, self.preprocessing.std)
+        )
         values = (inputs.detach() * std + mean).clamp(0, 1).mul(255).round().byte()
         return values.permute(0, 2, 3, 1).cpu().numpy()
 
@@ -68,5 +70,4 @@ def load_classifier(run: Path, device: str = "auto", *, checkpoint: dict | None 
         raise UserError("the checkpoint has no list of class names.")
     chosen_device = choose_device(device)
     folder = run if run.is_dir() else run.parent
-    return Classifier(model.to(chosen_device), preprocessing, tuple(names), chosen_device,
-                      folder.resolve().name)
+    return Classifier(model.to(chosen_device), preprocessing, tuple(names), chosen_device, folder.resolve().name)

@@ -29,8 +29,15 @@ def record_run(settings: RunSettings, job_type: str) -> Iterator[Tracker]:
         history = None
     config = {name: value for name, value in asdict(settings).items() if name != "resume"}
     try:
-        tracker = Tracker(folder, config, settings.wandb, project=settings.wandb_project, name=folder.name,
-                          job_type=job_type, history=history)
+        tracker = Tracker(
+            folder,
+            config,
+            settings.wandb,
+            project=settings.wandb_project,
+            name=folder.name,
+            job_type=job_type,
+            history=history,
+        )
     except BaseException:
         if history is None:
             shutil.rmtree(folder)  # nothing of a run that did not begin
@@ -72,10 +79,15 @@ def finish_run(tracker: Tracker, result: dict, settings: RunSettings) -> None:
     if (folder / "curves.png").is_file():  # not when a stop came just before the first was drawn
         tracker.log_image("curves", folder / "curves.png")
     tracker.finish(result)
-    print(f"{result['status'].capitalize()} after {result['epochs']} epochs and {result['seconds']:.0f} s; best "
-          f"validation accuracy {result['best_val_accuracy']:.1%} at epoch {result['best_epoch']}.")
-    files = [name for name in ("best.pt", "last.pt", "metrics.jsonl", "curves.png", "evaluation/val")
-                 if (folder / name).exists()]
+    print(
+        f"{result['status'].capitalize()} after {result['epochs']} epochs and {result['seconds']:.0f} s; best "
+        f"validation accuracy {result['best_val_accuracy']:.1%} at epoch {result['best_epoch']}."
+    )
+    files = [
+        name
+        for name in ("best.pt", "last.pt", "metrics.jsonl", "curves.png", "evaluation/val")
+        if (folder / name).exists()
+    ]
     print(f"In {folder}: {', '.join(files)}")
     if result["status"] == "stopped":
         print(f"Go on with:        python {_script(settings)} --resume {folder}")

@@ -66,9 +66,18 @@ class SplitImages:
         return tuple(self.cache.paths[i] for i in self.indices)
 
 
-def evaluate_run(run: Path, split: str = "test", *, data: str | None = None, device: str = "auto",
-                 cache_dir: str | None = None, batch_size: int = 128, tta: bool = False, quiet: bool = False,
-                 tracker: Tracker | None = None) -> dict:
+def evaluate_run(
+    run: Path,
+    split: str = "test",
+    *,
+    data: str | None = None,
+    device: str = "auto",
+    cache_dir: str | None = None,
+    batch_size: int = 128,
+    tta: bool = False,
+    quiet: bool = False,
+    tracker: Tracker | None = None,
+) -> dict:
     """Evaluate a run's best checkpoint on every image of a split.
 
     Writes to ``evaluation/<split>`` in the run folder: ``metrics.json``, ``predictions.csv`` (every image's
@@ -111,8 +120,13 @@ def evaluate_run(run: Path, split: str = "test", *, data: str | None = None, dev
         return result.logits.double().softmax(dim=1).numpy()
 
     probabilities = probabilities_of(mirrored=False)
-    metrics = {"run": folder.resolve().name, "split": split, "data": images.settings.data,
-               "epoch": checkpoint["epoch"], **_measure(probabilities, images)}
+    metrics = {
+        "run": folder.resolve().name,
+        "split": split,
+        "data": images.settings.data,
+        "epoch": checkpoint["epoch"],
+        **_measure(probabilities, images),
+    }
     output = folder / "evaluation" / split
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -122,8 +136,9 @@ def evaluate_run(run: Path, split: str = "test", *, data: str | None = None, dev
             with_flips = (probabilities + probabilities_of(mirrored=True)) / 2
             right = [p.argmax(axis=1) == images.labels for p in (probabilities, with_flips)]
             metrics["with_flips"] = {**_measure(with_flips, images), "compared_without": mcnemar(right[1], right[0])}
-            write_predictions_csv(images.files, images.labels, with_flips, classifier.class_names,
-                                  output / "predictions_with_flips.csv")
+            write_predictions_csv(
+                images.files, images.labels, with_flips, classifier.class_names, output / "predictions_with_flips.csv"
+            )
         grid = _write(output, metrics, probabilities, images)
     except OSError as error:
         raise UserError(f"cannot write the evaluation to {str(output)!r}: {error.strerror or error}.") from None
@@ -136,8 +151,9 @@ def evaluate_run(run: Path, split: str = "test", *, data: str | None = None, dev
     return metrics
 
 
-def images_of_split(folder: Path, checkpoint: dict, split: str, *, data: str | None = None,
-                    cache_dir: str | None = None) -> SplitImages:
+def images_of_split(
+    folder: Path, checkpoint: dict, split: str, *, data: str | None = None, cache_dir: str | None = None
+) -> SplitImages:
     """The images that a run is to be shown.
 
     Args:
@@ -155,15 +171,19 @@ def images_of_split(folder: Path, checkpoint: dict, split: str, *, data: str | N
     folders = find_data(settings.data, settings.datasets_dir)
     if split == "test":
         if folders.test is None:
-            raise UserError(f"{settings.data!r} has no test/ (or val/) folder; evaluate on the images held out in "
-                            "training with --split val, or pass --data with a folder that has one.")
+            raise UserError(
+                f"{settings.data!r} has no test/ (or val/) folder; evaluate on the images held out in "
+                "training with --split val, or pass --data with a folder that has one."
+            )
         source = folders.test
     else:
         source = folders.val or folders.train
     images = scan(source)
     if images.class_names != class_names:
-        raise UserError(f"the classes of {str(source)!r} ({', '.join(images.class_names)}) are not those that the run "
-                        f"was trained on ({', '.join(class_names)}).")
+        raise UserError(
+            f"the classes of {str(source)!r} ({', '.join(images.class_names)}) are not those that the run "
+            f"was trained on ({', '.join(class_names)})."
+        )
     cache = cache_of(images, settings)
     if split == "val" and folders.val is None:
         indices = stratified_split(cache.labels, class_names, settings.val_fraction, settings.seed)[1]
@@ -186,8 +206,10 @@ def _settings_of(folder: Path, checkpoint: dict, data: str | None, cache_dir: st
 
 
 def _measure(probabilities: np.ndarray, images: SplitImages) -> dict:
-    return {**classification_metrics(probabilities, images.labels, images.cache.class_names),
-            **calibration(probabilities, images.labels)}
+    return {
+        **classification_metrics(probabilities, images.labels, images.cache.class_names),
+        **calibration(probabilities, images.labels),
+    }
 
 
 def _write(output: Path, metrics: dict, probabilities: np.ndarray, images: SplitImages) -> tuple[Path, list, list]:
@@ -201,27 +223,55 @@ def _write(output: Path, metrics: dict, probabilities: np.ndarray, images: Split
     name, split = metrics["run"], metrics["split"]
     title = f"{name}: {metrics['accuracy']:.1%} of {metrics['n']:,} {split} images right"
     plot_confusion_matrix(matrix, class_names, output / "confusion_matrix.png", title)
-    plot_reliability(metrics["bins"], metrics["expected_calibration_error"], output / "reliability.png",
-                     f"{name}: can its confidence on {split} be believed?")
+    plot_reliability(
+        metrics["bins"],
+        metrics["expected_calibration_error"],
+        output / "reliability.png",
+        f"{name}: can its confidence on {split} be believed?",
+    )
 
     def draw_sheet(chosen: np.ndarray, file_name: str, title: str) -> None:
-        plot_contact_sheet(images.cache.read(images.indices[chosen]), labels[chosen], predicted[chosen],
-                           confidence[chosen], [files[i] for i in chosen], class_names, output / file_name,
-                           title, note)
+        plot_contact_sheet(
+            images.cache.read(images.indices[chosen]),
+            labels[chosen],
+            predicted[chosen],
+            confidence[chosen],
+            [files[i] for i in chosen],
+            class_names,
+            output / file_name,
+            title,
+            note,
+        )
 
     wrong = np.flatnonzero(predicted != labels)
-    draw_sheet(wrong[np.argsort(-confidence[wrong], kind="stable")[:SHEET_IMAGES]], "mistakes.png",
-               f"{name}: its most confident mistakes on {split}")
-    draw_sheet(np.argsort(confidence, kind="stable")[:SHEET_IMAGES], "uncertain.png",
-               f"{name}: the {split} images it is least certain of")
+    draw_sheet(
+        wrong[np.argsort(-confidence[wrong], kind="stable")[:SHEET_IMAGES]],
+        "mistakes.png",
+        f"{name}: its most confident mistakes on {split}",
+    )
+    draw_sheet(
+        np.argsort(confidence, kind="stable")[:SHEET_IMAGES],
+        "uncertain.png",
+        f"{name}: the {split} images it is least certain of",
+    )
 
     grid = np.array(choose_grid(labels, per_class=3, seed=GRID_SEED))
     pixels = images.cache.read(images.indices[grid])
-    plot_prediction_grid(pixels, labels[grid], predicted[grid], confidence[grid], class_names,
-                         output / "predictions.png", title, note=note)
+    plot_prediction_grid(
+        pixels,
+        labels[grid],
+        predicted[grid],
+        confidence[grid],
+        class_names,
+        output / "predictions.png",
+        title,
+        note=note,
+    )
     (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
-    rows = [[image, files[i], class_names[labels[i]], class_names[predicted[i]], float(confidence[i])]
-            for image, i in zip(pixels, grid, strict=True)]
+    rows = [
+        [image, files[i], class_names[labels[i]], class_names[predicted[i]], float(confidence[i])]
+        for image, i in zip(pixels, grid, strict=True)
+    ]
     return output / "predictions.png", ["image", "file", "truth", "prediction", "confidence"], rows
 
 
@@ -231,8 +281,11 @@ def _print(metrics: dict, output: Path) -> None:
     for heading in ("precision", "recall", "F1", "images"):
         table.add_column(heading, justify="right")
     for name, scores in metrics["per_class"].items():
-        table.add_row(name, *("–" if scores[key] is None else f"{scores[key]:.1%}"
-                              for key in ("precision", "recall", "f1")), f"{scores['support']:,}")
+        table.add_row(
+            name,
+            *("–" if scores[key] is None else f"{scores[key]:.1%}" for key in ("precision", "recall", "f1")),
+            f"{scores['support']:,}",
+        )
     console.print(table)
     console.print(_sentence("Accuracy", metrics), soft_wrap=True)
     if "with_flips" in metrics:
@@ -245,6 +298,8 @@ def _print(metrics: dict, output: Path) -> None:
 
 def _sentence(beginning: str, metrics: dict) -> str:
     low, high = metrics["accuracy_95_interval"]
-    return (f"{beginning} {metrics['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}), balanced "
-            f"{metrics['balanced_accuracy']:.2%}, top-3 {metrics['top3_accuracy']:.2%}, loss {metrics['loss']:.4f}, "
-            f"calibration error {metrics['expected_calibration_error']:.2%}")
+    return (
+        f"{beginning} {metrics['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}), balanced "
+        f"{metrics['balanced_accuracy']:.2%}, top-3 {metrics['top3_accuracy']:.2%}, loss {metrics['loss']:.4f}, "
+        f"calibration error {metrics['expected_calibration_error']:.2%}"
+    )

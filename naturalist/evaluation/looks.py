@@ -34,12 +34,21 @@ def record_look(run: Path, files: tuple[str, ...], epoch: int, accuracy: float) 
     record = folder.parent / FILE_NAME
     looks = [look for look in _read(record) if look["test_set"] == test_set]
     if all(look["checkpoint"] != digest for look in looks):
-        look = {"test_set": test_set, "checkpoint": digest, "run": folder.name, "epoch": epoch, "accuracy": accuracy,
-                "when": datetime.now(timezone.utc).isoformat(timespec="seconds")}
+        look = {
+            "test_set": test_set,
+            "checkpoint": digest,
+            "run": folder.name,
+            "epoch": epoch,
+            "accuracy": accuracy,
+            "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
         with record.open("a", encoding="utf-8") as file:
             file.write(json.dumps(look) + "\n")
-    return [{key: look[key] for key in ("run", "epoch", "accuracy", "when")}
-            for look in looks if look["checkpoint"] != digest]
+    return [
+        {key: look[key] for key in ("run", "epoch", "accuracy", "when")}
+        for look in looks
+        if look["checkpoint"] != digest
+    ]
 
 
 def describe_looks(looks: list[dict]) -> str:
@@ -48,8 +57,10 @@ def describe_looks(looks: list[dict]) -> str:
         return ""
     named = ", ".join(f"{look['run']} (epoch {look['epoch']}, {look['accuracy']:.1%})" for look in looks[-3:])
     more = f" and {len(looks) - 3} more" if len(looks) > 3 else ""
-    return (f"This is look {len(looks) + 1} at this test set, after {named}{more}: whoever picks the best of these by "
-            "its test result makes the result too good; choose by validation.")
+    return (
+        f"This is look {len(looks) + 1} at this test set, after {named}{more}: whoever picks the best of these by "
+        "its test result makes the result too good; choose by validation."
+    )
 
 
 def _read(record: Path) -> list[dict]:

@@ -42,7 +42,8 @@ def classification_metrics(probabilities: np.ndarray, labels: np.ndarray, class_
     interval = binomtest(right, len(labels)).proportion_ci(confidence_level=0.95, method="wilson")
 
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
-        labels, predicted, labels=classes, zero_division=0.0)
+        labels, predicted, labels=classes, zero_division=0.0
+    )
     present = support > 0
     scores = {"precision": precision, "recall": recall, "f1": f1}
     return {
@@ -100,9 +101,17 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
     right_sum = np.bincount(bin_of, weights=right, minlength=bins)
     return {
         "expected_calibration_error": float(np.abs(confidence_sum - right_sum).sum() / len(labels)),
-        "bins": [{"low": i / bins, "high": (i + 1) / bins, "images": int(images[i]),
-                  "confidence": float(confidence_sum[i] / images[i]) if images[i] else None,
-                  "accuracy": float(right_sum[i] / images[i]) if images[i] else None} for i in range(bins)]}
+        "bins": [
+            {
+                "low": i / bins,
+                "high": (i + 1) / bins,
+                "images": int(images[i]),
+                "confidence": float(confidence_sum[i] / images[i]) if images[i] else None,
+                "accuracy": float(right_sum[i] / images[i]) if images[i] else None,
+            }
+            for i in range(bins)
+        ],
+    }
 
 
 def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> dict:
@@ -126,22 +135,29 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> dict:
     return {"only_first_right": only_first, "only_second_right": only_second, "p_value": float(p_value)}
 
 
-def write_predictions_csv(files: list[str], labels: np.ndarray, probabilities: np.ndarray, class_names: list[str],
-                          path: str | Path) -> None:
+def write_predictions_csv(
+    files: list[str], labels: np.ndarray, probabilities: np.ndarray, class_names: list[str], path: str | Path
+) -> None:
     """Write a row per image: file, true class and the probability of every class, in full precision."""
     with Path(path).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
         writer.writerow(["file", "truth", *class_names])
-        writer.writerows([name, class_names[label], *map(repr, row)] for name, label, row in
-                         zip(files, labels.tolist(), probabilities.tolist(), strict=True))
+        writer.writerows(
+            [name, class_names[label], *map(repr, row)]
+            for name, label, row in zip(files, labels.tolist(), probabilities.tolist(), strict=True)
+        )
 
 
 def read_predictions_csv(path: str | Path) -> tuple[list[str], list[str], np.ndarray, list[str]]:
     """What :func:`write_predictions_csv` wrote: files, true classes, probabilities ``[N, C]``, class names."""
     with Path(path).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         heading, *rows = csv.reader(file)
-    return ([row[0] for row in rows], [row[1] for row in rows],
-            np.array([row[2:] for row in rows], dtype=np.float64), heading[2:])
+    return (
+        [row[0] for row in rows],
+        [row[1] for row in rows],
+        np.array([row[2:] for row in rows], dtype=np.float64),
+        heading[2:],
+    )
 
 
 def choose_grid(labels: np.ndarray, per_class: int = 3, seed: int = 0) -> list[int]:
@@ -163,15 +179,19 @@ def _check(probabilities: np.ndarray, labels: np.ndarray, num_classes: int) -> N
     if num_classes < 2:
         raise ValueError(f"metrics need at least two classes, got {num_classes}")
     if labels.ndim != 1 or probabilities.shape != (len(labels), num_classes):
-        raise ValueError(f"probabilities {probabilities.shape} and labels {labels.shape} do not fit "
-                         f"{num_classes} classes: expected [N, {num_classes}] and [N]")
+        raise ValueError(
+            f"probabilities {probabilities.shape} and labels {labels.shape} do not fit "
+            f"{num_classes} classes: expected [N, {num_classes}] and [N]"
+        )
     if len(labels) == 0:
         raise ValueError("no images to compute metrics of")
     if labels.min() < 0 or labels.max() >= num_classes:
         raise ValueError(f"labels run from {labels.min()} to {labels.max()}; expected 0 to {num_classes - 1}")
     broken = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
     if len(broken):
-        raise ValueError(f"probabilities of {len(broken)} of {len(labels)} images are not finite, "
-                         f"the first of them image {broken[0]}")
+        raise ValueError(
+            f"probabilities of {len(broken)} of {len(labels)} images are not finite, "
+            f"the first of them image {broken[0]}"
+        )
     if probabilities.min() < 0 or np.abs(probabilities.sum(axis=1) - 1).max() > SUM_TOLERANCE:
         raise ValueError("rows must be probabilities that sum to 1: apply softmax to logits first")

@@ -25,8 +25,16 @@ NONE_OF_THESE = "none of these"
 """The prediction when the confidence is below the threshold."""
 
 
-def predict_photos(run: Path, photos: list[str], *, top: int = 3, threshold: float = 0.0, format: str = "table",
-                   batch_size: int = 64, device: str = "auto") -> int:
+def predict_photos(
+    run: Path,
+    photos: list[str],
+    *,
+    top: int = 3,
+    threshold: float = 0.0,
+    format: str = "table",
+    batch_size: int = 64,
+    device: str = "auto",
+) -> int:
     """Print a prediction for each photograph, in the order given, as soon as its batch is done.
 
     Threads decode the next batch while the model works on this one; nothing is kept, so memory stays flat however
@@ -47,11 +55,16 @@ def predict_photos(run: Path, photos: list[str], *, top: int = 3, threshold: flo
     Raises:
         UserError: for impossible settings, a checkpoint that cannot be used, or no photographs at all.
     """
-    for name, value, holds in (("--top", top, top >= 1), ("--batch_size", batch_size, batch_size >= 1),
-                               ("--threshold", threshold, 0 <= threshold <= 1)):
+    for name, value, holds in (
+        ("--top", top, top >= 1),
+        ("--batch_size", batch_size, batch_size >= 1),
+        ("--threshold", threshold, 0 <= threshold <= 1),
+    ):
         if not holds:
-            raise UserError(f"{name} cannot be {value}; it must be "
-                            + ("between 0 and 1." if name == "--threshold" else "at least 1."))
+            raise UserError(
+                f"{name} cannot be {value}; it must be "
+                + ("between 0 and 1." if name == "--threshold" else "at least 1.")
+            )
     classifier = load_classifier(run, device)
     paths = find_photos(photos)
     # On a terminal, printing goes through the bar, which stays below; a pipe gets nothing but the predictions.
@@ -88,8 +101,10 @@ def find_photos(photos: list[str]) -> list[Path]:
         else:
             paths.append(Path(name))
     if not paths:
-        raise UserError("there are no photographs to predict: name files or folders, or pass - and a list of paths "
-                        "on standard input.")
+        raise UserError(
+            "there are no photographs to predict: name files or folders, or pass - and a list of paths "
+            "on standard input."
+        )
     return paths
 
 
@@ -101,9 +116,11 @@ def _photos_below(folder: Path) -> Iterator[Path]:
                 yield Path(parent, name)
 
 
-def _decoded_batches(classifier: Classifier, paths: list[Path], batch_size: int
-                     ) -> Iterator[tuple[list[Path], np.ndarray, list[tuple[Path, str]]]]:
+def _decoded_batches(
+    classifier: Classifier, paths: list[Path], batch_size: int
+) -> Iterator[tuple[list[Path], np.ndarray, list[tuple[Path, str]]]]:
     """Yield the readable paths of a batch, their pixels ``[B, S, S, 3]`` and the others with reasons."""
+
     def decode(path: Path) -> np.ndarray | str:
         try:
             return classifier.decode(path)
@@ -111,7 +128,7 @@ def _decoded_batches(classifier: Classifier, paths: list[Path], batch_size: int
             return str(reason)
 
     def submit(start: int) -> list[tuple[Path, Future]]:
-        return [(path, pool.submit(decode, path)) for path in paths[start:start + batch_size]]
+        return [(path, pool.submit(decode, path)) for path in paths[start : start + batch_size]]
 
     torch_threads = torch.get_num_threads()
     with ThreadPoolExecutor(available_cores(), initializer=torch.set_num_threads, initargs=(1,)) as pool:
@@ -122,12 +139,16 @@ def _decoded_batches(classifier: Classifier, paths: list[Path], batch_size: int
             torch.set_num_threads(torch_threads)  # on some platforms the decoding threads' setting counts for all
             good = [(path, pixels) for path, pixels in results if not isinstance(pixels, str)]
             problems = [(path, reason) for path, reason in results if isinstance(reason, str)]
-            yield ([path for path, _ in good], np.stack([pixels for _, pixels in good]) if good else np.empty(0),
-                   problems)
+            yield (
+                [path for path, _ in good],
+                np.stack([pixels for _, pixels in good]) if good else np.empty(0),
+                problems,
+            )
 
 
-def _writer(format: str, classifier: Classifier, top: int, threshold: float, file: TextIO | None
-            ) -> Callable[[str, np.ndarray], None]:
+def _writer(
+    format: str, classifier: Classifier, top: int, threshold: float, file: TextIO | None
+) -> Callable[[str, np.ndarray], None]:
     """A function that prints one photograph's row of probabilities; the heading is printed here."""
     names = classifier.class_names
     top = min(top, len(names))
@@ -141,7 +162,7 @@ def _writer(format: str, classifier: Classifier, top: int, threshold: float, fil
     def write_table(path: str, probabilities: np.ndarray) -> None:
         prediction, ranked = describe(probabilities)
         shown = ranked if prediction == NONE_OF_THESE else ranked[1:]
-        others = "  ".join(f"{name:<{width}} {share:>6.1%}" for name, share in shown[:max(top - 1, 0)])
+        others = "  ".join(f"{name:<{width}} {share:>6.1%}" for name, share in shown[: max(top - 1, 0)])
         print(f"{prediction:<{width}} {ranked[0][1]:>6.1%}  {others}  {path}", file=file, flush=True)
 
     def write_csv(path: str, probabilities: np.ndarray) -> None:
@@ -151,9 +172,19 @@ def _writer(format: str, classifier: Classifier, top: int, threshold: float, fil
 
     def write_json(path: str, probabilities: np.ndarray) -> None:
         prediction, ranked = describe(probabilities)
-        print(json.dumps({"file": path, "prediction": prediction, "confidence": round(ranked[0][1], 6),
-                          "top": [{"class": name, "probability": round(share, 6)} for name, share in ranked]},
-                         ensure_ascii=False), file=file, flush=True)
+        print(
+            json.dumps(
+                {
+                    "file": path,
+                    "prediction": prediction,
+                    "confidence": round(ranked[0][1], 6),
+                    "top": [{"class": name, "probability": round(share, 6)} for name, share in ranked],
+                },
+                ensure_ascii=False,
+            ),
+            file=file,
+            flush=True,
+        )
 
     if format == "csv":
         ranks = [heading for i in range(1, top + 1) for heading in (f"class_{i}", f"probability_{i}")]

@@ -43,15 +43,21 @@ def evaluate_runs(runs: list[Path], split: str = "test", **options) -> dict:
         predictions.append(read_predictions_csv(folder / "evaluation" / split / "predictions.csv"))
     for folder, (files, truth, _, _) in zip(folders[1:], predictions[1:], strict=True):
         if (files, truth) != predictions[0][:2]:
-            raise UserError(f"{folders[0].name} and {folder.name} were shown different images; pass --data to show "
-                            "both the same, or --split test.")
+            raise UserError(
+                f"{folders[0].name} and {folder.name} were shown different images; pass --data to show "
+                "both the same, or --split test."
+            )
     keys = ("accuracy", "balanced_accuracy", "loss", "expected_calibration_error")
     values = {key: np.array([metrics[key] for metrics in all_metrics]) for key in keys}
-    result = {"runs": all_metrics, "mean": {key: float(value.mean()) for key, value in values.items()},
-              "deviation": {key: float(value.std(ddof=1)) for key, value in values.items()}}
+    result = {
+        "runs": all_metrics,
+        "mean": {key: float(value.mean()) for key, value in values.items()},
+        "deviation": {key: float(value.std(ddof=1)) for key, value in values.items()},
+    }
     if len(runs) == 2:
-        right = [np.array([names[i] for i in p.argmax(axis=1)]) == np.array(truth)
-                 for _, truth, p, names in predictions]
+        right = [
+            np.array([names[i] for i in p.argmax(axis=1)]) == np.array(truth) for _, truth, p, names in predictions
+        ]
         result["paired"] = mcnemar(*right)
     _print(result, [folder.resolve().name for folder in folders], split, _differences(folders))
     return result
@@ -66,8 +72,12 @@ def _differences(folders: list[Path]) -> list[str]:
 
 def _print(result: dict, names: list[str], split: str, differences: list[str]) -> None:
     console = Console(highlight=False)
-    headings = {"accuracy": "accuracy", "balanced_accuracy": "balanced", "loss": "loss",
-                "expected_calibration_error": "calibration error"}
+    headings = {
+        "accuracy": "accuracy",
+        "balanced_accuracy": "balanced",
+        "loss": "loss",
+        "expected_calibration_error": "calibration error",
+    }
     table = Table("run", title=f"{split}: {result['runs'][0]['n']:,} images", title_justify="left")
     for heading in headings.values():
         table.add_column(heading, justify="right")
@@ -78,14 +88,21 @@ def _print(result: dict, names: list[str], split: str, differences: list[str]) -
     for name, metrics in zip(names, result["runs"], strict=True):
         table.add_row(name, *(show(key, metrics[key]) for key in headings))
     table.add_section()
-    table.add_row("mean ± deviation", *(f"{show(key, result['mean'][key])} ± {show(key, result['deviation'][key])}"
-                                        for key in headings))
+    table.add_row(
+        "mean ± deviation",
+        *(f"{show(key, result['mean'][key])} ± {show(key, result['deviation'][key])}" for key in headings),
+    )
     console.print(table)
     if differences:
-        console.print(f"The runs differ in more than the seed ({', '.join(differences)}), so mean and deviation "
-                      "describe this choice of runs, not chance.", soft_wrap=True)
+        console.print(
+            f"The runs differ in more than the seed ({', '.join(differences)}), so mean and deviation "
+            "describe this choice of runs, not chance.",
+            soft_wrap=True,
+        )
     if "paired" in result:
         paired = result["paired"]
-        console.print(f"Only {names[0]} right: {paired['only_first_right']:,} images; only {names[1]} right: "
-                      f"{paired['only_second_right']:,}; McNemar's exact test: p = {paired['p_value']:.3g}",
-                      soft_wrap=True)
+        console.print(
+            f"Only {names[0]} right: {paired['only_first_right']:,} images; only {names[1]} right: "
+            f"{paired['only_second_right']:,}; McNemar's exact test: p = {paired['p_value']:.3g}",
+            soft_wrap=True,
+        )

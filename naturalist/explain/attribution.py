@@ -75,8 +75,9 @@ def grad_cam(model: nn.Module, layer: nn.Module, image: Tensor, target: int) -> 
         ``[S, S]`` in [0, 1], the largest being 1 unless all is 0.
     """
     with torch.enable_grad():
-        heat = LayerGradCam(model, layer).attribute(image.detach().clone().requires_grad_(), target=target,
-                                                    relu_attributions=True)
+        heat = LayerGradCam(model, layer).attribute(
+            image.detach().clone().requires_grad_(), target=target, relu_attributions=True
+        )
     heat = interpolate(heat.detach(), image.shape[-2:], mode="bilinear", align_corners=False)[0, 0]
     return heat / heat.max().clamp(min=torch.finfo(heat.dtype).tiny)
 
@@ -99,8 +100,17 @@ def occlusion(model: nn.Module, image: Tensor, target: int, *, window: float = 0
         the largest size is 1.
     """
     side, step = (max(1, round(share * image.shape[-1])) for share in (window, stride))
-    fall = Occlusion(model).attribute(image, sliding_window_shapes=(3, side, side), strides=(3, step, step),
-                                      target=target, perturbations_per_eval=OCCLUSION_BATCH)[0].mean(dim=0)
+    fall = (
+        Occlusion(model)
+        .attribute(
+            image,
+            sliding_window_shapes=(3, side, side),
+            strides=(3, step, step),
+            target=target,
+            perturbations_per_eval=OCCLUSION_BATCH,
+        )[0]
+        .mean(dim=0)
+    )
     return fall / fall.abs().max().clamp(min=torch.finfo(fall.dtype).tiny)
 
 
@@ -129,11 +139,13 @@ def last_feature_layer(model: nn.Module, image: Tensor) -> tuple[str, nn.Module]
     calls = _feature_maps(model, image)
     convolutions = [i for i, (_, module, _) in enumerate(calls) if isinstance(module, nn.Conv2d)]
     if len(convolutions) < 2:
-        raise UserError("the model makes no feature maps by convolutions (as a vision transformer does not), so there "
-                        "are no units or Grad-CAM to show; the filters and occlusion can be: "
-                        "--only filters,feature_maps,occlusion.")
+        raise UserError(
+            "the model makes no feature maps by convolutions (as a vision transformer does not), so there "
+            "are no units or Grad-CAM to show; the filters and occlusion can be: "
+            "--only filters,feature_maps,occlusion."
+        )
     size = calls[convolutions[-1]][2]
-    name, module, _ = [call for call in calls[convolutions[-1]:] if call[2] == size][-1]
+    name, module, _ = [call for call in calls[convolutions[-1] :] if call[2] == size][-1]
     return name, module
 
 
@@ -162,6 +174,7 @@ def _feature_maps(model: nn.Module, image: Tensor) -> list[tuple[str, nn.Module,
         def hook(module: nn.Module, inputs: tuple, output: object) -> None:
             if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2:].numel() > 1:
                 calls.append((name, module, output.shape[2:]))
+
         return hook
 
     hooks = [module.register_forward_hook(record(name)) for name, module in model.named_modules() if name]
@@ -203,8 +216,9 @@ class _GuidedActivations(TorchFunctionMode):
 
 class _GuidedActivation(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, values: Tensor, activation: Callable[[Tensor], Tensor],
-                differentiated: Callable[[Tensor], Tensor]) -> Tensor:
+    def forward(
+        ctx, values: Tensor, activation: Callable[[Tensor], Tensor], differentiated: Callable[[Tensor], Tensor]
+    ) -> Tensor:
         ctx.save_for_backward(values)
         ctx.differentiated = differentiated
         return activation(values.clone())

@@ -49,9 +49,20 @@ class Photo:
     truth: str | None
 
 
-def explain_run(run: Path, photos: list[Path], *, split: str | None = None, data: str | None = None,
-                cache_dir: str | None = None, images: int = 4, units: int = 10, layer: str | None = None,
-                only: tuple[str, ...] | None = None, seed: int = 0, device: str = "auto") -> list[Path]:
+def explain_run(
+    run: Path,
+    photos: list[Path],
+    *,
+    split: str | None = None,
+    data: str | None = None,
+    cache_dir: str | None = None,
+    images: int = 4,
+    units: int = 10,
+    layer: str | None = None,
+    only: tuple[str, ...] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+) -> list[Path]:
     """Draw pictures into ``explanation`` in the run folder.
 
     - ``filters.png``, ``feature_maps.png``: the first convolution's filters, and its output for the first image;
@@ -89,16 +100,34 @@ def explain_run(run: Path, photos: list[Path], *, split: str | None = None, data
         split_images = _images(folder, checkpoint, split, data, cache_dir)
     elif "exciting" in wanted:
         wanted.remove("exciting")
-        print("The images that excite a unit most are looked for in the data set: pass no photographs, or --only "
-              "exciting.")
+        print(
+            "The images that excite a unit most are looked for in the data set: pass no photographs, or --only "
+            "exciting."
+        )
     chosen = [_read(classifier, path) for path in photos] or _draw(split_images, images, seed)
-    return explain_classifier(classifier, chosen, split_images, folder / "explanation", wanted, units=units,
-                              layer=layer, strict=only is not None)
+    return explain_classifier(
+        classifier,
+        chosen,
+        split_images,
+        folder / "explanation",
+        wanted,
+        units=units,
+        layer=layer,
+        strict=only is not None,
+    )
 
 
-def explain_classifier(classifier: Classifier, photos: list[Photo], split_images: SplitImages | None, output: Path,
-                       wanted: list[str], *, units: int = 10, layer: str | None = None,
-                       strict: bool = True) -> list[Path]:
+def explain_classifier(
+    classifier: Classifier,
+    photos: list[Photo],
+    split_images: SplitImages | None,
+    output: Path,
+    wanted: list[str],
+    *,
+    units: int = 10,
+    layer: str | None = None,
+    strict: bool = True,
+) -> list[Path]:
     """As :func:`explain_run`, for a model in memory.
 
     Args:
@@ -154,8 +183,10 @@ def _images(folder: Path, checkpoint: dict, split: str | None, data: str | None,
 def _draw(split_images: SplitImages, count: int, seed: int) -> list[Photo]:
     cache = split_images.cache
     chosen = np.random.default_rng(seed).permutation(split_images.indices)[:count]
-    return [Photo(pixels, cache.paths[i], cache.class_names[cache.labels[i]])
-            for i, pixels in zip(chosen, cache.read(chosen), strict=True)]
+    return [
+        Photo(pixels, cache.paths[i], cache.class_names[cache.labels[i]])
+        for i, pixels in zip(chosen, cache.read(chosen), strict=True)
+    ]
 
 
 def _read(classifier: Classifier, path: Path) -> Photo:
@@ -165,8 +196,9 @@ def _read(classifier: Classifier, path: Path) -> Photo:
         raise UserError(f"{str(path)!r} cannot be read: {reason}.") from None
 
 
-def _feature_layer(model: nn.Module, image: torch.Tensor, name: str | None, wanted: list[str], *,
-                   strict: bool) -> tuple[str, nn.Module | None]:
+def _feature_layer(
+    model: nn.Module, image: torch.Tensor, name: str | None, wanted: list[str], *, strict: bool
+) -> tuple[str, nn.Module | None]:
     """The layer to look at; what needs one leaves ``wanted`` when the model has none, unless asked for by name."""
     if not set(NEED_FEATURE_LAYER) & set(wanted):
         return "", None
@@ -193,8 +225,12 @@ def _first_layer(classifier: Classifier, photo: Photo, wanted: list[str], output
         inputs = classifier.inputs(photo.pixels[None])
         maps = layer_output(classifier.model, convolution, inputs)[0, :count]
         written.append(output / "feature_maps.png")
-        plot_feature_maps(classifier.pictures(inputs)[0], maps.cpu().numpy(), written[-1],
-                          f"{what}: what each makes of {Path(photo.name).name}")
+        plot_feature_maps(
+            classifier.pictures(inputs)[0],
+            maps.cpu().numpy(),
+            written[-1],
+            f"{what}: what each makes of {Path(photo.name).name}",
+        )
     return written
 
 
@@ -202,8 +238,9 @@ def _strongest_channels(model: nn.Module, layer: nn.Module, image: torch.Tensor,
     return layer_output(model, layer, image)[0].amax(dim=(1, 2)).argsort(descending=True, stable=True)[:count].tolist()
 
 
-def _guided(classifier: Classifier, layer: nn.Module, layer_name: str, photo: Photo, channels: list[int],
-            output: Path) -> Path:
+def _guided(
+    classifier: Classifier, layer: nn.Module, layer_name: str, photo: Photo, channels: list[int], output: Path
+) -> Path:
     inputs = classifier.inputs(photo.pixels[None])
     maps = layer_output(classifier.model, layer, inputs)[0]
     width = maps.shape[2]
@@ -211,17 +248,34 @@ def _guided(classifier: Classifier, layer: nn.Module, layer_name: str, photo: Ph
     for channel in channels:
         place = divmod(int(maps[channel].argmax()), width)
         gradient = guided_backprop(classifier.model, layer, inputs, channel, place)
-        units.append({"channel": channel, "place": place, "value": float(maps[channel][place]),
-                      "grid": tuple(maps.shape[1:]), "gradient": gradient.permute(1, 2, 0).cpu().numpy()})
+        units.append(
+            {
+                "channel": channel,
+                "place": place,
+                "value": float(maps[channel][place]),
+                "grid": tuple(maps.shape[1:]),
+                "gradient": gradient.permute(1, 2, 0).cpu().numpy(),
+            }
+        )
     path = output / "guided_backprop.png"
-    plot_guided_backprop(classifier.pictures(inputs)[0], units, path,
-                         f"{classifier.name}: what drives {len(units)} units of {layer_name}",
-                         f"{Path(photo.name).name}; guided backpropagation from each unit, scaled by itself, grey is 0")
+    plot_guided_backprop(
+        classifier.pictures(inputs)[0],
+        units,
+        path,
+        f"{classifier.name}: what drives {len(units)} units of {layer_name}",
+        f"{Path(photo.name).name}; guided backpropagation from each unit, scaled by itself, grey is 0",
+    )
     return path
 
 
-def _predictions(classifier: Classifier, layer: nn.Module | None, layer_name: str, photos: list[Photo],
-                 wanted: list[str], output: Path) -> Path:
+def _predictions(
+    classifier: Classifier,
+    layer: nn.Module | None,
+    layer_name: str,
+    photos: list[Photo],
+    wanted: list[str],
+    output: Path,
+) -> Path:
     rows = []
     with progress_bar("Explaining predictions", len(photos)) as bar:
         for photo in photos:
@@ -247,8 +301,9 @@ def _predictions(classifier: Classifier, layer: nn.Module | None, layer_name: st
     return path
 
 
-def _exciting(classifier: Classifier, layer: nn.Module, layer_name: str, images: SplitImages, channels: list[int],
-              output: Path) -> Path:
+def _exciting(
+    classifier: Classifier, layer: nn.Module, layer_name: str, images: SplitImages, channels: list[int], output: Path
+) -> Path:
     loader = BatchLoader(images.cache, images.indices, 64, classifier.device)
     peaks, places = [], []
     with progress_bar("Looking for exciting images", len(images.indices)) as bar:
@@ -263,10 +318,20 @@ def _exciting(classifier: Classifier, layer: nn.Module, layer_name: str, images:
     units = []
     for column, channel in enumerate(channels):
         best = peaks[:, column].argsort(descending=True, stable=True)[:EXCITING_IMAGES]
-        units.append({"channel": channel, "photos": images.cache.read(images.indices[best.numpy()]),
-                      "values": peaks[best, column].tolist(), "grid": (height, width),
-                      "places": [divmod(int(position), width) for position in places[best, column]]})
+        units.append(
+            {
+                "channel": channel,
+                "photos": images.cache.read(images.indices[best.numpy()]),
+                "values": peaks[best, column].tolist(),
+                "grid": (height, width),
+                "places": [divmod(int(position), width) for position in places[best, column]],
+            }
+        )
     path = output / "exciting.png"
-    plot_exciting_images(units, path, f"{classifier.name}: the images that excite channels of {layer_name} most",
-                         "frame: the place of the strongest unit; below: its activation")
+    plot_exciting_images(
+        units,
+        path,
+        f"{classifier.name}: the images that excite channels of {layer_name} most",
+        "frame: the place of the strongest unit; below: its activation",
+    )
     return path

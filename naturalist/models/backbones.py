@@ -19,11 +19,11 @@ CHAINS = {
     "DenseNet": "features.* relu() pool() flatten() classifier",
     "EfficientNet": "features.* avgpool flatten() classifier.*",
     "GoogLeNet": "transform_input() conv1 maxpool1 conv2 conv3 maxpool2 inception3a inception3b maxpool3 inception4a "
-                 "inception4b inception4c inception4d inception4e maxpool4 inception5a inception5b avgpool flatten() "
-                 "dropout fc",
+    "inception4b inception4c inception4d inception4e maxpool4 inception5a inception5b avgpool flatten() "
+    "dropout fc",
     "Inception3": "transform_input() Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 maxpool1 Conv2d_3b_1x1 Conv2d_4a_3x3 "
-                  "maxpool2 Mixed_5b Mixed_5c Mixed_5d Mixed_6a Mixed_6b Mixed_6c Mixed_6d Mixed_6e Mixed_7a Mixed_7b "
-                  "Mixed_7c avgpool flatten() dropout fc",
+    "maxpool2 Mixed_5b Mixed_5c Mixed_5d Mixed_6a Mixed_6b Mixed_6c Mixed_6d Mixed_6e Mixed_7a Mixed_7b "
+    "Mixed_7c avgpool flatten() dropout fc",
     "MaxVit": "stem blocks.* classifier.*",
     "MNASNet": "layers.* pool() flatten() classifier.*",
     "MobileNetV2": "features.* pool() flatten() classifier.*",
@@ -74,7 +74,7 @@ class StagedNetwork(nn.Module):
 
         After :meth:`start_at`, ``inputs`` are what :meth:`prefix` makes of such images.
         """
-        return self._run(self.steps[self.first_step:], inputs)
+        return self._run(self.steps[self.first_step :], inputs)
 
     def prefix(self, images: Tensor, stage: str) -> Tensor:
         """Normalised images → the input of ``stage``."""
@@ -86,7 +86,7 @@ class StagedNetwork(nn.Module):
 
     def steps_before(self, stage: str) -> list[str]:
         """Steps of all stages below ``stage``."""
-        return self.steps[:self.steps.index(self.stages[stage][0])]
+        return self.steps[: self.steps.index(self.stages[stage][0])]
 
     def freeze(self, stages: frozenset[str]) -> None:
         """Freeze these stages and no others: no gradients, and evaluation mode whatever :meth:`train` says."""
@@ -140,8 +140,10 @@ def check_backbone(name: str) -> None:
     names = backbone_names()
     if name not in names:
         guess = get_close_matches(name.lower(), names, n=1)
-        raise UserError(f"there is no backbone {name!r}{f'; did you mean {guess[0]}?' if guess else '.'} "
-                        f"torchvision has {', '.join(names)}.")
+        raise UserError(
+            f"there is no backbone {name!r}{f'; did you mean {guess[0]}?' if guess else '.'} "
+            f"torchvision has {', '.join(names)}."
+        )
 
 
 def _torchvision_model(name: str, image_size: int) -> nn.Module:
@@ -182,7 +184,10 @@ def _replace_head(network: nn.Module, steps: list[str], num_classes: int, dropou
         features = network.classifier[1].in_channels
         network.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Identity())
         steps[:] = [step for step in steps if not step.startswith("classifier.")] + [
-            "classifier.0", "classifier.1", "classifier.2"]
+            "classifier.0",
+            "classifier.1",
+            "classifier.2",
+        ]
     else:
         features = network.get_submodule(steps[-1]).in_features
         if isinstance(network.get_submodule(steps[-2]) if not steps[-2].endswith("()") else None, nn.Dropout):
@@ -196,8 +201,11 @@ def _stages(network: nn.Module, steps: list[str]) -> dict[str, list[str]]:
     waiting = []
     for step in steps[:-1]:
         module = None if step.endswith("()") else network.get_submodule(step)
-        opens = (module is not None and any(True for _ in module.parameters())
-                 and not isinstance(module, _BatchNorm | nn.LayerNorm))
+        opens = (
+            module is not None
+            and any(True for _ in module.parameters())
+            and not isinstance(module, _BatchNorm | nn.LayerNorm)
+        )
         if opens:
             stages[step] = [*waiting, step]
             waiting = []

@@ -1,6 +1,5 @@
 """Part A's network: five blocks of convolution, activation and max-pooling, a dense layer, the output layer."""
 
-
 from torch import Tensor, nn
 
 from naturalist.errors import UserError
@@ -33,10 +32,21 @@ class FiveBlockCNN(nn.Module):
         UserError: when a block is left without pixels or filters, naming the block.
     """
 
-    def __init__(self, num_classes: int, image_size: int, *, num_filters: int | list[int] = 32,
-                 filter_organization: str = "doubling", kernel_size: int | list[int] = 3, padding: str = "same",
-                 activation: str = "SiLU", batch_norm: bool = True, pooling: str = "flatten", dropout: float = 0.0,
-                 dense_units: int = 128):
+    def __init__(
+        self,
+        num_classes: int,
+        image_size: int,
+        *,
+        num_filters: int | list[int] = 32,
+        filter_organization: str = "doubling",
+        kernel_size: int | list[int] = 3,
+        padding: str = "same",
+        activation: str = "SiLU",
+        batch_norm: bool = True,
+        pooling: str = "flatten",
+        dropout: float = 0.0,
+        dense_units: int = 128,
+    ):
         super().__init__()
         filters = filters_per_block(num_filters, filter_organization)
         kernels = kernel_size if isinstance(kernel_size, list) else [kernel_size] * NUM_BLOCKS
@@ -70,14 +80,18 @@ def filters_per_block(num_filters: int | list[int], organization: str) -> list[i
     """Filters of the five blocks; raises :class:`UserError` when halving leaves a block without any."""
     if isinstance(num_filters, list):
         return list(num_filters)
-    factor = {"same": lambda block: num_filters,
-              "doubling": lambda block: num_filters * 2 ** block,
-              "halving": lambda block: num_filters // 2 ** block}[organization]
+    factor = {
+        "same": lambda block: num_filters,
+        "doubling": lambda block: num_filters * 2**block,
+        "halving": lambda block: num_filters // 2**block,
+    }[organization]
     filters = [factor(block) for block in range(NUM_BLOCKS)]
     if min(filters) < 1:
         block = filters.index(0) + 1
-        raise UserError(f"block {block} is left without filters: {num_filters} cannot be halved {block - 1} times; "
-                        f"num_filters must be at least {2 ** (NUM_BLOCKS - 1)} with filter_organization=halving.")
+        raise UserError(
+            f"block {block} is left without filters: {num_filters} cannot be halved {block - 1} times; "
+            f"num_filters must be at least {2 ** (NUM_BLOCKS - 1)} with filter_organization=halving."
+        )
     return filters
 
 
@@ -93,16 +107,25 @@ def feature_map_sizes(image_size: int, kernels: list[int], padding: str) -> list
             raise UserError(f"block {block}: padding=same needs an odd kernel_size, but it is {kernel}.")
         after_convolution = size if padding == "same" else size - kernel + 1
         if after_convolution < 2:
-            raise UserError(f"block {block} is left without pixels: its input is {size}×{size}, too small for a "
-                            f"{kernel}×{kernel} convolution with padding={padding} and 2×2 max-pooling; raise "
-                            "image_size, lower kernel_size, or use padding=same.")
+            raise UserError(
+                f"block {block} is left without pixels: its input is {size}×{size}, too small for a "
+                f"{kernel}×{kernel} convolution with padding={padding} and 2×2 max-pooling; raise "
+                "image_size, lower kernel_size, or use padding=same."
+            )
         size = after_convolution // 2
         sizes.append(size)
     return sizes
 
 
-def closed_form_totals(num_filters: int, kernel_size: int, dense_units: int, *, num_classes: int = 10,
-                       image_size: int = 224, padding: str = "valid") -> tuple[int, int]:
+def closed_form_totals(
+    num_filters: int,
+    kernel_size: int,
+    dense_units: int,
+    *,
+    num_classes: int = 10,
+    image_size: int = 224,
+    padding: str = "valid",
+) -> tuple[int, int]:
     """Parameters and multiply–accumulates for m filters of size k×k in every block and n dense units.
 
     With biases and without batch normalisation, for m = ``num_filters``, k = ``kernel_size``, n = ``dense_units``,
@@ -120,6 +143,7 @@ def closed_form_totals(num_filters: int, kernel_size: int, dense_units: int, *, 
     s = [size - shrink for size in [image_size, *pooled[:-1]]]
     p = pooled[-1]
     parameters = (3 * k**2 + 1) * m + 4 * (k**2 * m + 1) * m + (p**2 * m + 1) * n + (n + 1) * c
-    multiply_accumulates = (3 * k**2 * m * s[0]**2 + k**2 * m**2 * sum(side**2 for side in s[1:])
-                            + p**2 * m * n + n * c)
+    multiply_accumulates = (
+        3 * k**2 * m * s[0] ** 2 + k**2 * m**2 * sum(side**2 for side in s[1:]) + p**2 * m * n + n * c
+    )
     return parameters, multiply_accumulates

@@ -52,12 +52,19 @@ class Strategy:
         self.model, self.settings = model, settings
         releases = release_epochs(list(model.stages), settings)
         top_down = list(reversed(releases))
-        rates = {stage: settings.learning_rate * settings.backbone_lr_scale * settings.layer_decay ** depth
-                 for depth, stage in enumerate(top_down[1:])}
+        rates = {
+            stage: settings.learning_rate * settings.backbone_lr_scale * settings.layer_decay**depth
+            for depth, stage in enumerate(top_down[1:])
+        }
         self.plan = tuple(
-            StagePlan(stage, sum(parameter.numel() for parameter in parameters), releases[stage],
-                      rates.get(stage, settings.learning_rate))
-            for stage, parameters in model.parameters_by_stage().items())
+            StagePlan(
+                stage,
+                sum(parameter.numel() for parameter in parameters),
+                releases[stage],
+                rates.get(stage, settings.learning_rate),
+            )
+            for stage, parameters in model.parameters_by_stage().items()
+        )
 
     def release(self, epoch: int) -> list[dict]:
         """Freeze what does not learn in ``epoch``; returns the parameter groups that begin to learn in it.
@@ -65,10 +72,15 @@ class Strategy:
         The head's come first, then those of the other stages from the top.
         """
         parameters = self.model.parameters_by_stage()
-        self.model.freeze(frozenset(stage.name for stage in self.plan
-                                    if stage.release_epoch is None or stage.release_epoch > epoch))
-        return [{**group, "lr": stage.learning_rate} for stage in reversed(self.plan) if stage.release_epoch == epoch
-                for group in split_parameters(parameters[stage.name], self.settings.weight_decay)]
+        self.model.freeze(
+            frozenset(stage.name for stage in self.plan if stage.release_epoch is None or stage.release_epoch > epoch)
+        )
+        return [
+            {**group, "lr": stage.learning_rate}
+            for stage in reversed(self.plan)
+            if stage.release_epoch == epoch
+            for group in split_parameters(parameters[stage.name], self.settings.weight_decay)
+        ]
 
     @property
     def first_trained_stage(self) -> str:
@@ -96,8 +108,12 @@ class Strategy:
             table.add_column(heading, justify="right")
         for stage in self.plan:
             learns = stage.release_epoch is not None
-            table.add_row(stage.name, f"{stage.parameters:,}", str(stage.release_epoch + 1) if learns else "frozen",
-                          f"{stage.learning_rate:.2g}" if learns else "")
+            table.add_row(
+                stage.name,
+                f"{stage.parameters:,}",
+                str(stage.release_epoch + 1) if learns else "frozen",
+                f"{stage.learning_rate:.2g}" if learns else "",
+            )
         table.add_section()
         table.add_row("trainable", f"{self.trainable_parameters:,}", "", "")
         table.add_row("frozen", f"{self.frozen_parameters:,}", "", "")
@@ -116,8 +132,9 @@ def release_epochs(stages: list[str], settings: FinetuneSettings) -> dict[str, i
             ``gradual_share``, ``epochs``.
     """
     backbone = [stage for stage in stages if stage != HEAD]
-    frozen = {"head": len(backbone), "partial": _frozen_by_partial(backbone, settings),
-              "full": 0, "gradual": 0}[settings.strategy]
+    frozen = {"head": len(backbone), "partial": _frozen_by_partial(backbone, settings), "full": 0, "gradual": 0}[
+        settings.strategy
+    ]
     releases: dict[str, int | None] = dict.fromkeys(stages, None)
     for stage in backbone[frozen:]:
         releases[stage] = settings.head_epochs
@@ -133,8 +150,10 @@ def release_epochs(stages: list[str], settings: FinetuneSettings) -> dict[str, i
 
 def describe_stages(model: nn.Module) -> str:
     """Names of a network's stages with their parameters, a line for each."""
-    return "\n".join(f"{stage:36}{sum(parameter.numel() for parameter in parameters):>14,} parameters"
-                     for stage, parameters in model.parameters_by_stage().items())
+    return "\n".join(
+        f"{stage:36}{sum(parameter.numel() for parameter in parameters):>14,} parameters"
+        for stage, parameters in model.parameters_by_stage().items()
+    )
 
 
 def _frozen_by_partial(backbone: list[str], settings: FinetuneSettings) -> int:
@@ -143,13 +162,17 @@ def _frozen_by_partial(backbone: list[str], settings: FinetuneSettings) -> int:
         return 0
     if settings.unfreeze_from is not None:
         if settings.unfreeze_from not in backbone:
-            raise UserError(f"{settings.backbone} has no stage {settings.unfreeze_from!r} to unfreeze from; its stages "
-                            f"are {', '.join(backbone)}.")
+            raise UserError(
+                f"{settings.backbone} has no stage {settings.unfreeze_from!r} to unfreeze from; its stages "
+                f"are {', '.join(backbone)}."
+            )
         return backbone.index(settings.unfreeze_from)
     if settings.freeze_stages is not None:
         if settings.freeze_stages > len(backbone):
-            raise UserError(f"freeze_stages is {settings.freeze_stages}, but {settings.backbone} has only "
-                            f"{len(backbone)} stages before the head: {', '.join(backbone)}.")
+            raise UserError(
+                f"freeze_stages is {settings.freeze_stages}, but {settings.backbone} has only "
+                f"{len(backbone)} stages before the head: {', '.join(backbone)}."
+            )
         return settings.freeze_stages
     fraction = PARTIAL_FREEZE_FRACTION if settings.freeze_fraction is None else settings.freeze_fraction
     return round(fraction * len(backbone))

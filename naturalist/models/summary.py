@@ -36,8 +36,13 @@ class Summary:
         for heading in ("parameters", "multiply–accumulates"):
             table.add_column(heading, justify="right")
         for layer in self.layers:
-            table.add_row(layer.name, layer.kind, "×".join(map(str, layer.output_shape)),
-                          f"{layer.parameters:,}", f"{layer.multiply_accumulates:,}")
+            table.add_row(
+                layer.name,
+                layer.kind,
+                "×".join(map(str, layer.output_shape)),
+                f"{layer.parameters:,}",
+                f"{layer.multiply_accumulates:,}",
+            )
         table.add_section()
         table.add_row("total", "", "", f"{self.parameters:,}", f"{self.multiply_accumulates:,}")
         console = Console(width=110)
@@ -53,12 +58,23 @@ def summarize(model: nn.Module, image_size: int) -> Summary:
 
     def record(name: str):
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-            layers.append(Layer(name, type(module).__name__, tuple(output.shape[1:]),
-                                sum(p.numel() for p in module.parameters()), _multiply_accumulates(module, output)))
+            layers.append(
+                Layer(
+                    name,
+                    type(module).__name__,
+                    tuple(output.shape[1:]),
+                    sum(p.numel() for p in module.parameters()),
+                    _multiply_accumulates(module, output),
+                )
+            )
+
         return hook
 
-    leaves = [(name, module) for name, module in model.named_modules()
-              if not any(True for _ in module.children()) and not isinstance(module, nn.Identity)]
+    leaves = [
+        (name, module)
+        for name, module in model.named_modules()
+        if not any(True for _ in module.children()) and not isinstance(module, nn.Identity)
+    ]
     hooks = [module.register_forward_hook(record(name)) for name, module in leaves]
     was_training = model.training
     try:
@@ -68,9 +84,12 @@ def summarize(model: nn.Module, image_size: int) -> Summary:
         model.train(was_training)
         for hook in hooks:
             hook.remove()
-    return Summary(tuple(layers), sum(p.numel() for p in model.parameters()),
-                   sum(p.numel() for p in model.parameters() if p.requires_grad),
-                   sum(layer.multiply_accumulates for layer in layers))
+    return Summary(
+        tuple(layers),
+        sum(p.numel() for p in model.parameters()),
+        sum(p.numel() for p in model.parameters() if p.requires_grad),
+        sum(layer.multiply_accumulates for layer in layers),
+    )
 
 
 def _multiply_accumulates(module: nn.Module, output: Tensor) -> int:

@@ -50,12 +50,22 @@ def settings_from_weights(settings: FinetuneSettings) -> FinetuneSettings:
     cache_size = settings.cache_size or (image_size if resize_mode == "squash" else round(image_size * resize / crop))
     normalization = NORMALIZATIONS.get((tuple(transforms.mean), tuple(transforms.std)))
     if normalization is None:  # of VGG-16 without a classifier, the only ones made for other pixels
-        others = [weights.name for weights in models.get_model_weights(settings.backbone)
-                  if weights.transforms().mean == list(IMAGENET_MEAN)]
-        raise UserError(f"the weights {settings.weights} of {settings.backbone} are no classifier, but a part of other "
-                        f"networks; use {' or '.join(others)}.")
-    return replace(settings, image_size=image_size, cache_size=cache_size, resize_mode=resize_mode,
-                   normalization=settings.normalization or normalization)
+        others = [
+            weights.name
+            for weights in models.get_model_weights(settings.backbone)
+            if weights.transforms().mean == list(IMAGENET_MEAN)
+        ]
+        raise UserError(
+            f"the weights {settings.weights} of {settings.backbone} are no classifier, but a part of other "
+            f"networks; use {' or '.join(others)}."
+        )
+    return replace(
+        settings,
+        image_size=image_size,
+        cache_size=cache_size,
+        resize_mode=resize_mode,
+        normalization=settings.normalization or normalization,
+    )
 
 
 def load_weights(model: StagedNetwork, settings: FinetuneSettings) -> str:
@@ -83,8 +93,12 @@ def load_weights(model: StagedNetwork, settings: FinetuneSettings) -> str:
     network = model.network
     if settings.backbone.startswith("vit_") and "encoder.pos_embedding" in state:
         state = interpolate_embeddings(network.image_size, network.patch_size, state)
-    _check_fit(state, {name: value for name, value in network.state_dict().items() if not name.startswith(head)},
-               path, settings.backbone)
+    _check_fit(
+        state,
+        {name: value for name, value in network.state_dict().items() if not name.startswith(head)},
+        path,
+        settings.backbone,
+    )
     network.load_state_dict(state, strict=False)  # the head is missing, and nothing else
     return path.name
 
@@ -98,9 +112,11 @@ def _find_weights(settings: FinetuneSettings) -> WeightsEnum:
         return next((weights for weights in choices if Path(weights.url).name == Path(name).name), choices.DEFAULT)
     if name not in choices.__members__:
         guess = get_close_matches(name, list(choices.__members__), n=1)
-        raise UserError(f"{settings.backbone} has no weights {name!r}, and there is no such file"
-                        f"{f'; did you mean {guess[0]}?' if guess else '.'} --weights takes "
-                        f"{', '.join(choices.__members__)}, none or a file.")
+        raise UserError(
+            f"{settings.backbone} has no weights {name!r}, and there is no such file"
+            f"{f'; did you mean {guess[0]}?' if guess else '.'} --weights takes "
+            f"{', '.join(choices.__members__)}, none or a file."
+        )
     return choices[name]
 
 
@@ -115,8 +131,10 @@ def _download(weights: WeightsEnum) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(weights.url, str(path), HASH_IN_NAME.search(path.name)[1])
     except (urllib.error.URLError, OSError, RuntimeError) as error:
-        raise UserError(f"the weights {weights} cannot be downloaded ({error}); fetch {weights.url} on another machine "
-                        f"and put it at {str(path)!r}, or name a file with --weights FILE.") from None
+        raise UserError(
+            f"the weights {weights} cannot be downloaded ({error}); fetch {weights.url} on another machine "
+            f"and put it at {str(path)!r}, or name a file with --weights FILE."
+        ) from None
     return path
 
 
@@ -130,18 +148,32 @@ def _check_hash(path: Path) -> None:
         while block := file.read(2**20):
             digest.update(block)
     if not digest.hexdigest().startswith(match[1]):
-        raise UserError(f"the weights file {str(path)!r} is damaged or not what its name says: its SHA-256 begins with "
-                        f"{digest.hexdigest()[:len(match[1])]}, not {match[1]}; delete it and fetch it again.")
+        raise UserError(
+            f"the weights file {str(path)!r} is damaged or not what its name says: its SHA-256 begins with "
+            f"{digest.hexdigest()[: len(match[1])]}, not {match[1]}; delete it and fetch it again."
+        )
 
 
 def _read(path: Path) -> dict[str, Tensor]:
     """A state dict from a file, plain or inside a checkpoint; nothing in the file is executed."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError,
-            AttributeError, IndexError, TypeError, OSError):
-        raise UserError(f"the weights file {str(path)!r} cannot be read: it is damaged, or holds more than plain "
-                        "tensors; nothing in it was run.") from None
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        zipfile.BadZipFile,
+        ValueError,
+        KeyError,
+        AttributeError,
+        IndexError,
+        TypeError,
+        OSError,
+    ):
+        raise UserError(
+            f"the weights file {str(path)!r} cannot be read: it is damaged, or holds more than plain "
+            "tensors; nothing in it was run."
+        ) from None
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
@@ -153,10 +185,15 @@ def _check_fit(state: dict[str, Tensor], wanted: dict[str, Tensor], path: Path, 
     # Files from before 2018 lack num_batches_tracked, which nothing needs.
     missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     unexpected = [name for name in state if name not in wanted]
-    other_shape = [f"{name} {list(state[name].shape)} instead of {list(wanted[name].shape)}" for name in wanted
-                   if name in state and state[name].shape != wanted[name].shape]
-    problems = [f"{kind} {len(names)} ({', '.join(names[:NAMES_SHOWN])}{', …' if len(names) > NAMES_SHOWN else ''})"
-                for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", other_shape))
-                if names]
+    other_shape = [
+        f"{name} {list(state[name].shape)} instead of {list(wanted[name].shape)}"
+        for name in wanted
+        if name in state and state[name].shape != wanted[name].shape
+    ]
+    problems = [
+        f"{kind} {len(names)} ({', '.join(names[:NAMES_SHOWN])}{', …' if len(names) > NAMES_SHOWN else ''})"
+        for kind, names in (("missing", missing), ("unexpected", unexpected), ("of another shape", other_shape))
+        if names
+    ]
     if problems:
         raise UserError(f"the weights file {str(path)!r} does not fit {backbone}: {'; '.join(problems)}.")

@@ -26,8 +26,11 @@ def plot_accuracy_over_time(groups: list["Group"], path: Path) -> None:
         axes = figure.subplots()
         for number, group in enumerate(groups):
             for position, run in enumerate(group.runs):
-                axes.plot(_seconds(run), [epoch["val_accuracy"] for epoch in run.history],
-                          **_style(number, position, group.label))
+                axes.plot(
+                    _seconds(run),
+                    [epoch["val_accuracy"] for epoch in run.history],
+                    **_style(number, position, group.label),
+                )
         _log_ticks(axes)
         _finish(axes, "seconds since the start of training", "validation accuracy")
 
@@ -42,12 +45,24 @@ def plot_accuracy_over_parameters(groups: list["Group"], path: Path) -> None:
         for number, group in enumerate(groups):
             style = _style(number, 0, group.label)
             # Full and gradual train the same parameters; their marks and bars may overlap, so all are see-through.
-            axes.errorbar(group.average("trainable_parameters"), group.average(column),
-                          yerr=group.deviation(column), color=style["color"], marker=style["marker"],
-                          markersize=8, capsize=4, linestyle="", alpha=0.8, label=group.label)
+            axes.errorbar(
+                group.average("trainable_parameters"),
+                group.average(column),
+                yerr=group.deviation(column),
+                color=style["color"],
+                marker=style["marker"],
+                markersize=8,
+                capsize=4,
+                linestyle="",
+                alpha=0.8,
+                label=group.label,
+            )
         _log_ticks(axes)
-        _finish(axes, "trainable parameters", f"{column.split('_')[0].replace('val', 'validation')} accuracy"
-                      " (bar: standard deviation)")
+        _finish(
+            axes,
+            "trainable parameters",
+            f"{column.split('_')[0].replace('val', 'validation')} accuracy (bar: standard deviation)",
+        )
 
 
 def plot_learning_curves(groups: list["Group"], path: Path) -> None:
@@ -60,8 +75,12 @@ def plot_learning_curves(groups: list["Group"], path: Path) -> None:
                 values = np.mean([[epoch[quantity] for epoch in run.history[:epochs]] for run in group.runs], axis=0)
                 axes.plot(range(1, epochs + 1), values, **_style(number, 0, group.label))
             axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-            _finish(axes, "epoch", quantity.replace("val", "validation").replace("_", " "),
-                    legend=quantity == "val_accuracy")
+            _finish(
+                axes,
+                "epoch",
+                quantity.replace("val", "validation").replace("_", " "),
+                legend=quantity == "val_accuracy",
+            )
 
 
 def _seconds(run: "Run") -> list[float]:
@@ -69,9 +88,14 @@ def _seconds(run: "Run") -> list[float]:
 
 
 def _style(number: int, position: int, label: str) -> dict:
-    return {"color": COLOURS[number % len(COLOURS)], "linestyle": LINES[number // len(COLOURS) % len(LINES)],
-            "marker": MARKERS[number % len(MARKERS)], "markersize": 4.5, "linewidth": 1.4,
-            "label": label if position == 0 else None}
+    return {
+        "color": COLOURS[number % len(COLOURS)],
+        "linestyle": LINES[number // len(COLOURS) % len(LINES)],
+        "marker": MARKERS[number % len(MARKERS)],
+        "markersize": 4.5,
+        "linewidth": 1.4,
+        "label": label if position == 0 else None,
+    }
 
 
 def _title(figure: Figure, title: str) -> None:

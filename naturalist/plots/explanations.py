@@ -23,15 +23,21 @@ def plot_filters(filters: np.ndarray, path: str | Path, title: str) -> None:
     scaled = filters / np.abs(filters).max(axis=(1, 2, 3), keepdims=True).clip(min=1e-12)
     cells = (0.5 + scaled / 2).transpose(0, 2, 3, 1)
     note = "each filter scaled by itself; middle grey is 0"
-    _plot_cells(len(filters), lambda ax, i, extent: ax.imshow(cells[i], extent=extent, interpolation="nearest"),
-                path, title, note)
+    _plot_cells(
+        len(filters),
+        lambda ax, i, extent: ax.imshow(cells[i], extent=extent, interpolation="nearest"),
+        path,
+        title,
+        note,
+    )
 
 
 def plot_feature_maps(photo: np.ndarray, maps: np.ndarray, path: str | Path, title: str) -> None:
     """Show feature maps ``[N, H, W]`` of a photograph ``[S, S, 3]`` uint8, in the order of their filters."""
     note = "each map scaled by itself, dark blue its lowest and yellow its highest value; beside the title, the image"
-    _plot_cells(len(maps), lambda ax, i, extent: ax.imshow(maps[i], extent=extent, cmap="cividis"),
-                path, title, note, photo)
+    _plot_cells(
+        len(maps), lambda ax, i, extent: ax.imshow(maps[i], extent=extent, cmap="cividis"), path, title, note, photo
+    )
 
 
 def plot_guided_backprop(photo: np.ndarray, units: list[dict], path: str | Path, title: str, note: str = "") -> None:
@@ -59,8 +65,13 @@ def plot_guided_backprop(photo: np.ndarray, units: list[dict], path: str | Path,
             _image(page, _signed_picture(unit["gradient"]), MARGIN + side + gap, top, side)
             left = MARGIN + 2 * (side + gap)
             page.text(left, top + 0.05, f"channel {unit['channel']}", fontweight="bold", fontsize=9.5, va="top")
-            page.text(left, top + 0.28, f"row {unit['place'][0] + 1}, column {unit['place'][1] + 1}\n"
-                      f"activation {unit['value']:.2f}", va="top", linespacing=1.4)
+            page.text(
+                left,
+                top + 0.28,
+                f"row {unit['place'][0] + 1}, column {unit['place'][1] + 1}\nactivation {unit['value']:.2f}",
+                va="top",
+                linespacing=1.4,
+            )
         fit_text(page, MARGIN, height - 0.22, note, width - 2 * MARGIN, 2, color=GREY, va="center")
 
 
@@ -92,9 +103,17 @@ def plot_predictions_explained(rows: list[dict], path: str | Path, title: str, n
             left = MARGIN + (1 + len(kinds)) * (side + gap)
             for line, text in enumerate(shown["caption"]):
                 is_file = line == len(shown["caption"]) - 1
-                fit_line(page, left, top + 0.05 + 0.24 * line, text, caption, va="top",
-                         fontsize=7.5 if is_file else 9.5, fontweight="normal" if line else "bold",
-                         color=GREY if is_file else INK)
+                fit_line(
+                    page,
+                    left,
+                    top + 0.05 + 0.24 * line,
+                    text,
+                    caption,
+                    va="top",
+                    fontsize=7.5 if is_file else 9.5,
+                    fontweight="normal" if line else "bold",
+                    color=GREY if is_file else INK,
+                )
         fit_text(page, MARGIN, height - 0.22, note, width - 2 * MARGIN, 2, color=GREY, va="center")
 
 
@@ -117,8 +136,9 @@ def plot_exciting_images(units: list[dict], path: str | Path, title: str, note: 
         page = _page(figure, width, height, title)
         for row, unit in enumerate(units):
             top = HEADER + row * row_height
-            page.text(MARGIN, top + side / 2, f"channel\n{unit['channel']}", fontweight="bold", va="center",
-                      fontsize=9.5)
+            page.text(
+                MARGIN, top + side / 2, f"channel\n{unit['channel']}", fontweight="bold", va="center", fontsize=9.5
+            )
             for column, photo in enumerate(unit["photos"]):
                 left = MARGIN + name_width + column * (side + gap)
                 _image(page, photo, left, top, side)
@@ -148,8 +168,14 @@ def _signed_picture(gradient: np.ndarray) -> np.ndarray:
     return (0.5 + gradient / (2 * scale if scale > 0 else 1)).clip(0, 1)
 
 
-def _plot_cells(count: int, draw: Callable[[Axes, int, tuple], object], path: str | Path, title: str, note: str,
-                photo: np.ndarray | None = None) -> None:
+def _plot_cells(
+    count: int,
+    draw: Callable[[Axes, int, tuple], object],
+    path: str | Path,
+    title: str,
+    note: str,
+    photo: np.ndarray | None = None,
+) -> None:
     """Lay out cells in rows of eight, fewer when there are few."""
     columns = 8 if count > 25 else math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
@@ -182,8 +208,9 @@ def _image(page: Axes, image: np.ndarray, left: float, top: float, side: float) 
     page.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor=PALE, linewidth=0.8))
 
 
-def _mark_place(page: Axes, place: tuple[int, int], grid: tuple[int, int], left: float, top: float,
-                side: float) -> None:
+def _mark_place(
+    page: Axes, place: tuple[int, int], grid: tuple[int, int], left: float, top: float, side: float
+) -> None:
     """Frame the part of the image that lies below a unit's place on its feature map."""
     height, width = side / grid[0], side / grid[1]
     corner = left + place[1] * width, top + place[0] * height

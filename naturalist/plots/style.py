@@ -29,15 +29,30 @@ INK, GREY, PALE = "#222222", "#666666", "#E6E6E6"
 SHARES = LinearSegmentedColormap.from_list("shares", [(0, "white"), (0.63, BLUE), (1, "#00263D")])
 
 STYLE = {
-    "figure.dpi": 150, "savefig.dpi": 150,
-    "font.family": "DejaVu Sans", "font.size": 9, "text.color": INK,
+    "figure.dpi": 150,
+    "savefig.dpi": 150,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "text.color": INK,
     "text.parse_math": False,  # a class name may hold a dollar sign
-    "axes.titlesize": 9, "axes.labelsize": 9, "axes.labelcolor": INK, "axes.edgecolor": GREY,
-    "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "axes.axisbelow": True, "grid.color": PALE,
-    "xtick.color": GREY, "ytick.color": GREY, "xtick.labelcolor": INK, "ytick.labelcolor": INK,
-    "legend.frameon": False, "lines.linewidth": 1.8, "hatch.linewidth": 1.0,
-    "figure.constrained_layout.w_pad": 0.1, "figure.constrained_layout.h_pad": 0.08,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": PALE,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "lines.linewidth": 1.8,
+    "hatch.linewidth": 1.0,
+    "figure.constrained_layout.w_pad": 0.1,
+    "figure.constrained_layout.h_pad": 0.08,
 }
 
 
@@ -77,8 +92,7 @@ def plot_curves(history: list[dict], path: str | Path, title: str) -> None:
 
     with new_figure(path, 9, 4.2, layout="constrained") as figure:
         _draw_title(figure, title)
-        axes = figure.subplot_mosaic([["loss", "accuracy"], ["learning_rate", "accuracy"]],
-                                     height_ratios=[3, 1])
+        axes = figure.subplot_mosaic([["loss", "accuracy"], ["learning_rate", "accuracy"]], height_ratios=[3, 1])
         _draw_train_and_val(axes["loss"], epochs, history, "loss", best, "{:.3f}".format)
         _draw_train_and_val(axes["accuracy"], epochs, history, "accuracy", best, partial(_percent, decimals=1))
         axes["accuracy"].yaxis.set_major_formatter(PercentFormatter(1, symbol=" %"))
@@ -111,8 +125,17 @@ def plot_confusion_matrix(matrix: np.ndarray, class_names: list[str], path: str 
     with new_figure(path, size * cell + 3.6, size * cell + 2.4, layout="compressed") as figure:
         _draw_title(figure, title)
         ax = figure.subplots()
-        mesh = ax.pcolormesh(range(size), range(size), shares, cmap=SHARES, vmin=0, vmax=1, shading="nearest",
-                             edgecolors=PALE, linewidth=0.5 if with_counts else 0.2)
+        mesh = ax.pcolormesh(
+            range(size),
+            range(size),
+            shares,
+            cmap=SHARES,
+            vmin=0,
+            vmax=1,
+            shading="nearest",
+            edgecolors=PALE,
+            linewidth=0.5 if with_counts else 0.2,
+        )
         ax.set(aspect="equal", xlabel="predicted class", ylabel="true class")
         ax.invert_yaxis()
         ax.grid(False)
@@ -120,20 +143,37 @@ def plot_confusion_matrix(matrix: np.ndarray, class_names: list[str], path: str 
         ax.set_xticks(range(size), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=fontsize)
         ax.set_yticks(range(size), names, fontsize=fontsize)
         margin = ax.secondary_yaxis("right")
-        margin.set_yticks(range(size), [_percent(shares[i, i]) if totals[i] else "–" for i in range(size)],
-                          fontsize=fontsize)
+        margin.set_yticks(
+            range(size), [_percent(shares[i, i]) if totals[i] else "–" for i in range(size)], fontsize=fontsize
+        )
         margin.set_ylabel("recall")
         margin.tick_params(length=0)
-        figure.colorbar(mesh, ax=ax, label="share of the true class", format=PercentFormatter(1, symbol=" %"),
-                        aspect=40)
+        figure.colorbar(
+            mesh, ax=ax, label="share of the true class", format=PercentFormatter(1, symbol=" %"), aspect=40
+        )
         if with_counts:
             for row, column in np.ndindex(matrix.shape):
-                ax.text(column, row, matrix[row, column], ha="center", va="center", fontsize=fontsize,
-                        color="white" if shares[row, column] > 0.5 else INK)
+                ax.text(
+                    column,
+                    row,
+                    matrix[row, column],
+                    ha="center",
+                    va="center",
+                    fontsize=fontsize,
+                    color="white" if shares[row, column] > 0.5 else INK,
+                )
 
 
-def plot_prediction_grid(images: np.ndarray, true: np.ndarray, predicted: np.ndarray, confidence: np.ndarray,
-                         class_names: list[str], path: str | Path, title: str, note: str = "") -> None:
+def plot_prediction_grid(
+    images: np.ndarray,
+    true: np.ndarray,
+    predicted: np.ndarray,
+    confidence: np.ndarray,
+    class_names: list[str],
+    path: str | Path,
+    title: str,
+    note: str = "",
+) -> None:
     """Show images with their predictions: a row per class, its three images (or more) side by side.
 
     ``images`` are ``[N, H, W, 3]`` uint8 RGB, ``true`` and ``predicted`` ``[N]`` class indices and
@@ -159,20 +199,46 @@ def plot_prediction_grid(images: np.ndarray, true: np.ndarray, predicted: np.nda
         for row, name in enumerate(names):
             top = header + row * row_height
             page.plot([margin, width - margin], [top - gap / 2] * 2, color=PALE, linewidth=0.8)
-            fit_text(page, margin, top + (row_height - gap) / 2, name, name_width - gap, 3, fontsize=10.5,
-                  fontweight="bold", va="center")
+            fit_text(
+                page,
+                margin,
+                top + (row_height - gap) / 2,
+                name,
+                name_width - gap,
+                3,
+                fontsize=10.5,
+                fontweight="bold",
+                va="center",
+            )
             for column, i in enumerate(np.flatnonzero(true == row)):
                 left = margin + name_width + column * cell_width
                 middle = top + (row_height - gap) / 2
                 right = predicted[i] == row
                 _draw_image(page, images[i], left, middle, image_width, image_height, right)
-                _draw_caption(page, left + image_width + gap, middle, caption_width, name,
-                              names[predicted[i]], float(confidence[i]), right)
+                _draw_caption(
+                    page,
+                    left + image_width + gap,
+                    middle,
+                    caption_width,
+                    name,
+                    names[predicted[i]],
+                    float(confidence[i]),
+                    right,
+                )
         _draw_footer(page, margin, height - footer, width, int((true == predicted).sum()), len(true), note)
 
 
-def plot_contact_sheet(images: np.ndarray, true: np.ndarray, predicted: np.ndarray, confidence: np.ndarray,
-                       files: list[str], class_names: list[str], path: str | Path, title: str, note: str = "") -> None:
+def plot_contact_sheet(
+    images: np.ndarray,
+    true: np.ndarray,
+    predicted: np.ndarray,
+    confidence: np.ndarray,
+    files: list[str],
+    class_names: list[str],
+    path: str | Path,
+    title: str,
+    note: str = "",
+) -> None:
     """Show images with their file names, four in a row, in the order given.
 
     Arrays are those of :func:`plot_prediction_grid`; ``files`` are ``[N]`` paths, whose last part is shown. Without
@@ -202,8 +268,16 @@ def plot_contact_sheet(images: np.ndarray, true: np.ndarray, predicted: np.ndarr
             fit_line(page, left, below, said, image_width, fontsize=9.5, fontweight="bold", va="top")
             if not right:
                 fit_line(page, left, below + 0.19, f"is {names[true[i]]}", image_width, fontsize=9.5, va="top")
-            fit_line(page, left, below + (0.19 if right else 0.38), Path(files[i]).name, image_width, fontsize=7.5,
-                  color=GREY, va="top")
+            fit_line(
+                page,
+                left,
+                below + (0.19 if right else 0.38),
+                Path(files[i]).name,
+                image_width,
+                fontsize=7.5,
+                color=GREY,
+                va="top",
+            )
         fit_text(page, margin, height - 0.2, note, width - 2 * margin, color=GREY)
 
 
@@ -221,13 +295,27 @@ def plot_reliability(bins: list[dict], expected_calibration_error: float, path: 
         figure.suptitle(title, x=0.012, ha="left", fontsize=11, fontweight="bold")
         ax, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
         ax.bar(center, accuracy, width, color=SKY, edgecolor="white", label="accuracy")
-        ax.bar(center, confidence - accuracy, width, accuracy, facecolor="none", edgecolor=VERMILLION, hatch="////",
-               linewidth=0.8, label="gap to confidence")
+        ax.bar(
+            center,
+            confidence - accuracy,
+            width,
+            accuracy,
+            facecolor="none",
+            edgecolor=VERMILLION,
+            hatch="////",
+            linewidth=0.8,
+            label="gap to confidence",
+        )
         ax.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1.2, label="perfectly calibrated")
         ax.set(ylabel="share that is right", ylim=(0, 1), xlim=(0, 1))
         ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, columnspacing=1.2, handletextpad=0.5)
-        ax.text(0.03, 0.95, f"expected calibration error {_percent(expected_calibration_error, 1)}", va="top",
-                bbox={"facecolor": "white", "edgecolor": "none", "pad": 2})
+        ax.text(
+            0.03,
+            0.95,
+            f"expected calibration error {_percent(expected_calibration_error, 1)}",
+            va="top",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},
+        )
         counts.bar(center, [b["images"] for b in filled], width, color=GREY, edgecolor="white")
         counts.set(xlabel="confidence", ylabel="images")
         counts.yaxis.set_major_locator(MaxNLocator(4, integer=True))
@@ -241,22 +329,36 @@ def _series(history: list[dict], key: str) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _draw_train_and_val(ax: Axes, epochs: np.ndarray, history: list[dict], quantity: str, best: int | None,
-                        write: Callable[[float], str]) -> None:
+def _draw_train_and_val(
+    ax: Axes, epochs: np.ndarray, history: list[dict], quantity: str, best: int | None, write: Callable[[float], str]
+) -> None:
     train, val = _series(history, f"train_{quantity}"), _series(history, f"val_{quantity}")
     ax.plot(epochs, train, color=ORANGE, linestyle="--", marker="o", markersize=3, label="train")
     ax.plot(epochs, val, color=BLUE, marker="o", markersize=3, label="validation")
     if best is not None and np.isfinite(val[best]):
         ax.axvline(epochs[best], color=GREY, linestyle=":", linewidth=1, zorder=1)
-        ax.plot(epochs[best], val[best], color=BLUE, linestyle="", marker="*", markersize=13,
-                markeredgecolor="white", label=f"best epoch, {epochs[best]}: {write(val[best])}")
+        ax.plot(
+            epochs[best],
+            val[best],
+            color=BLUE,
+            linestyle="",
+            marker="*",
+            markersize=13,
+            markeredgecolor="white",
+            label=f"best epoch, {epochs[best]}: {write(val[best])}",
+        )
     ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, columnspacing=1.2, handletextpad=0.5)
 
 
 def _draw_title(figure: Figure, title: str) -> None:
     letters_per_inch = 9
-    figure.suptitle(textwrap.fill(title, int(letters_per_inch * figure.get_figwidth())), x=0.012, ha="left",
-                    fontsize=11, fontweight="bold")
+    figure.suptitle(
+        textwrap.fill(title, int(letters_per_inch * figure.get_figwidth())),
+        x=0.012,
+        ha="left",
+        fontsize=11,
+        fontweight="bold",
+    )
 
 
 def _percent(share: float, decimals: int = 0) -> str:
@@ -265,7 +367,7 @@ def _percent(share: float, decimals: int = 0) -> str:
 
 def _clip(name: str, length: int) -> str:
     name = name.replace("_", " ")
-    return name if len(name) <= length else name[:length - 1] + "…"
+    return name if len(name) <= length else name[: length - 1] + "…"
 
 
 def _image_size(height: int, width: int) -> tuple[float, float]:
@@ -274,8 +376,9 @@ def _image_size(height: int, width: int) -> tuple[float, float]:
     return side * math.sqrt(width / height), side * math.sqrt(height / width)
 
 
-def _draw_image(page: Axes, image: np.ndarray, left: float, middle: float, width: float, height: float,
-                right: bool) -> None:
+def _draw_image(
+    page: Axes, image: np.ndarray, left: float, middle: float, width: float, height: float, right: bool
+) -> None:
     top = middle - height / 2
     page.imshow(image, extent=(left, left + width, top + height, top), aspect="auto")
     _draw_frame(page, left, top, width, height, right)
@@ -285,38 +388,66 @@ def _draw_image(page: Axes, image: np.ndarray, left: float, middle: float, width
 def _draw_frame(page: Axes, left: float, top: float, width: float, height: float, right: bool) -> None:
     # White below the dashes keeps them visible on a photograph of any colour.
     page.add_patch(Rectangle((left, top), width, height, fill=False, edgecolor="white", linewidth=3))
-    page.add_patch(Rectangle((left, top), width, height, fill=False, linewidth=3, edgecolor=_colour(right),
-                             linestyle="-" if right else (0, (2.5, 1.2))))
+    page.add_patch(
+        Rectangle(
+            (left, top),
+            width,
+            height,
+            fill=False,
+            linewidth=3,
+            edgecolor=_colour(right),
+            linestyle="-" if right else (0, (2.5, 1.2)),
+        )
+    )
 
 
 def _draw_mark(page: Axes, left: float, top: float, right: bool) -> None:
     page.add_patch(Rectangle((left, top), 0.26, 0.26, color=_colour(right), linewidth=0))
-    page.text(left + 0.13, top + 0.13, "✓" if right else "✗", color="white", fontsize=12, ha="center",
-              va="center_baseline")
+    page.text(
+        left + 0.13, top + 0.13, "✓" if right else "✗", color="white", fontsize=12, ha="center", va="center_baseline"
+    )
 
 
-def _draw_caption(page: Axes, left: float, middle: float, width: float, true: str, predicted: str,
-                  confidence: float, right: bool) -> None:
-    for y, label, name, weight in ((middle - 0.62, "predicted", predicted, "bold"),
-                                   (middle - 0.10, "true", true, "normal")):
+def _draw_caption(
+    page: Axes, left: float, middle: float, width: float, true: str, predicted: str, confidence: float, right: bool
+) -> None:
+    for y, label, name, weight in (
+        (middle - 0.62, "predicted", predicted, "bold"),
+        (middle - 0.10, "true", true, "normal"),
+    ):
         page.text(left, y + 0.1, label, fontsize=8, color=GREY)
         fit_text(page, left, y + 0.13, name, width, 2, fontsize=9.5, fontweight=weight, va="top", linespacing=1.05)
     top, bar, height = middle + 0.48, width - 0.5, 0.13
     page.add_patch(Rectangle((left, top), bar, height, color=PALE, linewidth=0))
-    page.add_patch(Rectangle((left, top), bar * confidence, height, facecolor=_colour(right), edgecolor="white",
-                             linewidth=0, hatch="" if right else "/////"))
+    page.add_patch(
+        Rectangle(
+            (left, top),
+            bar * confidence,
+            height,
+            facecolor=_colour(right),
+            edgecolor="white",
+            linewidth=0,
+            hatch="" if right else "/////",
+        )
+    )
     page.text(left + width, top + height / 2, _percent(confidence), ha="right", va="center_baseline")
 
 
-def _draw_footer(page: Axes, left: float, top: float, width: float, num_right: int, total: int,
-                 note: str) -> None:
+def _draw_footer(page: Axes, left: float, top: float, width: float, num_right: int, total: int, note: str) -> None:
     for x, right, meaning in ((left, True, "right"), (left + 1.1, False, "wrong")):
         _draw_frame(page, x, top + 0.06, 0.26, 0.26, right)
         _draw_mark(page, x, top + 0.06, right)
         page.text(x + 0.36, top + 0.2, meaning, va="center_baseline")
     page.text(left + 2.2, top + 0.2, "bar: confidence in the prediction", va="center_baseline")
-    page.text(width - left, top + 0.2, f"{num_right} of the {total} shown are right", ha="right",
-              va="center_baseline", fontsize=10.5, fontweight="bold")
+    page.text(
+        width - left,
+        top + 0.2,
+        f"{num_right} of the {total} shown are right",
+        ha="right",
+        va="center_baseline",
+        fontsize=10.5,
+        fontweight="bold",
+    )
     fit_text(page, left, top + 0.45, note, width - 2 * left, 2, color=GREY, va="top")
 
 
@@ -341,7 +472,7 @@ def fit_line(page: Axes, x: float, y: float, text: str, width: float, **options)
     artist = page.text(x, y, text, **options)
     share = width / _width(artist)
     if share < SMALLEST_LINE:
-        artist.set_text(text[:int(share / SMALLEST_LINE * len(text)) - 2] + "…")
+        artist.set_text(text[: int(share / SMALLEST_LINE * len(text)) - 2] + "…")
         share = max(SMALLEST_LINE, width / _width(artist))
     artist.set_fontsize(artist.get_fontsize() * min(1, share))
 

@@ -15,12 +15,22 @@ from naturalist.sweeps.analysis import Influences, as_numbers, is_number, level_
 
 COLOURS = "cividis"
 ROWS_SHOWN = 30
-STATE_STYLE = {"finished": ("o", BLUE, "finished"), "pruned": ("X", VERMILLION, "stopped by hyperband"),
-               "failed": ("v", GREY, "failed (no value: at the bottom)")}
+STATE_STYLE = {
+    "finished": ("o", BLUE, "finished"),
+    "pruned": ("X", VERMILLION, "stopped by hyperband"),
+    "failed": ("v", GREY, "failed (no value: at the bottom)"),
+}
 
 
-def plot_accuracy_by_run(values: list[float | None], states: list[str], path: str | Path, metric: str,
-                         maximize: bool, title: str, note: str = "") -> None:
+def plot_accuracy_by_run(
+    values: list[float | None],
+    states: list[str],
+    path: str | Path,
+    metric: str,
+    maximize: bool,
+    title: str,
+    note: str = "",
+) -> None:
     """Draw each run's best epoch in the order of creation, and the best so far.
 
     ``values`` are one per run, None where a run has none; ``states`` are finished, pruned or failed.
@@ -41,14 +51,38 @@ def plot_accuracy_by_run(values: list[float | None], states: list[str], path: st
             chosen = np.array([other == state for other in states])
             shown = chosen & np.isfinite(heights)
             if shown.any():
-                ax.plot(numbers[shown], heights[shown], linestyle="", marker=marker, markersize=7, color=colour,
-                        markeredgecolor="white", label=label.split(" (")[0])
+                ax.plot(
+                    numbers[shown],
+                    heights[shown],
+                    linestyle="",
+                    marker=marker,
+                    markersize=7,
+                    color=colour,
+                    markeredgecolor="white",
+                    label=label.split(" (")[0],
+                )
             lost = chosen & ~np.isfinite(heights)
             if lost.any():
-                ax.plot(numbers[lost], np.full(lost.sum(), 0.02), linestyle="", marker=marker, markersize=7,
-                        color=colour, transform=ax.get_xaxis_transform(), label=label)
-        ax.plot(numbers[best], heights[best], linestyle="", marker="*", markersize=15, color=BLUE,
-                markeredgecolor="white", label=f"best, run {numbers[best]}: {_amount(heights[best], metric)}")
+                ax.plot(
+                    numbers[lost],
+                    np.full(lost.sum(), 0.02),
+                    linestyle="",
+                    marker=marker,
+                    markersize=7,
+                    color=colour,
+                    transform=ax.get_xaxis_transform(),
+                    label=label,
+                )
+        ax.plot(
+            numbers[best],
+            heights[best],
+            linestyle="",
+            marker="*",
+            markersize=15,
+            color=BLUE,
+            markeredgecolor="white",
+            label=f"best, run {numbers[best]}: {_amount(heights[best], metric)}",
+        )
         ax.set_xlabel(f"run, in the order of creation ({note})" if note else "run, in the order of creation")
         ax.set_ylabel(f"best {metric.removeprefix('best_').replace('_', ' ')}")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -58,8 +92,15 @@ def plot_accuracy_by_run(values: list[float | None], states: list[str], path: st
         ax.legend(loc="lower left", bbox_to_anchor=(-0.01, 1), ncols=5, columnspacing=1.2, handletextpad=0.5)
 
 
-def plot_parallel_coordinates(settings: dict[str, list], values: list[float], states: list[str], path: str | Path,
-                              metric: str, maximize: bool, title: str) -> None:
+def plot_parallel_coordinates(
+    settings: dict[str, list],
+    values: list[float],
+    states: list[str],
+    path: str | Path,
+    metric: str,
+    maximize: bool,
+    title: str,
+) -> None:
     """Draw every run as a line over an axis for each setting; its colour is the metric, which is the last axis.
 
     ``settings`` holds one value per run for each setting that differs. Lines that share a level are spread a little, so
@@ -82,20 +123,37 @@ def plot_parallel_coordinates(settings: dict[str, list], values: list[float], st
         ax.axis("off")
         for run in order:
             is_best = run == order[-1]
-            ax.add_patch(PathPatch(_curve(heights[run]), fill=False, edgecolor=colours(norm(values[run])),
-                                   linewidth=3.2 if is_best else 1.5, alpha=1 if is_best else 0.85,
-                                   linestyle="--" if states[run] == "pruned" else "-"))
+            ax.add_patch(
+                PathPatch(
+                    _curve(heights[run]),
+                    fill=False,
+                    edgecolor=colours(norm(values[run])),
+                    linewidth=3.2 if is_best else 1.5,
+                    alpha=1 if is_best else 0.85,
+                    linestyle="--" if states[run] == "pruned" else "-",
+                )
+            )
         for position, (name, column) in enumerate(settings.items()):
             _draw_axis(ax, position, name.replace("_", "\n", 1), _ticks(column))
         shares = (0.5,) if high == low else (0, 0.25, 0.5, 0.75, 1)
-        _draw_axis(ax, len(columns) - 1, f"best\n{metric.removeprefix('best_')}".replace("_", " "),
-                   [(share, _amount(low + share * (high - low), metric)) for share in shares])
-        bar = figure.colorbar(matplotlib.cm.ScalarMappable(norm, COLOURS), ax=ax, fraction=0.02, pad=0.01,
-                              format=PercentFormatter(1, symbol=" %") if metric.endswith("accuracy") else None)
+        _draw_axis(
+            ax,
+            len(columns) - 1,
+            f"best\n{metric.removeprefix('best_')}".replace("_", " "),
+            [(share, _amount(low + share * (high - low), metric)) for share in shares],
+        )
+        bar = figure.colorbar(
+            matplotlib.cm.ScalarMappable(norm, COLOURS),
+            ax=ax,
+            fraction=0.02,
+            pad=0.01,
+            format=PercentFormatter(1, symbol=" %") if metric.endswith("accuracy") else None,
+        )
         bar.outline.set_visible(False)
         has_pruned = "pruned" in states
-        figure.supxlabel(f"thick: the best run{'; dashed: stopped by hyperband' if has_pruned else ''}", fontsize=9,
-                         color=GREY)
+        figure.supxlabel(
+            f"thick: the best run{'; dashed: stopped by hyperband' if has_pruned else ''}", fontsize=9, color=GREY
+        )
 
 
 def plot_influences(table: Influences, path: str | Path, metric: str, runs: int) -> None:
@@ -109,16 +167,25 @@ def plot_influences(table: Influences, path: str | Path, metric: str, runs: int)
         importance, correlation = figure.subplots(1, 2, sharey=True)
         importance.barh(positions, [row.importance for row in rows], color=BLUE, height=0.62)
         signs = [row.correlation >= 0 for row in rows]
-        bars = correlation.barh(positions, [row.correlation for row in rows], height=0.62,
-                                color=[BLUE if sign else VERMILLION for sign in signs])
+        bars = correlation.barh(
+            positions,
+            [row.correlation for row in rows],
+            height=0.62,
+            color=[BLUE if sign else VERMILLION for sign in signs],
+        )
         for bar, sign in zip(bars, signs, strict=True):
             bar.set(hatch="" if sign else "/////", edgecolor="white", linewidth=0)
         for position, row in zip(positions, rows, strict=True):
             importance.text(row.importance + 0.01, position, f"{row.importance:.2f}", va="center", fontsize=8)
             right = row.correlation >= 0
-            correlation.text(row.correlation + (0.03 if right else -0.03), position,
-                             f"{row.correlation:+.2f}".replace("-", "−"), va="center",
-                             ha="left" if right else "right", fontsize=8)
+            correlation.text(
+                row.correlation + (0.03 if right else -0.03),
+                position,
+                f"{row.correlation:+.2f}".replace("-", "−"),
+                va="center",
+                ha="left" if right else "right",
+                fontsize=8,
+            )
         importance.set_yticks(positions, labels)
         importance.invert_yaxis()
         importance.set_xlim(0, 1.15 * max(row.importance for row in rows))
@@ -164,16 +231,21 @@ def _ticks(column: list) -> list[tuple[float, str]]:
     numbers = as_numbers(column)
     is_log = not np.array_equal(numbers, np.array(column, dtype=float))
     shown = np.linspace(numbers.min(), numbers.max(), 5)
-    return [(share, f"{10**value if is_log else value:.2g}") for share, value in zip(np.linspace(0, 1, 5), shown,
-                                                                                    strict=True)]
+    return [
+        (share, f"{10**value if is_log else value:.2g}")
+        for share, value in zip(np.linspace(0, 1, 5), shown, strict=True)
+    ]
 
 
 def _curve(heights: np.ndarray) -> Curve:
     """A smooth line that leaves and reaches every axis level."""
     points, codes = [(0.0, heights[0])], [Curve.MOVETO]
     for position in range(1, len(heights)):
-        points += [(position - 0.6, heights[position - 1]), (position - 0.4, heights[position]),
-                   (float(position), heights[position])]
+        points += [
+            (position - 0.6, heights[position - 1]),
+            (position - 0.4, heights[position]),
+            (float(position), heights[position]),
+        ]
         codes += [Curve.CURVE4] * 3
     return Curve(points, codes)
 
@@ -182,8 +254,15 @@ def _draw_axis(ax: Axes, position: int, name: str, ticks: list[tuple[float, str]
     ax.plot([position, position], [0, 1], color=INK, linewidth=1, zorder=3)
     ax.text(position, 1.03, name, ha="center", va="bottom", fontweight="bold", fontsize=8.5)
     for height, label in ticks:
-        ax.text(position + 0.05, height, label, va="center", fontsize=8, zorder=4,
-                bbox={"facecolor": "white", "edgecolor": PALE, "alpha": 0.85, "pad": 1.2, "linewidth": 0.5})
+        ax.text(
+            position + 0.05,
+            height,
+            label,
+            va="center",
+            fontsize=8,
+            zorder=4,
+            bbox={"facecolor": "white", "edgecolor": PALE, "alpha": 0.85, "pad": 1.2, "linewidth": 0.5},
+        )
 
 
 def _amount(value: float, metric: str) -> str:

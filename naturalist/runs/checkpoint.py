@@ -20,8 +20,16 @@ WRAPPER_PREFIX = re.compile(r"^(?:_orig_mod\.|module\.)+")
 """What torch.compile and data-parallel wrappers put before parameter names."""
 
 
-def save_checkpoint(path: Path, *, model: nn.Module, description: dict, class_names: tuple[str, ...],
-                    preprocessing: Preprocessing, data: str, **more: Any) -> None:
+def save_checkpoint(
+    path: Path,
+    *,
+    model: nn.Module,
+    description: dict,
+    class_names: tuple[str, ...],
+    preprocessing: Preprocessing,
+    data: str,
+    **more: Any,
+) -> None:
     """Write a checkpoint that describes itself, atomically: a killed write leaves the old file whole.
 
     Args:
@@ -33,10 +41,15 @@ def save_checkpoint(path: Path, *, model: nn.Module, description: dict, class_na
         data: what it was trained on, as given by ``--data``.
         more: plain values and tensors, such as ``epoch``, or ``training`` for resuming.
     """
-    content = {"format": FORMAT, "model": description, "state_dict": plain_state_dict(model),
-               "class_names": list(class_names), "data": data,
-               "preprocessing": {**vars(preprocessing), "mean": list(preprocessing.mean),
-                                 "std": list(preprocessing.std)}, **more}
+    content = {
+        "format": FORMAT,
+        "model": description,
+        "state_dict": plain_state_dict(model),
+        "class_names": list(class_names),
+        "data": data,
+        "preprocessing": {**vars(preprocessing), "mean": list(preprocessing.mean), "std": list(preprocessing.std)},
+        **more,
+    }
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
     try:
         torch.save(content, unfinished)
@@ -64,11 +77,23 @@ def load_checkpoint(run: Path, which: str = BEST) -> dict:
         raise UserError(f"there is no checkpoint {str(path)!r}; RUN is a run folder, or a checkpoint file in one.")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, zipfile.BadZipFile, ValueError, KeyError,
-            AttributeError, IndexError, TypeError, OSError):
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        zipfile.BadZipFile,
+        ValueError,
+        KeyError,
+        AttributeError,
+        IndexError,
+        TypeError,
+        OSError,
+    ):
         # torch's message tells how to load without safety; ours must not.
-        raise UserError(f"{str(path)!r} is no readable checkpoint: it is damaged, incomplete, or holds more than "
-                        "plain tensors and values; nothing in it was run.") from None
+        raise UserError(
+            f"{str(path)!r} is no readable checkpoint: it is damaged, incomplete, or holds more than "
+            "plain tensors and values; nothing in it was run."
+        ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{str(path)!r} is no checkpoint of this package.")
     return content
@@ -85,13 +110,15 @@ def restore_model(content: dict) -> tuple[nn.Module, Preprocessing]:
         fields = content["preprocessing"]
         preprocessing = Preprocessing(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
     except (RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise UserError("the checkpoint's weights do not fit the model that it describes: "
-                        f"{str(error).splitlines()[0]}") from None
+        raise UserError(
+            f"the checkpoint's weights do not fit the model that it describes: {str(error).splitlines()[0]}"
+        ) from None
     return model.eval(), preprocessing
 
 
 def plain_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """A copy of the state dict with contiguous tensors on the CPU and names free of wrappers' prefixes."""
-    return {WRAPPER_PREFIX.sub("", name): tensor.detach().cpu().contiguous().clone()
-            for name, tensor in model.state_dict().items()}
-
+    return {
+        WRAPPER_PREFIX.sub("", name): tensor.detach().cpu().contiguous().clone()
+        for name, tensor in model.state_dict().items()
+    }

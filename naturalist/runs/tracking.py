@@ -56,8 +56,9 @@ def create_run_folder(runs_dir: Path, name: str) -> Path:
             taken += 1
             folder = runs_dir / f"{name}-{taken}"
         except OSError as error:
-            raise UserError(f"Cannot make a run folder in {runs_dir}: {error.strerror}. "
-                            "Choose another one with --runs_dir.") from error
+            raise UserError(
+                f"Cannot make a run folder in {runs_dir}: {error.strerror}. Choose another one with --runs_dir."
+            ) from error
 
 
 def read_metrics(folder: Path) -> list[dict]:
@@ -90,8 +91,17 @@ def write_summary(folder: Path, summary: dict) -> None:
 class Tracker:
     """Records one run; made when training starts, finished when it ends."""
 
-    def __init__(self, folder: Path, config: dict, mode: Literal["auto", "online", "offline", "disabled"], *,
-                 project: str, name: str, job_type: str, history: list[dict] | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        config: dict,
+        mode: Literal["auto", "online", "offline", "disabled"],
+        *,
+        project: str,
+        name: str,
+        job_type: str,
+        history: list[dict] | None = None,
+    ):
         """Write the settings and the environment into ``folder`` and start the run at W&B.
 
         Raises :class:`UserError` when nobody is logged in though ``mode`` is ``online`` or an agent
@@ -118,9 +128,15 @@ class Tracker:
             environment["resumed_from"] = _read_json(folder / "environment.json")
         id_file = folder / "wandb.json"
         earlier = _read_json(id_file) if id_file.exists() else {"id": None, "url": None}
-        self._run = _start_wandb(folder, mode, project=project, name=name, job_type=job_type,
-                                 run_id=earlier["id"],
-                                 config={**_without_home(config), "environment": environment})
+        self._run = _start_wandb(
+            folder,
+            mode,
+            project=project,
+            name=name,
+            job_type=job_type,
+            run_id=earlier["id"],
+            config={**_without_home(config), "environment": environment},
+        )
 
         (folder / "summary.json").unlink(missing_ok=True)  # a resumed run is not finished any more
         _write_atomically(folder / "config.yaml", yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
@@ -147,6 +163,7 @@ class Tracker:
 
     def log_image(self, key: str, path: Path) -> None:
         """Show a picture file at W&B, beside the next epoch or at the end of the run."""
+
         def send(run: "wandb.Run") -> None:
             import wandb
 
@@ -173,8 +190,11 @@ class Tracker:
         try:
             self._send(lambda run: run.finish(exit_code=exit_code))
         except TimeoutError:
-            print(f"W&B: the upload takes longer than {FINISH_TIMEOUT_SECONDS} s; finish it with: wandb sync "
-                  f"--include-online {_shell_path(self._run.settings.sync_dir)}", flush=True)
+            print(
+                f"W&B: the upload takes longer than {FINISH_TIMEOUT_SECONDS} s; finish it with: wandb sync "
+                f"--include-online {_shell_path(self._run.settings.sync_dir)}",
+                flush=True,
+            )
 
     def _send_epoch(self, metrics: dict) -> None:
         if metrics["epoch"] > self._sent_epoch:
@@ -190,8 +210,9 @@ class Tracker:
             print(f"W&B: its process died; {self.folder} still records the run.", flush=True)
 
 
-def log_grid_to_finished_run(folder: Path, split: str, picture: Path, columns: list[str], rows: list[list],
-                             summary: dict) -> None:
+def log_grid_to_finished_run(
+    folder: Path, split: str, picture: Path, columns: list[str], rows: list[list], summary: dict
+) -> None:
     """Add the prediction grid and a few numbers to a run that W&B has.
 
     Nothing is sent, and wandb not even imported, for a run that is recorded offline or not at all, and under
@@ -216,8 +237,10 @@ def log_grid_to_finished_run(folder: Path, split: str, picture: Path, columns: l
         wandb.setup(wandb.Settings(silent=True))
         if not address or not wandb.login(prompt=False, verify=False):
             return
-        run = wandb.init(mode="online", settings=_wandb_settings(
-            folder, entity=address[1], project=address[2], run_id=record["id"], resume="must"))
+        run = wandb.init(
+            mode="online",
+            settings=_wandb_settings(folder, entity=address[1], project=address[2], run_id=record["id"], resume="must"),
+        )
         _log_grid(run, split, picture, columns, rows)
         run.log({})  # sends what was logged without being committed
         run.summary.update(summary)
@@ -239,13 +262,24 @@ def _wandb_settings(folder: Path, **more) -> "wandb.Settings":
     import wandb
 
     return wandb.Settings(
-        root_dir=str(folder), init_timeout=INIT_TIMEOUT_SECONDS, finish_timeout=FINISH_TIMEOUT_SECONDS,
-        finish_timeout_raises=True, silent=True, console="off", save_code=False, disable_git=True,
-        x_disable_meta=True, host="", program=_without_home(sys.argv[0]), **more)
+        root_dir=str(folder),
+        init_timeout=INIT_TIMEOUT_SECONDS,
+        finish_timeout=FINISH_TIMEOUT_SECONDS,
+        finish_timeout_raises=True,
+        silent=True,
+        console="off",
+        save_code=False,
+        disable_git=True,
+        x_disable_meta=True,
+        host="",
+        program=_without_home(sys.argv[0]),
+        **more,
+    )
 
 
-def _start_wandb(folder: Path, mode: str, project: str, name: str, job_type: str, run_id: str | None,
-                 config: dict) -> "wandb.Run | None":
+def _start_wandb(
+    folder: Path, mode: str, project: str, name: str, job_type: str, run_id: str | None, config: dict
+) -> "wandb.Run | None":
     """Start or resume a run and say in one line where it is to be found; None when W&B is disabled."""
     if mode == "auto":
         mode = os.environ.get("WANDB_MODE") or "auto"
@@ -259,8 +293,13 @@ def _start_wandb(folder: Path, mode: str, project: str, name: str, job_type: str
         offline = session.settings.mode in ("offline", "dryrun")
         logged_in = not offline and wandb.login(prompt=False, verify=False)
         settings = _wandb_settings(
-            folder, project=os.environ.get("WANDB_PROJECT") or project, run_name=name, run_job_type=job_type,
-            run_id=run_id, resume="allow" if run_id else None)
+            folder,
+            project=os.environ.get("WANDB_PROJECT") or project,
+            run_name=name,
+            run_job_type=job_type,
+            run_id=run_id,
+            resume="allow" if run_id else None,
+        )
     except (wandb.errors.AuthenticationError, ValueError) as error:
         raise UserError(f"W&B refuses its settings: {' '.join(str(error).split())}") from error
 
@@ -311,15 +350,16 @@ def _environment() -> dict:
 
 def _git_state() -> dict | None:
     """Return the commit of the checkout this code runs from; None without a checkout or without git."""
+
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True,
-                              check=True, timeout=10).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
 
     try:
         # Refuses a copy that was installed inside another project's checkout.
         git("ls-files", "--error-unmatch", Path(__file__).name)
-        return {"commit": git("rev-parse", "HEAD"),
-                "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
     except (OSError, subprocess.SubprocessError):
         return None
 

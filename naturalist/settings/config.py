@@ -125,8 +125,16 @@ class RunSettings:
     def validate(self) -> None:
         """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
         positive = ("image_size", "epochs", "batch_size", "learning_rate", "accumulate")
-        not_negative = ("weight_decay", "warmup_epochs", "gradient_clip", "mixup", "cutmix", "patience",
-                        "plateau_patience", "seed")
+        not_negative = (
+            "weight_decay",
+            "warmup_epochs",
+            "gradient_clip",
+            "mixup",
+            "cutmix",
+            "patience",
+            "plateau_patience",
+            "seed",
+        )
         unit_interval = ("horizontal_flip", "brightness", "contrast", "saturation", "random_erasing")
         below_one = ("momentum", "label_smoothing", "ema_decay")
         for name in positive:  # image_size may be left to pre-trained weights
@@ -141,10 +149,16 @@ class RunSettings:
         self._require("train_fraction", 0 < self.train_fraction <= 1, "must be greater than 0 and at most 1")
         self._require("crop_scale", 0 < self.crop_scale <= 1, "must be greater than 0 and at most 1")
         self._require("rotation", 0 <= self.rotation <= 180, "must lie between 0 and 180 degrees")
-        self._require("cache_size", self.cache_size is None or self.cache_size >= (self.image_size or 1),
-                      f"must be at least image_size ({self.image_size})")
-        self._require("device", re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device) is not None,
-                      "must be auto, cpu, mps, cuda or cuda:N")
+        self._require(
+            "cache_size",
+            self.cache_size is None or self.cache_size >= (self.image_size or 1),
+            f"must be at least image_size ({self.image_size})",
+        )
+        self._require(
+            "device",
+            re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device) is not None,
+            "must be auto, cpu, mps, cuda or cuda:N",
+        )
 
     def _require(self, name: str, holds: bool, rule: str) -> None:
         # A comparison with nan is false, so nan is refused by every rule.
@@ -187,18 +201,20 @@ class CnnSettings(RunSettings):
             value = getattr(self, name)
             values = value if isinstance(value, list) else [value]
             self._require(name, min(values, default=0) > 0, "must be greater than 0")
-            self._require(name, len(values) in (1, 5) or not isinstance(value, list),
-                          "must be one number or a list of five")
+            self._require(
+                name, len(values) in (1, 5) or not isinstance(value, list), "must be one number or a list of five"
+            )
         self._require("dense_units", self.dense_units > 0, "must be greater than 0")
         self._require("dropout", 0 <= self.dropout < 1, "must be at least 0 and less than 1")
-
 
     def describe(self) -> str:
         """A name that tells the settings that a sweep varies: ``ep-5_nf-64_fo-doubling_ac-SiLU_…``."""
         filters = "-".join(map(str, self.num_filters)) if isinstance(self.num_filters, list) else self.num_filters
-        return (f"ep-{self.epochs}_nf-{filters}_fo-{self.filter_organization}_ac-{self.activation}"
-                f"_da-{self.data_augmentation:d}_bn-{self.batch_norm:d}_do-{self.dropout:g}_bs-{self.batch_size}"
-                f"_lr-{self.learning_rate:g}")
+        return (
+            f"ep-{self.epochs}_nf-{filters}_fo-{self.filter_organization}_ac-{self.activation}"
+            f"_da-{self.data_augmentation:d}_bn-{self.batch_norm:d}_do-{self.dropout:g}_bs-{self.batch_size}"
+            f"_lr-{self.learning_rate:g}"
+        )
 
 
 @dataclass
@@ -258,10 +274,14 @@ class FinetuneSettings(RunSettings):
         for name in ("gradual_share", "layer_decay"):
             self._require(name, 0 < getattr(self, name) <= 1, "must be greater than 0 and at most 1")
         self._require("dropout", 0 <= self.dropout < 1, "must be at least 0 and less than 1")
-        self._require("freeze_fraction", self.freeze_fraction is None or 0 <= self.freeze_fraction <= 1,
-                      "must lie between 0 and 1")
-        given = [name for name in ("unfreeze_from", "freeze_fraction", "freeze_stages")
-                 if getattr(self, name) is not None]
+        self._require(
+            "freeze_fraction",
+            self.freeze_fraction is None or 0 <= self.freeze_fraction <= 1,
+            "must lie between 0 and 1",
+        )
+        given = [
+            name for name in ("unfreeze_from", "freeze_fraction", "freeze_stages") if getattr(self, name) is not None
+        ]
         if given and self.strategy != "partial":
             raise UserError(f"{given[0]} belongs to --strategy partial, but the strategy is {self.strategy}.")
         if len(given) > 1:
@@ -275,15 +295,16 @@ class FinetuneSettings(RunSettings):
 
     def describe(self) -> str:
         """A name that tells the settings that a sweep varies: ``resnet50_head_ep-10_…``."""
-        return (f"{self.backbone}_{self.strategy}_ep-{self.epochs}_da-{self.data_augmentation:d}_do-{self.dropout:g}"
-                f"_bs-{self.batch_size}_lr-{self.learning_rate:g}")
+        return (
+            f"{self.backbone}_{self.strategy}_ep-{self.epochs}_da-{self.data_augmentation:d}_do-{self.dropout:g}"
+            f"_bs-{self.batch_size}_lr-{self.learning_rate:g}"
+        )
 
 
 Settings = TypeVar("Settings", bound=RunSettings)
 
 
-def parse_settings(settings_class: type[Settings], description: str,
-                   argv: Sequence[str] | None = None) -> Settings:
+def parse_settings(settings_class: type[Settings], description: str, argv: Sequence[str] | None = None) -> Settings:
     """Fill ``settings_class`` from defaults, then ``--config`` files, then flags.
 
     With ``--resume RUN`` the run's own ``config.yaml`` stands where ``--config`` files would.
@@ -293,8 +314,10 @@ def parse_settings(settings_class: type[Settings], description: str,
     from jsonargparse import ArgumentError, ArgumentParser, set_parsing_settings
 
     set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    description += (" Settings come from the defaults, then --config, then the flags. A boolean is written --flag, "
-                    "--no_flag, --flag=true or --flag=false; hyphens may stand for underscores.")
+    description += (
+        " Settings come from the defaults, then --config, then the flags. A boolean is written --flag, "
+        "--no_flag, --flag=true or --flag=false; hyphens may stand for underscores."
+    )
     parser = ArgumentParser(description=description, exit_on_error=False)
     parser.add_argument("--config", action="config", help="YAML file of settings; flags override it.")
     parser.add_class_arguments(settings_class, as_group=False)
@@ -308,8 +331,17 @@ def parse_settings(settings_class: type[Settings], description: str,
     return settings
 
 
-BOOKKEEPING = ("name", "runs_dir", "cache_dir", "datasets_dir", "device", "wandb", "wandb_project",
-               "validation_pictures", "resume")
+BOOKKEEPING = (
+    "name",
+    "runs_dir",
+    "cache_dir",
+    "datasets_dir",
+    "device",
+    "wandb",
+    "wandb_project",
+    "validation_pictures",
+    "resume",
+)
 """Settings that say where and how a run is made and recorded, not what is tried."""
 
 IN_SWEEP = "WANDB_SWEEP_ID"
@@ -333,6 +365,7 @@ def entry_point() -> Iterator[None]:
     SIGTERM, by which a W&B agent or a cluster stops a run, is made a KeyboardInterrupt, so that both end training the
     same way; where nothing handles that, the exit code is 130.
     """
+
     def interrupt(signal_number: int, frame: object) -> None:
         _stop_requested.set()
         raise KeyboardInterrupt
@@ -415,12 +448,12 @@ def _check_config_file(path: Path, hints: dict) -> None:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the configuration file {str(path)!r}: "
-                        f"{getattr(error, 'strerror', None) or 'it is no text'}.") from None
+        raise UserError(
+            f"cannot read the configuration file {str(path)!r}: {getattr(error, 'strerror', None) or 'it is no text'}."
+        ) from None
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
-        raise UserError(f"{path} is not valid YAML"
-                        + (f" (line {where.line + 1})." if where else ".")) from None
+        raise UserError(f"{path} is not valid YAML" + (f" (line {where.line + 1})." if where else ".")) from None
     if content is not None and not isinstance(content, dict):
         raise UserError(f"{path} must hold lines of the form 'setting: value'.")
     for name in content or {}:
@@ -437,7 +470,11 @@ def _one_sentence(message: str, settings_class: type[RunSettings]) -> str:
     name, value = match[1], match[2].strip().splitlines()[0]
     if get_origin(hint) is Literal:
         return f"{name} cannot be {value!r}{nearest(value, get_args(hint))}"
-    kinds = {bool: "true or false", int: "a whole number", float: "a number",
-             int | list[int]: "a whole number or a list of five"}
+    kinds = {
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        int | list[int]: "a whole number or a list of five",
+    }
     kind = kinds.get(hint, str(hint))
     return f"{name} must be {kind}, but it is {value!r}."

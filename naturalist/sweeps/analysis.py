@@ -108,9 +108,16 @@ def influences(runs: list[RunRecord]) -> Influences:
     features = np.column_stack([column for _, _, column in columns])
     enough = len(runs) >= LEAST_RUNS
     forest = RandomForestRegressor(500, random_state=0, oob_score=enough).fit(features, target)
-    rows = [Influence(name, level, float(np.corrcoef(column, target)[0, 1]), float(importance),
-                      len(runs) if level is None else int(column.sum()))
-            for (name, level, column), importance in zip(columns, forest.feature_importances_, strict=True)]
+    rows = [
+        Influence(
+            name,
+            level,
+            float(np.corrcoef(column, target)[0, 1]),
+            float(importance),
+            len(runs) if level is None else int(column.sum()),
+        )
+        for (name, level, column), importance in zip(columns, forest.feature_importances_, strict=True)
+    ]
     return Influences(sorted(rows, key=lambda row: -row.importance), float(forest.oob_score_) if enough else None)
 
 
@@ -126,8 +133,11 @@ def sentences(runs: list[RunRecord], metric: str) -> list[str]:
     if len(good) < LEAST_RUNS:
         found.append(f"{len(good)} runs are too few to say which settings matter.")
     else:
-        comparisons = {name: comparison for name, values in varied_settings(good).items()
-                       if (comparison := _compare(values, np.array([run.value for run in good]))) is not None}
+        comparisons = {
+            name: comparison
+            for name, values in varied_settings(good).items()
+            if (comparison := _compare(values, np.array([run.value for run in good]))) is not None
+        }
         corrected = _holm({name: comparison.p for name, comparison in comparisons.items()})
         silent = []
         for name in sorted(comparisons, key=lambda name: corrected[name]):
@@ -152,15 +162,18 @@ class _Comparison:
     def sentence(self, name: str, metric: str, corrected: float, settings: int) -> str | None:
         ordered = sorted(self.groups, key=lambda level: -self.groups[level].mean())
         accuracy = metric.endswith("accuracy")
-        averages = ", ".join(f"{level} {_amount(self.groups[level].mean(), accuracy)} (n = {len(self.groups[level])})"
-                             for level in ordered)
+        averages = ", ".join(
+            f"{level} {_amount(self.groups[level].mean(), accuracy)} (n = {len(self.groups[level])})"
+            for level in ordered
+        )
         low, difference, high = _difference(self.groups[ordered[0]], self.groups[ordered[-1]])
-        figures = (f"average best {metric} is {averages}; {ordered[0]} is {_points(difference, accuracy)} above "
-                   f"{ordered[-1]}, 95 % interval {_points(low, accuracy, '')} to {_points(high, accuracy)}")
+        figures = (
+            f"average best {metric} is {averages}; {ordered[0]} is {_points(difference, accuracy)} above "
+            f"{ordered[-1]}, 95 % interval {_points(low, accuracy, '')} to {_points(high, accuracy)}"
+        )
         if corrected < SIGNIFICANT:
             return f"{name} matters: {figures}, {_p(corrected)} after Holm's correction for {settings} settings."
-        widest = max(abs(bound) for pair in combinations(self.groups.values(), 2)
-                     for bound in _difference(*pair)[::2])
+        widest = max(abs(bound) for pair in combinations(self.groups.values(), 2) for bound in _difference(*pair)[::2])
         if accuracy and widest <= MARGIN:
             return f"{name} does not matter by more than {100 * MARGIN:g} points: {figures}."
         return None
@@ -187,7 +200,7 @@ def _compare(values: list, target: np.ndarray) -> _Comparison | None:
 def _difference(first: np.ndarray, second: np.ndarray) -> tuple[float, float, float]:
     """The difference of two averages between the ends of Welch's 95 % interval."""
     variances = first.var(ddof=1) / len(first), second.var(ddof=1) / len(second)
-    freedom = sum(variances)**2 / (variances[0]**2 / (len(first) - 1) + variances[1]**2 / (len(second) - 1))
+    freedom = sum(variances) ** 2 / (variances[0] ** 2 / (len(first) - 1) + variances[1] ** 2 / (len(second) - 1))
     half = stats.t.ppf(0.975, freedom) * math.sqrt(sum(variances))
     difference = first.mean() - second.mean()
     return difference - half, difference, difference + half
@@ -216,9 +229,12 @@ def _what_failed_runs_share(runs: list[RunRecord]) -> list[str]:
             table = [[(has & failed).sum(), (~has & failed).sum()], [(has & ~failed).sum(), (~has & ~failed).sum()]]
             tests[f"{name} = {level}"] = (stats.fisher_exact(table, alternative="greater").pvalue, table)
     corrected = _holm({label: p for label, (p, _) in tests.items()})
-    shared = [f"{label}: {table[0][0]} of {failed.sum()} failed runs have it, and {table[1][0]} of {(~failed).sum()} "
-              f"others ({_p(corrected[label])})" for label, (_, table) in tests.items()
-              if corrected[label] < SIGNIFICANT]
+    shared = [
+        f"{label}: {table[0][0]} of {failed.sum()} failed runs have it, and {table[1][0]} of {(~failed).sum()} "
+        f"others ({_p(corrected[label])})"
+        for label, (_, table) in tests.items()
+        if corrected[label] < SIGNIFICANT
+    ]
     if not shared:
         return [f"The {failed.sum()} failed runs share no setting that the {(~failed).sum()} others lack."]
     return [f"What failed runs share: {'; '.join(shared)}."]

@@ -44,15 +44,19 @@ def plan_rounds(options: list[str] | None, sweep: SweepFile, program: Program, a
     if len({len(column) for column in columns}) > 1:
         raise UserError("every --fidelity must have as many values as the others, one for each cheap round.")
     if columns and sweep.run_cap is not None:
-        raise UserError(f"{sweep.path}: run_cap counts runs, but --fidelity runs the best settings more than once; "
-                        "take run_cap out and say --count N for the first round.")
+        raise UserError(
+            f"{sweep.path}: run_cap counts runs, but --fidelity runs the best settings more than once; "
+            "take run_cap out and say --count N for the first round."
+        )
     rounds = [list(flags) for flags in zip(*columns, strict=True)]
     seen = [parse_some(sweep, program, arguments, {})] if rounds else []
     for flags in rounds:
         settings = parse_some(sweep, program, arguments, {}, flags)
         if settings in seen:
-            raise UserError(f"--fidelity: with {', '.join(flags).replace('--', '')} a round would be no other than the "
-                            "last or an earlier one.")
+            raise UserError(
+                f"--fidelity: with {', '.join(flags).replace('--', '')} a round would be no other than the "
+                "last or an earlier one."
+            )
         seen.append(settings)
     return [*rounds, []]
 
@@ -64,8 +68,9 @@ def name_round(flags: list[str]) -> str:
 
 def promoted(trials: Trials) -> list[dict]:
     """What the best tenth of a round searched, best first."""
-    candidates = [trial for trial in trials.shown() if trials.value(trial) is not None
-                  and "failure" not in trial.user_attrs]
+    candidates = [
+        trial for trial in trials.shown() if trials.value(trial) is not None and "failure" not in trial.user_attrs
+    ]
     keep = max(PROMOTED_AT_LEAST, math.ceil(len(candidates) / PROMOTED_SHARE))
     if not candidates:
         raise UserError("no trial of the round ended well, so none can be promoted.")

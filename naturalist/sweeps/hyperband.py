@@ -59,8 +59,11 @@ class HyperbandPruner(BasePruner):
 
     def prune(self, study: optuna.Study, trial: FrozenTrial) -> bool:
         """Whether ``trial`` ends now; trials that were cut off have no say, for they are run again."""
-        trials = [other for other in study.get_trials(deepcopy=False)
-                  if other.state != TrialState.FAIL or "failure" in other.user_attrs]
+        trials = [
+            other
+            for other in study.get_trials(deepcopy=False)
+            if other.state != TrialState.FAIL or "failure" in other.user_attrs
+        ]
         return self._rule.stops(self._losses(trial), [self._losses(other) for other in trials])
 
     def _losses(self, trial: FrozenTrial) -> list[float]:

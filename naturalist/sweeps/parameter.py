@@ -15,12 +15,22 @@ QUANTILE_EDGE = 1e-9
 """How near to 0 and 1 quantiles are drawn: the tails of a normal distribution end at six deviations."""
 
 DISTRIBUTION_KEYS = {
-    "constant": ("value",), "categorical": ("values",), "categorical_w_probabilities": ("values", "probabilities"),
-    "int_uniform": ("min", "max"), "uniform": ("min", "max"), "q_uniform": ("min", "max", "q"),
-    **{f"{prefix}log_uniform{suffix}": ("min", "max", "q") if prefix == "q_" else ("min", "max")
-       for prefix in ("", "inv_", "q_") for suffix in ("", "_values")},
-    "normal": ("mu", "sigma"), "log_normal": ("mu", "sigma"),
-    "q_normal": ("mu", "sigma", "q"), "q_log_normal": ("mu", "sigma", "q")}
+    "constant": ("value",),
+    "categorical": ("values",),
+    "categorical_w_probabilities": ("values", "probabilities"),
+    "int_uniform": ("min", "max"),
+    "uniform": ("min", "max"),
+    "q_uniform": ("min", "max", "q"),
+    **{
+        f"{prefix}log_uniform{suffix}": ("min", "max", "q") if prefix == "q_" else ("min", "max")
+        for prefix in ("", "inv_", "q_")
+        for suffix in ("", "_values")
+    },
+    "normal": ("mu", "sigma"),
+    "log_normal": ("mu", "sigma"),
+    "q_normal": ("mu", "sigma", "q"),
+    "q_log_normal": ("mu", "sigma", "q"),
+}
 DEFAULTS = {"mu": 0.0, "sigma": 1.0, "q": 1.0}
 
 
@@ -127,8 +137,9 @@ def read_parameter(where: str, name: str, spec: object) -> Parameter:
     if law is None:
         raise UserError(f"{where} needs value, values, or min and max.")
     if law not in DISTRIBUTION_KEYS:
-        raise UserError(f"{where}: the distribution {law!r} cannot be searched here"
-                        f"{nearest(str(law), list(DISTRIBUTION_KEYS))}")
+        raise UserError(
+            f"{where}: the distribution {law!r} cannot be searched here{nearest(str(law), list(DISTRIBUTION_KEYS))}"
+        )
     keys = DISTRIBUTION_KEYS[law]
     refuse_unknown(where, spec, ("distribution", *keys))
     spec = {key: spec.get(key, DEFAULTS.get(key)) for key in keys if key in spec or key in DEFAULTS}

@@ -19,8 +19,11 @@ from naturalist.settings.config import RunSettings, nearest, parse_settings
 from naturalist.sweeps.space import SweepFile
 
 REFUSED_MACROS = {
-    "${args_no_hyphens}": "the scripts read --name=value only", "${args_json}": "the scripts read no JSON",
-    "${args_json_file}": "the scripts read no JSON", "${args_dict}": "the scripts read no Hydra overrides"}
+    "${args_no_hyphens}": "the scripts read --name=value only",
+    "${args_json}": "the scripts read no JSON",
+    "${args_json_file}": "the scripts read no JSON",
+    "${args_dict}": "the scripts read no Hydra overrides",
+}
 
 OWN_SETTINGS = ("runs_dir", "resume")
 """Settings that a sweep gives to its trials itself."""
@@ -28,8 +31,16 @@ OWN_SETTINGS = ("runs_dir", "resume")
 COUPLED_TRIES = 30
 """How many combinations with other parameters a value gets that does not go together with the program's defaults."""
 
-EPOCH_METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy", "best_val_accuracy", "learning_rate",
-                 "images_per_second", "epoch_seconds")
+EPOCH_METRICS = (
+    "train_loss",
+    "train_accuracy",
+    "val_loss",
+    "val_accuracy",
+    "best_val_accuracy",
+    "learning_rate",
+    "images_per_second",
+    "epoch_seconds",
+)
 """What every script logs once per epoch."""
 
 
@@ -72,8 +83,10 @@ def command_line(sweep: SweepFile, settings: dict) -> list[str]:
     parts = [part for part in sweep.command if part not in ("${env}", "/usr/bin/env")]
     interpreter, program, *rest = [*parts, "", ""]
     if interpreter != "${interpreter}" and re.fullmatch(r"python[\d.]*", interpreter) is None:
-        raise UserError(f"{where} starts {interpreter!r}, but a sweep that runs here can start Python only: write "
-                        "[python, \"${program}\", \"${args}\"].")
+        raise UserError(
+            f"{where} starts {interpreter!r}, but a sweep that runs here can start Python only: write "
+            '[python, "${program}", "${args}"].'
+        )
     if program != "${program}" and Path(program) != sweep.program:
         raise UserError(f"{where} runs {program!r}, but the program is {str(sweep.program)!r}.")
     arguments = []
@@ -92,11 +105,14 @@ def check_sweep(sweep: SweepFile, program: Program, more_arguments: list[str]) -
     known = {field.name for field in fields(program.settings_class)}
     for parameter in sweep.parameters:
         if parameter.name.replace("-", "_") not in known:
-            raise UserError(f"{sweep.path}: {program.path} has no setting {parameter.name!r}"
-                            f"{nearest(parameter.name, sorted(known))}")
+            raise UserError(
+                f"{sweep.path}: {program.path} has no setting {parameter.name!r}"
+                f"{nearest(parameter.name, sorted(known))}"
+            )
     if sweep.metric not in EPOCH_METRICS:
-        raise UserError(f"{sweep.path}: {program.path} logs no metric {sweep.metric!r}"
-                        f"{nearest(sweep.metric, EPOCH_METRICS)}")
+        raise UserError(
+            f"{sweep.path}: {program.path} logs no metric {sweep.metric!r}{nearest(sweep.metric, EPOCH_METRICS)}"
+        )
     parse_some(sweep, program, more_arguments, {})
     for parameter in sweep.parameters:
         for value in [] if parameter.is_constant else parameter.examples():
@@ -119,8 +135,9 @@ def _check_given(sweep: SweepFile, arguments: list[str]) -> None:
             raise UserError(f"{name} cannot be set: the sweep gives every trial its own; --out chooses the folder.")
 
 
-def parse_some(sweep: SweepFile, program: Program, arguments: list[str], some: dict,
-               last: list[str] | None = None) -> RunSettings:
+def parse_some(
+    sweep: SweepFile, program: Program, arguments: list[str], some: dict, last: list[str] | None = None
+) -> RunSettings:
     """Settings of a trial of which only ``some`` parameters and the constants are known.
 
     The others have the program's defaults or, where those do not go together with the rest, values of the search.
@@ -150,10 +167,14 @@ def _expand(where: str, part: str, settings: dict) -> list[str]:
     if part == "${args}":
         return [f"--{name}={value}" for name, value in settings.items()]
     if part == "${args_no_boolean_flags}":
-        return [f"--{name}" if value is True else f"--{name}={value}" for name, value in settings.items()
-                if value is not False]
+        return [
+            f"--{name}" if value is True else f"--{name}={value}"
+            for name, value in settings.items()
+            if value is not False
+        ]
     if part in REFUSED_MACROS:
         raise UserError(f"{where} has {part}, but {REFUSED_MACROS[part]}; write ${{args}}.")
+
     def value_of(variable: re.Match) -> str:
         if variable[1] not in os.environ:
             raise UserError(f"{where} has {variable[0]}, but the environment has no {variable[1]}.")

@@ -53,8 +53,10 @@ def read_runs(folders: list[Path], metric: str, maximize: bool) -> list[RunRecor
     """
     runs = []
     for folder in folders:
-        found = [_read_folder(path, metric, maximize) if path.is_dir() else _read_wandb(path, metric, maximize)
-                 for path in _find(folder)]
+        found = [
+            _read_folder(path, metric, maximize) if path.is_dir() else _read_wandb(path, metric, maximize)
+            for path in _find(folder)
+        ]
         if not found:
             raise UserError(f"{str(folder)!r} holds no runs.")
         runs += found
@@ -90,9 +92,16 @@ def _read_folder(folder: Path, metric: str, maximize: bool) -> RunRecord:
     # "started" has whole seconds; within one, the file's time tells the order.
     start = datetime.fromisoformat(started).timestamp() + made % 1 if started else made
     last = folder / ("summary.json" if summary else "config.yaml")
-    return RunRecord(folder.name, _state(summary, CUT_OFF), settings,
-                     _best(history, metric, maximize), len(history), start,
-                     last.stat().st_mtime - made if summary else None, summary.get("reason", ""))
+    return RunRecord(
+        folder.name,
+        _state(summary, CUT_OFF),
+        settings,
+        _best(history, metric, maximize),
+        len(history),
+        start,
+        last.stat().st_mtime - made if summary else None,
+        summary.get("reason", ""),
+    )
 
 
 def _read_wandb(path: Path, metric: str, maximize: bool) -> RunRecord:
@@ -117,8 +126,16 @@ def _read_wandb(path: Path, metric: str, maximize: bool) -> RunRecord:
     known = {name: value for name, value in settings.items() if name not in ("environment", "_wandb")}
     state = _state(summary, CUT_OFF if code is None else "failed" if code else "finished")
     history = [entry for entry in history if metric in entry]
-    return RunRecord(name, state, known, _best(history, metric, maximize), len(history), start,
-                     summary.get("seconds"), summary.get("reason", ""))
+    return RunRecord(
+        name,
+        state,
+        known,
+        _best(history, metric, maximize),
+        len(history),
+        start,
+        summary.get("seconds"),
+        summary.get("reason", ""),
+    )
 
 
 def _state(summary: dict, otherwise: str) -> str:
@@ -143,7 +160,7 @@ def _wandb_records(path: Path) -> Iterator[bytes]:
             position += block - position % block
             continue
         _, length, kind = struct.unpack_from("<IHB", content, position)
-        part = content[position + 7:position + 7 + length]
+        part = content[position + 7 : position + 7 + length]
         position += 7 + length
         if kind == 0 or len(part) < length:
             return
@@ -166,5 +183,3 @@ def _best(history: list[dict], metric: str, maximize: bool) -> float | None:
 
 def _read_json(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-

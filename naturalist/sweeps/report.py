@@ -37,21 +37,36 @@ def report_runs(folders: list[Path], target: Path, *, metric: str = "val_accurac
     note = f"{len(counted)} runs"
     if left_out:
         note += f"; {left_out} that were stopped by hand, cut off or still run are left out"
-    plot_accuracy_by_run([run.value for run in counted], [run.state for run in counted], target / "runs.png",
-                         metric, maximize, f"{metric} by run", note)
+    plot_accuracy_by_run(
+        [run.value for run in counted],
+        [run.state for run in counted],
+        target / "runs.png",
+        metric,
+        maximize,
+        f"{metric} by run",
+        note,
+    )
     varied = varied_settings(good)
     if varied:
-        plot_parallel_coordinates(varied, [run.value for run in good], [run.state for run in good],
-                                  target / "parallel.png", metric, maximize,
-                                  f"Settings and {metric} of {len(good)} runs")
+        plot_parallel_coordinates(
+            varied,
+            [run.value for run in good],
+            [run.state for run in good],
+            target / "parallel.png",
+            metric,
+            maximize,
+            f"Settings and {metric} of {len(good)} runs",
+        )
     if table.rows:
         plot_influences(table, target / "influence.png", metric, len(good))
     _say(target, best, metric, found)
 
 
 def _say(target: Path, best: RunRecord, metric: str, found: list[str]) -> None:
-    print(f"Best: {best.name}, {metric} {best.value:.4f} at {best.epochs} epochs; its settings are in "
-          f"{target / 'best.yaml'}.")
+    print(
+        f"Best: {best.name}, {metric} {best.value:.4f} at {best.epochs} epochs; its settings are in "
+        f"{target / 'best.yaml'}."
+    )
     for sentence in found:
         print(f"  {sentence}")
     print(f"Pictures and tables: {target}")
@@ -61,12 +76,23 @@ def _write_runs(runs: list[RunRecord], metric: str, path: Path) -> None:
     varied = varied_settings(runs)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
-        writer.writerow(["run", "name", "state", f"best_{metric.removeprefix('best_')}", "epochs", "seconds", *varied,
-                         "reason"])
+        writer.writerow(
+            ["run", "name", "state", f"best_{metric.removeprefix('best_')}", "epochs", "seconds", *varied, "reason"]
+        )
         for number, run in enumerate(runs, start=1):
             seconds = "" if run.seconds is None else f"{run.seconds:.1f}"
-            writer.writerow([number, run.name, run.state, run.value, run.epochs, seconds,
-                             *(values[number - 1] for values in varied.values()), run.reason])
+            writer.writerow(
+                [
+                    number,
+                    run.name,
+                    run.state,
+                    run.value,
+                    run.epochs,
+                    seconds,
+                    *(values[number - 1] for values in varied.values()),
+                    run.reason,
+                ]
+            )
 
 
 def _write_influences(table: Influences, path: Path) -> None:

@@ -18,9 +18,21 @@ from naturalist.settings.config import BOOKKEEPING, nearest
 from naturalist.sweeps.hyperband import HyperbandRule
 from naturalist.sweeps.parameter import Parameter, is_whole, read_parameter, refuse_unknown, require_number
 
-SWEEP_KEYS = ("program", "method", "metric", "parameters", "early_terminate", "run_cap", "command", "name",
-              "description", "project", "entity")
+SWEEP_KEYS = (
+    "program",
+    "method",
+    "metric",
+    "parameters",
+    "early_terminate",
+    "run_cap",
+    "command",
+    "name",
+    "description",
+    "project",
+    "entity",
+)
 """Keys that are understood; the last four only name things at W&B."""
+
 
 @dataclass(frozen=True)
 class SweepFile:
@@ -43,8 +55,11 @@ class SweepFile:
     @property
     def searched(self) -> dict[str, BaseDistribution]:
         """Optuna's distribution of every parameter that is not constant."""
-        return {parameter.name: parameter.optuna_distribution() for parameter in self.parameters
-                if not parameter.is_constant}
+        return {
+            parameter.name: parameter.optuna_distribution()
+            for parameter in self.parameters
+            if not parameter.is_constant
+        }
 
     def settings(self, searched: dict) -> dict:
         """The settings of a trial, by name, for what Optuna searched."""
@@ -63,17 +78,22 @@ class SweepFile:
 
     def fingerprint(self) -> str:
         """What two sweeps must have in common to be the same one."""
-        content = {"method": self.method, "metric": self.metric, "maximize": self.maximize,
-                   "rule": self.rule and vars(self.rule), "command": self.command, "program": self.program.name,
-                   "parameters": {item.name: [item.distribution, item.spec] for item in self.parameters},
-                   **self._given()}
+        content = {
+            "method": self.method,
+            "metric": self.metric,
+            "maximize": self.maximize,
+            "rule": self.rule and vars(self.rule),
+            "command": self.command,
+            "program": self.program.name,
+            "parameters": {item.name: [item.distribution, item.spec] for item in self.parameters},
+            **self._given(),
+        }
         return json.dumps(content, sort_keys=True)
 
     def _given(self) -> dict[str, str]:
         """What was given beside the file, of a path only its last part, for machines keep things in other places."""
         pairs = [flag[2:].replace("-", "_").partition("=")[::2] for flag in self.given]
-        return {f"--{name}": value.rstrip("/").rpartition("/")[2] for name, value in pairs
-                if name not in BOOKKEEPING}
+        return {f"--{name}": value.rstrip("/").rpartition("/")[2] for name, value in pairs if name not in BOOKKEEPING}
 
 
 def read_sweep(path: Path) -> SweepFile:
@@ -95,26 +115,40 @@ def read_sweep(path: Path) -> SweepFile:
     parsed = tuple(read_parameter(f"{path}: {name}", str(name), spec) for name, spec in parameters.items())
     for parameter in parsed if method == "grid" else ():
         if parameter.choices() is None:
-            raise UserError(f"{path}: {parameter.name}: a grid needs values, whole numbers or q_uniform, not "
-                            f"{parameter.distribution}.")
+            raise UserError(
+                f"{path}: {parameter.name}: a grid needs values, whole numbers or q_uniform, not "
+                f"{parameter.distribution}."
+            )
     run_cap = content.get("run_cap")
     if run_cap is not None and not (is_whole(run_cap) and run_cap > 0):
         raise UserError(f"{path}: run_cap must be a whole number above 0, but it is {run_cap!r}.")
     command = content.get("command", ["${env}", "${interpreter}", "${program}", "${args}"])
     if not isinstance(command, list):
-        raise UserError(f"{path}: command must be a list, as in [python, \"${{program}}\", \"${{args}}\"].")
+        raise UserError(f'{path}: command must be a list, as in [python, "${{program}}", "${{args}}"].')
     if not isinstance(content.get("program"), str):
         raise UserError(f"{path}: 'program' must name the script to run, such as partA/train.py.")
-    return SweepFile(path, str(content.get("name") or path.stem), Path(content["program"]), method, metric, maximize,
-                     target, parsed, _rule(path, content), run_cap, tuple(map(str, command)))
+    return SweepFile(
+        path,
+        str(content.get("name") or path.stem),
+        Path(content["program"]),
+        method,
+        metric,
+        maximize,
+        target,
+        parsed,
+        _rule(path, content),
+        run_cap,
+        tuple(map(str, command)),
+    )
 
 
 def _load_yaml(path: Path) -> dict:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read the sweep file {str(path)!r}: "
-                        f"{getattr(error, 'strerror', None) or 'it is no text'}.") from None
+        raise UserError(
+            f"cannot read the sweep file {str(path)!r}: {getattr(error, 'strerror', None) or 'it is no text'}."
+        ) from None
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         raise UserError(f"{path} is not valid YAML" + (f" (line {where.line + 1})." if where else ".")) from None

@@ -137,16 +137,23 @@ class _JournalLock:
 def open_study(store: Store, name: str, fingerprint: str, maximize: bool, **options: object) -> optuna.Study:
     """Make or join a study. Raises :class:`UserError` when it was started with another sweep file."""
     with store.choosing():
-        study = optuna.create_study(storage=store.storage, study_name=name, load_if_exists=True,
-                                    direction="maximize" if maximize else "minimize", **options)
+        study = optuna.create_study(
+            storage=store.storage,
+            study_name=name,
+            load_if_exists=True,
+            direction="maximize" if maximize else "minimize",
+            **options,
+        )
         earlier = study.user_attrs.get("sweep")
         if earlier is None:
             study.set_user_attr("sweep", fingerprint)
         elif earlier != fingerprint:
             old, new = json.loads(earlier), json.loads(fingerprint)
             changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-            raise UserError(f"the sweep {name!r} was started with other {' and '.join(changed)}; give the changed one "
-                            "another name with --name, or undo the change.")
+            raise UserError(
+                f"the sweep {name!r} was started with other {' and '.join(changed)}; give the changed one "
+                "another name with --name, or undo the change."
+            )
     return study
 
 
@@ -165,8 +172,12 @@ def _open_database(url: str) -> RDBStorage:
     try:
         for attempt in range(3):
             try:
-                return RDBStorage(parsed.render_as_string(hide_password=False), options,
-                                  heartbeat_interval=BEAT_SECONDS, grace_period=DEAD_SECONDS)
+                return RDBStorage(
+                    parsed.render_as_string(hide_password=False),
+                    options,
+                    heartbeat_interval=BEAT_SECONDS,
+                    grace_period=DEAD_SECONDS,
+                )
             except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
                 if attempt == 2:
                     raise
@@ -183,12 +194,13 @@ def _make_lock_table(engine: object) -> None:
     """A table with one row, whose lock the process that is choosing holds."""
     import sqlalchemy
 
-    table = sqlalchemy.Table("naturalist_choosing", sqlalchemy.MetaData(),
-                             sqlalchemy.Column("id", sqlalchemy.Integer, primary_key=True),
-                             sqlalchemy.Column("turns", sqlalchemy.Integer, nullable=False))
+    table = sqlalchemy.Table(
+        "naturalist_choosing",
+        sqlalchemy.MetaData(),
+        sqlalchemy.Column("id", sqlalchemy.Integer, primary_key=True),
+        sqlalchemy.Column("turns", sqlalchemy.Integer, nullable=False),
+    )
     with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):  # another process made it first
         table.create(engine, checkfirst=True)
     with contextlib.suppress(sqlalchemy.exc.IntegrityError), engine.begin() as connection:
         connection.execute(table.insert().values(id=1, turns=0))
-
-

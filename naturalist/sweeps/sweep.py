@@ -40,10 +40,20 @@ class RunningTrial:
     pruned: bool = False
 
 
-def run_sweep(file: Path, *, count: int | None = None, workers: int = 1, storage: str | None = None,
-              out: Path = Path("sweeps"), name: str | None = None, data: str | None = None,
-              fixed: list[str] | None = None, fidelity: list[str] | None = None, allow_repeats: bool = False,
-              seed: int = 0) -> Path:
+def run_sweep(
+    file: Path,
+    *,
+    count: int | None = None,
+    workers: int = 1,
+    storage: str | None = None,
+    out: Path = Path("sweeps"),
+    name: str | None = None,
+    data: str | None = None,
+    fixed: list[str] | None = None,
+    fidelity: list[str] | None = None,
+    allow_repeats: bool = False,
+    seed: int = 0,
+) -> Path:
     """Run ``sweep.yaml`` until ``count`` trials are done, or go on with a sweep that was stopped.
 
     In ``out/name`` are then ``runs/`` (a folder per trial), ``logs/`` (what each trial printed), ``report/`` (pictures,
@@ -89,8 +99,9 @@ def run_sweep(file: Path, *, count: int | None = None, workers: int = 1, storage
     try:
         (folder / "logs").mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the sweep's folder {folder}: {error.strerror}; choose another with "
-                        "--out.") from None
+        raise UserError(
+            f"cannot make the sweep's folder {folder}: {error.strerror}; choose another with --out."
+        ) from None
     store = Store(folder, storage)
     pool = _Pool(program.path, workers)
     is_lost = False
@@ -100,8 +111,9 @@ def run_sweep(file: Path, *, count: int | None = None, workers: int = 1, storage
             chosen = promoted(trials) if trials else None
             label = name_round(extra)
             searched = replace(sweep, target=None) if extra else sweep  # a cheap trial cannot reach the target
-            trials = Trials(store, sweep.name + label, searched, seed=seed, allow_repeats=allow_repeats,
-                            promoted=chosen)
+            trials = Trials(
+                store, sweep.name + label, searched, seed=seed, allow_repeats=allow_repeats, promoted=chosen
+            )
             runs = folder / f"runs{label}"
             _Round(sweep, trials, pool, folder, label, [*_defaults(runs), *arguments], extra).run(target)
             target = math.inf
@@ -111,8 +123,10 @@ def run_sweep(file: Path, *, count: int | None = None, workers: int = 1, storage
         is_lost = True
         cause = error.__cause__ or error
         reason = " ".join(str(getattr(cause, "orig", None) or cause).split())
-        raise UserError(f"the database stopped answering ({reason.rstrip('.')}); the same command goes on, and trials "
-                        "that were cut off are run again.") from None
+        raise UserError(
+            f"the database stopped answering ({reason.rstrip('.')}); the same command goes on, and trials "
+            "that were cut off are run again."
+        ) from None
     finally:
         pool.close()
         store.close(trials_are_open=is_lost)
@@ -150,8 +164,16 @@ class _Pool:
 class _Round:
     """All trials of one study."""
 
-    def __init__(self, sweep: SweepFile, trials: Trials, pool: _Pool, folder: Path, label: str,
-                 arguments: list[str], extra: list[str]):
+    def __init__(
+        self,
+        sweep: SweepFile,
+        trials: Trials,
+        pool: _Pool,
+        folder: Path,
+        label: str,
+        arguments: list[str],
+        extra: list[str],
+    ):
         self._sweep, self._trials, self._pool, self._folder, self._label = sweep, trials, pool, folder, label
         self._arguments, self._extra = arguments, extra
         self._running: dict[Worker, RunningTrial] = {}
@@ -269,8 +291,12 @@ class _Round:
 
 def _defaults(runs: Path) -> list[str]:
     """What a sweep sets unless its file or its command does; the cache is shared by all sweeps of a folder."""
-    return [f"--runs_dir={runs}", f"--cache_dir={RunSettings().cache_folder}", "--wandb=disabled",
-            "--no_validation_pictures"]
+    return [
+        f"--runs_dir={runs}",
+        f"--cache_dir={RunSettings().cache_folder}",
+        "--wandb=disabled",
+        "--no_validation_pictures",
+    ]
 
 
 def _record_failure(folder: Path, failure: str) -> None:

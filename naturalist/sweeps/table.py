@@ -11,8 +11,12 @@ from rich.text import Text
 
 from naturalist.sweeps.trials import Trials
 
-STATES = {TrialState.COMPLETE: "finished", TrialState.PRUNED: "pruned", TrialState.RUNNING: "running",
-          TrialState.FAIL: "failed"}
+STATES = {
+    TrialState.COMPLETE: "finished",
+    TrialState.PRUNED: "pruned",
+    TrialState.RUNNING: "running",
+    TrialState.FAIL: "failed",
+}
 LINES_AROUND = 8
 
 
@@ -23,8 +27,9 @@ class TrialTable:
         self._trials, self._target, self._label = trials, target, label
         self._running = 1
         self._console = Console(highlight=False)
-        self._live = Live(console=self._console, auto_refresh=False, transient=False) \
-            if self._console.is_terminal else None
+        self._live = (
+            Live(console=self._console, auto_refresh=False, transient=False) if self._console.is_terminal else None
+        )
 
     def __enter__(self) -> "TrialTable":
         counts = self._trials.counts()
@@ -53,11 +58,15 @@ class TrialTable:
         value = self._trials.value(trial)
         best = self._trials.best()
         reason = trial.user_attrs.get("failure")
-        print(f"trial {number} {STATES[trial.state]}" + (f": {reason}" if reason else "")
-              + (f", {self._trials.sweep.metric} {value:.4f}" if value is not None else "")
-              + f"  [{describe(self._trials, trial)}]"
-              + (f"  best so far: trial {best.number}, {self._trials.value(best):.4f}" if best else "")
-              + f"  {self._progress()}", flush=True)
+        print(
+            f"trial {number} {STATES[trial.state]}"
+            + (f": {reason}" if reason else "")
+            + (f", {self._trials.sweep.metric} {value:.4f}" if value is not None else "")
+            + f"  [{describe(self._trials, trial)}]"
+            + (f"  best so far: trial {best.number}, {self._trials.value(best):.4f}" if best else "")
+            + f"  {self._progress()}",
+            flush=True,
+        )
 
     def say(self, text: str) -> None:
         """Print a line above the table."""
@@ -80,33 +89,62 @@ class TrialTable:
         trials, best = self._trials.shown(), self._trials.best()
         counts = self._trials.counts()
         metric = self._trials.sweep.metric
-        table = Table("trial", "state", "epochs", metric, "time", "settings", title=self._title(), title_justify="left",
-                      box=None, padding=(0, 1), header_style="bold")
+        table = Table(
+            "trial",
+            "state",
+            "epochs",
+            metric,
+            "time",
+            "settings",
+            title=self._title(),
+            title_justify="left",
+            box=None,
+            padding=(0, 1),
+            header_style="bold",
+        )
         hidden = max(0, len(trials) - max(3, self._console.height - LINES_AROUND))
         for trial in trials[hidden:]:
             value, seconds = self._trials.value(trial), trial.user_attrs.get("seconds")
             is_best = best is not None and trial.number == best.number
-            table.add_row(str(trial.number), STATES[trial.state], str(len(trial.intermediate_values)),
-                          "–" if value is None else f"{value:.4f}{' *' if is_best else ''}",
-                          "" if seconds is None else _duration(seconds),
-                          Text(trial.user_attrs.get("failure") or describe(self._trials, trial), overflow="ellipsis",
-                               no_wrap=True),
-                          style="bold" if is_best else "dim" if trial.state == TrialState.PRUNED else None)
-        lines = [table, Text(f"{counts.finished} finished, {counts.pruned} pruned, {counts.failed} failed, "
-                             f"{counts.running} running; {self._progress()}")]
+            table.add_row(
+                str(trial.number),
+                STATES[trial.state],
+                str(len(trial.intermediate_values)),
+                "–" if value is None else f"{value:.4f}{' *' if is_best else ''}",
+                "" if seconds is None else _duration(seconds),
+                Text(
+                    trial.user_attrs.get("failure") or describe(self._trials, trial), overflow="ellipsis", no_wrap=True
+                ),
+                style="bold" if is_best else "dim" if trial.state == TrialState.PRUNED else None,
+            )
+        lines = [
+            table,
+            Text(
+                f"{counts.finished} finished, {counts.pruned} pruned, {counts.failed} failed, "
+                f"{counts.running} running; {self._progress()}"
+            ),
+        ]
         if hidden:
             lines.insert(0, Text(f"({hidden} earlier trials are not shown)", style="dim"))
         if best is not None:
-            lines.append(Text(f"best so far: trial {best.number}, {metric} {self._trials.value(best):.4f}, "
-                              f"{describe(self._trials, best)}", style="bold"))
+            lines.append(
+                Text(
+                    f"best so far: trial {best.number}, {metric} {self._trials.value(best):.4f}, "
+                    f"{describe(self._trials, best)}",
+                    style="bold",
+                )
+            )
         return Group(*lines)
 
 
 def describe(trials: Trials, trial: FrozenTrial) -> str:
     """The searched settings of a trial in a few words."""
     settings = trials.settings(trial)
-    return " ".join(f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
-                    for name, value in settings.items() if name in trials.sweep.searched)
+    return " ".join(
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in settings.items()
+        if name in trials.sweep.searched
+    )
 
 
 def _duration(seconds: float) -> str:

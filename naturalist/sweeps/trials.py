@@ -46,8 +46,16 @@ class Counts:
 class Trials:
     """A search that may be shared with other processes and gone on with later."""
 
-    def __init__(self, store: Store, name: str, sweep: SweepFile, *, seed: int = 0, allow_repeats: bool = False,
-                 promoted: list[dict] | None = None):
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        sweep: SweepFile,
+        *,
+        seed: int = 0,
+        allow_repeats: bool = False,
+        promoted: list[dict] | None = None,
+    ):
         """Open the study, or join it.
 
         Args:
@@ -110,8 +118,15 @@ class Trials:
             return True
         return trial.should_prune()
 
-    def finish(self, trial: optuna.Trial, *, seconds: float, folder: str | None = None, pruned: bool = False,
-               failure: str | None = None) -> bool:
+    def finish(
+        self,
+        trial: optuna.Trial,
+        *,
+        seconds: float,
+        folder: str | None = None,
+        pruned: bool = False,
+        failure: str | None = None,
+    ) -> bool:
         """Record how a trial ended: well, pruned, or with the message ``failure``.
 
         Returns whether it was recorded: not when another machine has given the trial up, because this one was silent.
@@ -151,8 +166,11 @@ class Trials:
 
     def best(self) -> FrozenTrial | None:
         """The trial with the best epoch, pruned or not."""
-        trials = [trial for trial in self.shown() if trial.intermediate_values
-                  and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        trials = [
+            trial
+            for trial in self.shown()
+            if trial.intermediate_values and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
+        ]
         return best_of(trials, self.sweep.maximize, key=self.value) if trials else None
 
     def value(self, trial: FrozenTrial) -> float | None:
@@ -164,10 +182,15 @@ class Trials:
         """Whether some epoch was as good as the metric's target."""
         if self.sweep.target is None:
             return False
-        values = [value for trial in trials or self._all() if trial.state != TrialState.FAIL
-                  for value in trial.intermediate_values.values()]
-        return any(value >= self.sweep.target if self.sweep.maximize else value <= self.sweep.target
-                   for value in values)
+        values = [
+            value
+            for trial in trials or self._all()
+            if trial.state != TrialState.FAIL
+            for value in trial.intermediate_values.values()
+        ]
+        return any(
+            value >= self.sweep.target if self.sweep.maximize else value <= self.sweep.target for value in values
+        )
 
     def _all(self) -> list[FrozenTrial]:
         """The trials that have all their settings: not those that are being made, or whose maker was killed."""
@@ -212,8 +235,13 @@ def count(trials: Iterable[FrozenTrial]) -> Counts:
     trials = list(trials)
     states = [trial.state for trial in trials]
     failed = sum("failure" in trial.user_attrs for trial in trials)
-    return Counts(states.count(TrialState.COMPLETE), states.count(TrialState.PRUNED), failed,
-                  states.count(TrialState.RUNNING), sum(map(is_cut_off, trials)))
+    return Counts(
+        states.count(TrialState.COMPLETE),
+        states.count(TrialState.PRUNED),
+        failed,
+        states.count(TrialState.RUNNING),
+        sum(map(is_cut_off, trials)),
+    )
 
 
 def is_cut_off(trial: FrozenTrial) -> bool:
@@ -223,8 +251,7 @@ def is_cut_off(trial: FrozenTrial) -> bool:
 
 def is_counted(trial: FrozenTrial) -> bool:
     """Whether a trial ended by itself or runs."""
-    return (trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-            or "failure" in trial.user_attrs)
+    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING) or "failure" in trial.user_attrs
 
 
 def best_of(items: Iterable, maximize: bool, **options: object) -> object:

@@ -82,9 +82,19 @@ class WeightAverage:
                 average.copy_(value)
 
 
-def train_one_epoch(model: nn.Module, loader: BatchLoader, augment: Augmentation | Callable[[Tensor], Tensor],
-                    optimizer: Optimizer, schedule: Schedule, settings: RunSettings, precision: Precision, *,
-                    epoch: int, average: WeightAverage | None = None, bar: ProgressBar | None = None) -> dict:
+def train_one_epoch(
+    model: nn.Module,
+    loader: BatchLoader,
+    augment: Augmentation | Callable[[Tensor], Tensor],
+    optimizer: Optimizer,
+    schedule: Schedule,
+    settings: RunSettings,
+    precision: Precision,
+    *,
+    epoch: int,
+    average: WeightAverage | None = None,
+    bar: ProgressBar | None = None,
+) -> dict:
     """Train on every batch of one epoch.
 
     Loss and accuracy stay on the device and are fetched every half second for the bar and once at the end. Accuracy is
@@ -150,13 +160,23 @@ def train_one_epoch(model: nn.Module, loader: BatchLoader, augment: Augmentation
                 note = f"loss {float(loss_sum) / seen:.3f}  accuracy {float(correct) / seen:.1%}"
             bar.advance(len(labels), note)
     _refuse_non_finite(first_bad_step, epoch, settings, precision)
-    return {"train_loss": float(loss_sum) / seen, "train_accuracy": float(correct) / seen,
-            "learning_rate": learning_rate, "images_per_second": seen / (time.perf_counter() - start)}
+    return {
+        "train_loss": float(loss_sum) / seen,
+        "train_accuracy": float(correct) / seen,
+        "learning_rate": learning_rate,
+        "images_per_second": seen / (time.perf_counter() - start),
+    }
 
 
 @torch.inference_mode()
-def evaluate(model: nn.Module, loader: BatchLoader, preprocessing: Callable[[Tensor], Tensor], precision: Precision,
-             settings: RunSettings, bar: ProgressBar | None = None) -> Evaluation:
+def evaluate(
+    model: nn.Module,
+    loader: BatchLoader,
+    preprocessing: Callable[[Tensor], Tensor],
+    precision: Precision,
+    settings: RunSettings,
+    bar: ProgressBar | None = None,
+) -> Evaluation:
     """Loss and accuracy on every image of a loader, without augmentation, dropout or label smoothing."""
     model.eval()
     all_logits, all_labels = [], []
@@ -173,9 +193,16 @@ def evaluate(model: nn.Module, loader: BatchLoader, preprocessing: Callable[[Ten
     return Evaluation(float(loss), float(accuracy), logits.cpu(), labels.cpu())
 
 
-def fit(model: nn.Module, description: dict, data: TrainingData, settings: RunSettings, tracker: Tracker,
-        device: torch.device, should_stop: Callable[[dict], bool] | None = None,
-        release: Callable[[int], list[dict]] | None = None) -> dict:
+def fit(
+    model: nn.Module,
+    description: dict,
+    data: TrainingData,
+    settings: RunSettings,
+    tracker: Tracker,
+    device: torch.device,
+    should_stop: Callable[[dict], bool] | None = None,
+    release: Callable[[int], list[dict]] | None = None,
+) -> dict:
     """Train, validate and record epoch by epoch; keep the best checkpoint and the last.
 
     The best has the highest validation accuracy and, of equals, the lowest loss. A KeyboardInterrupt ends the fit
@@ -212,8 +239,7 @@ def fit(model: nn.Module, description: dict, data: TrainingData, settings: RunSe
     else:
         groups = release(0)
     optimizer = make_optimizer(groups, settings, device)
-    schedule = Schedule(optimizer, settings, optimizer_steps(len(train_loader), settings.accumulate),
-                        settings.epochs)
+    schedule = Schedule(optimizer, settings, optimizer_steps(len(train_loader), settings.accumulate), settings.epochs)
     average = WeightAverage(model, settings.ema_decay) if settings.ema_decay else None
     progress = Progress()
     if settings.resume:
@@ -223,10 +249,19 @@ def fit(model: nn.Module, description: dict, data: TrainingData, settings: RunSe
         _restore(content, model, optimizer, schedule, precision, average, progress)
 
     def save(name: str, kept: nn.Module, **more: object) -> None:
-        save_checkpoint(tracker.folder / name, model=kept, description=description, class_names=data.class_names,
-                        preprocessing=data.preprocessing, data=settings.data, seed=settings.seed,
-                        val_fraction=settings.val_fraction, epoch=progress.epoch,
-                        metrics=progress.history[-1], **more)
+        save_checkpoint(
+            tracker.folder / name,
+            model=kept,
+            description=description,
+            class_names=data.class_names,
+            preprocessing=data.preprocessing,
+            data=settings.data,
+            seed=settings.seed,
+            val_fraction=settings.val_fraction,
+            epoch=progress.epoch,
+            metrics=progress.history[-1],
+            **more,
+        )
 
     def draw() -> None:
         if progress.history:
@@ -246,15 +281,24 @@ def fit(model: nn.Module, description: dict, data: TrainingData, settings: RunSe
                 _add_groups(schedule, release, progress.epoch)
             label = f"epoch {progress.epoch + 1}/{settings.epochs}"
             with progress_bar(label, train_loader.num_images) as bar:
-                metrics = train_one_epoch(model, train_loader, augment, optimizer, schedule, settings, precision,
-                                          epoch=progress.epoch, average=average, bar=bar)
+                metrics = train_one_epoch(
+                    model,
+                    train_loader,
+                    augment,
+                    optimizer,
+                    schedule,
+                    settings,
+                    precision,
+                    epoch=progress.epoch,
+                    average=average,
+                    bar=bar,
+                )
             validation = evaluate(evaluated, val_loader, prepare, precision, settings)
             schedule.end_epoch(validation.loss)
             is_best = _take_in(progress, metrics, validation, epoch_start)
             if is_best:
                 save(BEST, evaluated)
-            save(LAST, evaluated, training=_training_state(model, optimizer, schedule, precision, average,
-                                                           progress))
+            save(LAST, evaluated, training=_training_state(model, optimizer, schedule, precision, average, progress))
             tracker.log(progress.history[-1])
             if time.perf_counter() - last_drawn >= DRAW_SECONDS:
                 draw()
@@ -271,11 +315,17 @@ def fit(model: nn.Module, description: dict, data: TrainingData, settings: RunSe
         raise
     with suppress(KeyboardInterrupt):  # a stop that comes now costs the picture, not the result
         draw()
-    return {"status": status, "epochs": progress.epoch, "best_epoch": progress.best_epoch,
-            "best_val_accuracy": progress.best_val_accuracy if progress.epoch else None,
-            "best_val_loss": progress.best_val_loss if progress.epoch else None,
-            "precision": precision.name, "device": device.type, "seconds": time.perf_counter() - start,
-            "peak_memory_mb": peak_memory_mb(device)}
+    return {
+        "status": status,
+        "epochs": progress.epoch,
+        "best_epoch": progress.best_epoch,
+        "best_val_accuracy": progress.best_val_accuracy if progress.epoch else None,
+        "best_val_loss": progress.best_val_loss if progress.epoch else None,
+        "precision": precision.name,
+        "device": device.type,
+        "seconds": time.perf_counter() - start,
+        "peak_memory_mb": peak_memory_mb(device),
+    }
 
 
 def optimizer_steps(batches: int, accumulate: int) -> int:
@@ -311,51 +361,84 @@ def _refuse_non_finite(first_bad_step: Tensor, epoch: int, settings: RunSettings
     if precision.name == "fp16":
         cause = "fp16 overflows easily; use --precision bf16 or fp32"
     elif epoch == 0 and step == 0:
-        cause = ("it was so before any training, so the weights or the images are at fault, not the learning rate; "
-                 "try --precision fp32")
+        cause = (
+            "it was so before any training, so the weights or the images are at fault, not the learning rate; "
+            "try --precision fp32"
+        )
     else:
-        cause = (f"most likely the learning rate ({settings.learning_rate:g}) is too high; lower it, or set "
-                 "--gradient_clip 1 or a longer --warmup_epochs")
+        cause = (
+            f"most likely the learning rate ({settings.learning_rate:g}) is too high; lower it, or set "
+            "--gradient_clip 1 or a longer --warmup_epochs"
+        )
     raise NonFiniteLoss(f"the training loss was not finite at step {step + 1} of epoch {epoch + 1}: {cause}.")
 
 
 def _take_in(progress: Progress, metrics: dict, validation: Evaluation, epoch_start: float) -> bool:
     """Add a finished epoch; returns whether it is the best so far."""
-    is_best = ((validation.accuracy, -validation.loss) > (progress.best_val_accuracy, -progress.best_val_loss))
+    is_best = (validation.accuracy, -validation.loss) > (progress.best_val_accuracy, -progress.best_val_loss)
     progress.epoch += 1
     if is_best:
         progress.best_val_accuracy, progress.best_val_loss = validation.accuracy, validation.loss
         progress.best_epoch = progress.epoch
-    progress.history.append({
-        "epoch": progress.epoch, "train_loss": metrics["train_loss"], "train_accuracy": metrics["train_accuracy"],
-        "val_loss": validation.loss, "val_accuracy": validation.accuracy,
-        "best_val_accuracy": progress.best_val_accuracy, "learning_rate": metrics["learning_rate"],
-        "images_per_second": metrics["images_per_second"], "epoch_seconds": time.perf_counter() - epoch_start})
+    progress.history.append(
+        {
+            "epoch": progress.epoch,
+            "train_loss": metrics["train_loss"],
+            "train_accuracy": metrics["train_accuracy"],
+            "val_loss": validation.loss,
+            "val_accuracy": validation.accuracy,
+            "best_val_accuracy": progress.best_val_accuracy,
+            "learning_rate": metrics["learning_rate"],
+            "images_per_second": metrics["images_per_second"],
+            "epoch_seconds": time.perf_counter() - epoch_start,
+        }
+    )
     return is_best
 
 
 def _epoch_line(label: str, metrics: dict, is_best: bool) -> str:
-    return (f"{label}  train loss {metrics['train_loss']:.3f} accuracy {metrics['train_accuracy']:.1%}  "
-            f"val loss {metrics['val_loss']:.3f} accuracy {metrics['val_accuracy']:.1%}{' *' if is_best else '  '}  "
-            f"lr {metrics['learning_rate']:.2g}  {metrics['images_per_second']:,.0f} images/s  "
-            f"{metrics['epoch_seconds']:.1f} s")
+    return (
+        f"{label}  train loss {metrics['train_loss']:.3f} accuracy {metrics['train_accuracy']:.1%}  "
+        f"val loss {metrics['val_loss']:.3f} accuracy {metrics['val_accuracy']:.1%}{' *' if is_best else '  '}  "
+        f"lr {metrics['learning_rate']:.2g}  {metrics['images_per_second']:,.0f} images/s  "
+        f"{metrics['epoch_seconds']:.1f} s"
+    )
 
 
-def _training_state(model: nn.Module, optimizer: Optimizer, schedule: Schedule, precision: Precision,
-                    average: WeightAverage | None, progress: Progress) -> dict:
+def _training_state(
+    model: nn.Module,
+    optimizer: Optimizer,
+    schedule: Schedule,
+    precision: Precision,
+    average: WeightAverage | None,
+    progress: Progress,
+) -> dict:
     """What ``last.pt`` holds beyond the weights that are evaluated."""
-    return {"optimizer": optimizer.state_dict(), "schedule": schedule.state_dict(),
-            "scaler": precision.scaler.state_dict(), "progress": vars(progress),
-            # With an average, the checkpoint's own state_dict is the average.
-            "weights": model.state_dict() if average else None, "average_updates": average.updates if average else 0}
+    return {
+        "optimizer": optimizer.state_dict(),
+        "schedule": schedule.state_dict(),
+        "scaler": precision.scaler.state_dict(),
+        "progress": vars(progress),
+        # With an average, the checkpoint's own state_dict is the average.
+        "weights": model.state_dict() if average else None,
+        "average_updates": average.updates if average else 0,
+    }
 
 
-def _restore(content: dict, model: nn.Module, optimizer: Optimizer, schedule: Schedule, precision: Precision,
-             average: WeightAverage | None, progress: Progress) -> None:
+def _restore(
+    content: dict,
+    model: nn.Module,
+    optimizer: Optimizer,
+    schedule: Schedule,
+    precision: Precision,
+    average: WeightAverage | None,
+    progress: Progress,
+) -> None:
     training = content.get("training")
     if training is None or (average is not None) != (training["weights"] is not None):
-        raise UserError("this checkpoint cannot be resumed: it holds no training state, or was trained with another "
-                        "ema_decay.")
+        raise UserError(
+            "this checkpoint cannot be resumed: it holds no training state, or was trained with another ema_decay."
+        )
     model.load_state_dict(training["weights"] if average else content["state_dict"])
     if average:
         average.model.load_state_dict(content["state_dict"])

@@ -25,8 +25,10 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
 def split_parameters(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict]:
     """Trainable parameters in two groups: weights, which decay, and norms and biases, which do not."""
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
-    groups = [{"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},
-              {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0}]
+    groups = [
+        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},
+        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+    ]
     return [group for group in groups if group["params"]]
 
 
@@ -35,8 +37,9 @@ def make_optimizer(groups: list[dict], settings: RunSettings, device: torch.devi
     fused = {"fused": True} if device.type in ("cuda", "cpu") else {}
     learning_rate = settings.learning_rate
     if settings.optimizer == "SGD":
-        return torch.optim.SGD(groups, lr=learning_rate, momentum=settings.momentum,
-                               nesterov=settings.momentum > 0, **fused)
+        return torch.optim.SGD(
+            groups, lr=learning_rate, momentum=settings.momentum, nesterov=settings.momentum > 0, **fused
+        )
     if settings.optimizer == "NAdam":
         return torch.optim.NAdam(groups, lr=learning_rate)
     return getattr(torch.optim, settings.optimizer)(groups, lr=learning_rate, **fused)
@@ -82,8 +85,9 @@ class Schedule:
         if step < self.warmup_steps:
             return (step + 1) / (self.warmup_steps + 1)
         if self.kind == "cosine":
-            return _cosine(1.0, FINAL_SHARE,
-                           (step - self.warmup_steps) / max(1, self.total_steps - 1 - self.warmup_steps))
+            return _cosine(
+                1.0, FINAL_SHARE, (step - self.warmup_steps) / max(1, self.total_steps - 1 - self.warmup_steps)
+            )
         return self.plateau_share
 
     def end_epoch(self, val_loss: float) -> None:
@@ -100,8 +104,11 @@ class Schedule:
 
     def state_dict(self) -> dict:
         """What changes while training."""
-        return {"plateau_share": self.plateau_share, "lowest_val_loss": self.lowest_val_loss,
-                "stalled_epochs": self.stalled_epochs}
+        return {
+            "plateau_share": self.plateau_share,
+            "lowest_val_loss": self.lowest_val_loss,
+            "stalled_epochs": self.stalled_epochs,
+        }
 
     def load_state_dict(self, state: dict) -> None:
         """Take up a state from :meth:`state_dict`."""

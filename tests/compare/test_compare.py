@@ -18,28 +18,59 @@ def write_run(folder: Path, *, test: float | None, seed: int = 0, seconds: float
     settings = {"data": "plants", "seed": seed, "learning_rate": 0.001, **config}
     (folder / "config.yaml").write_text(yaml.safe_dump(settings))
     parameters = 1000 if config.get("strategy") == "head" else 90000
-    (folder / "summary.json").write_text(json.dumps(
-        {"status": "finished", "parameters": 90000, "trainable_parameters": parameters, "peak_memory_mb": 512.0,
-         "feature_seconds": 5.0}))
-    rows = [{"epoch": epoch, "train_accuracy": 0.5 + 0.1 * epoch, "val_accuracy": 0.4 + 0.1 * epoch, "val_loss": 1.0,
-             "epoch_seconds": seconds} for epoch in (1, 2)]
+    (folder / "summary.json").write_text(
+        json.dumps(
+            {
+                "status": "finished",
+                "parameters": 90000,
+                "trainable_parameters": parameters,
+                "peak_memory_mb": 512.0,
+                "feature_seconds": 5.0,
+            }
+        )
+    )
+    rows = [
+        {
+            "epoch": epoch,
+            "train_accuracy": 0.5 + 0.1 * epoch,
+            "val_accuracy": 0.4 + 0.1 * epoch,
+            "val_loss": 1.0,
+            "epoch_seconds": seconds,
+        }
+        for epoch in (1, 2)
+    ]
     (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     if test is not None:
         (folder / "evaluation" / "test").mkdir(parents=True)
         (folder / "evaluation" / "test" / "metrics.json").write_text(
-            json.dumps({"accuracy": test, "balanced_accuracy": test - 0.05}))
+            json.dumps({"accuracy": test, "balanced_accuracy": test - 0.05})
+        )
     return folder
 
 
 @pytest.fixture
 def runs(tmp_path) -> list[Path]:
     adapted = {"backbone": "resnet18", "weights": "DEFAULT"}
-    return ([write_run(tmp_path / "runs" / f"full-{seed}", test=0.80 + 0.01 * seed, seed=seed, seconds=60,
-                       strategy="full", **adapted) for seed in range(3)]
-            + [write_run(tmp_path / "runs" / f"head-{seed}", test=0.79 + 0.01 * seed, seed=seed, strategy="head",
-                         **adapted) for seed in range(3)]
-            + [write_run(tmp_path / "runs" / f"scratch-{seed}", test=0.40 + 0.01 * seed, seed=seed)
-               for seed in range(3)])
+    return (
+        [
+            write_run(
+                tmp_path / "runs" / f"full-{seed}",
+                test=0.80 + 0.01 * seed,
+                seed=seed,
+                seconds=60,
+                strategy="full",
+                **adapted,
+            )
+            for seed in range(3)
+        ]
+        + [
+            write_run(
+                tmp_path / "runs" / f"head-{seed}", test=0.79 + 0.01 * seed, seed=seed, strategy="head", **adapted
+            )
+            for seed in range(3)
+        ]
+        + [write_run(tmp_path / "runs" / f"scratch-{seed}", test=0.40 + 0.01 * seed, seed=seed) for seed in range(3)]
+    )
 
 
 def test_seeds_are_averaged_and_the_numbers_are_those_of_the_folders(runs, tmp_path):

@@ -11,10 +11,24 @@ from naturalist.data.decode import decode_file
 from naturalist.settings.config import CnnSettings
 
 SIZE = 48
-NOTHING = {"crop_scale": 1.0, "horizontal_flip": 0.0, "rotation": 0.0, "brightness": 0.0, "contrast": 0.0,
-           "saturation": 0.0, "random_erasing": 0.0}
-AMOUNTS = {"crop_scale": 0.3, "horizontal_flip": 0.5, "rotation": 30.0, "brightness": 0.5, "contrast": 0.5,
-           "saturation": 0.5, "random_erasing": 0.5}
+NOTHING = {
+    "crop_scale": 1.0,
+    "horizontal_flip": 0.0,
+    "rotation": 0.0,
+    "brightness": 0.0,
+    "contrast": 0.0,
+    "saturation": 0.0,
+    "random_erasing": 0.0,
+}
+AMOUNTS = {
+    "crop_scale": 0.3,
+    "horizontal_flip": 0.5,
+    "rotation": 30.0,
+    "brightness": 0.5,
+    "contrast": 0.5,
+    "saturation": 0.5,
+    "random_erasing": 0.5,
+}
 PLAIN = Preprocessing(SIZE, SIZE, "squash", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 NORMALIZED = Preprocessing(SIZE, SIZE, "squash", (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
 
@@ -27,8 +41,9 @@ def batch(photographs) -> Tensor:
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 
 
-def augment(images: Tensor, preprocessing: Preprocessing = PLAIN, *, epoch: int = 0, step: int = 0,
-            **settings: float) -> Tensor:
+def augment(
+    images: Tensor, preprocessing: Preprocessing = PLAIN, *, epoch: int = 0, step: int = 0, **settings: float
+) -> Tensor:
     labels = torch.arange(len(images)) % 4
     return Augmentation(CnnSettings(**{**NOTHING, **settings}), preprocessing, 4)(images, labels, epoch, step)[0]
 
@@ -132,8 +147,13 @@ def test_crops_lie_within_the_picture_and_keep_the_share_of_area_that_was_asked_
     assert left.min() < 0.02 and left.max() > 0.3
 
 
-@pytest.mark.parametrize("amounts", [{**AMOUNTS, "brightness": 1.0, "contrast": 1.0, "saturation": 1.0},
-                                     {**AMOUNTS, "crop_scale": 1e-4, "rotation": 180.0, "random_erasing": 1.0}])
+@pytest.mark.parametrize(
+    "amounts",
+    [
+        {**AMOUNTS, "brightness": 1.0, "contrast": 1.0, "saturation": 1.0},
+        {**AMOUNTS, "crop_scale": 1e-4, "rotation": 180.0, "random_erasing": 1.0},
+    ],
+)
 def test_colours_stay_within_their_range(batch, amounts):
     for step in range(20):
         pictures = augment(batch, step=step, **amounts)
@@ -190,8 +210,10 @@ def test_mixup_and_cutmix_take_turns():
     labels = torch.arange(16) % 4
     pictures = (labels * 60).byte().view(-1, 1, 1, 1).expand(-1, 3, SIZE, SIZE)
     augmentation = Augmentation(CnnSettings(**NOTHING, mixup=1.0, cutmix=1.0), PLAIN, 4)
-    uniform = [bool((mixed.std(dim=(2, 3)) < 1e-6).all())
-               for mixed, _ in (augmentation(pictures, labels, 0, step) for step in range(30))]
+    uniform = [
+        bool((mixed.std(dim=(2, 3)) < 1e-6).all())
+        for mixed, _ in (augmentation(pictures, labels, 0, step) for step in range(30))
+    ]
     assert 5 < sum(uniform) < 25
 
 

@@ -20,9 +20,16 @@ def make_classes(folder: Path, *names: str) -> Path:
 
 
 @pytest.mark.parametrize("nested", ["", "inaturalist_12K", "a/b/c"])
-@pytest.mark.parametrize(("train", "val", "test"), [
-    ("train", None, "test"), ("train", "val", "test"), ("train", None, None), ("Train", "Validation", "Test"),
-    ("training", "valid", "testing")])
+@pytest.mark.parametrize(
+    ("train", "val", "test"),
+    [
+        ("train", None, "test"),
+        ("train", "val", "test"),
+        ("train", None, None),
+        ("Train", "Validation", "Test"),
+        ("training", "valid", "testing"),
+    ],
+)
 def test_splits_are_found_under_their_usual_names_however_nested(tmp_path, nested, train, val, test):
     parent = tmp_path / nested
     for name in (train, val, test):
@@ -107,8 +114,13 @@ def test_every_file_is_listed_once_or_named_as_ignored(tmp_path):
     (tmp_path / "Fungi" / "folder.jpg" / "deep").mkdir(parents=True)
     (tmp_path / "Fungi" / "folder.jpg" / "deep" / "c.jpg").write_text("deep")
     split = scan(tmp_path)
-    assert [file.path for file in split.files] == ["Aves/photo.jpg", "Fungi/a.PNG", "Fungi/b.txt",
-                                                   "Fungi/folder.jpg/deep/c.jpg", "Fungi/photo.jpg"]
+    assert [file.path for file in split.files] == [
+        "Aves/photo.jpg",
+        "Fungi/a.PNG",
+        "Fungi/b.txt",
+        "Fungi/folder.jpg/deep/c.jpg",
+        "Fungi/photo.jpg",
+    ]
     assert [file.label for file in split.files] == [0, 1, 1, 1, 1]
     assert sorted(split.ignored) == [".DS_Store", "Aves/.DS_Store", "Aves/Thumbs.db", "notes.txt"]
     assert split.counts() == {"Aves": 1, "Fungi": 4}
@@ -166,8 +178,10 @@ def test_same_bytes_in_two_splits_are_reported_under_every_name(own_photographs)
     (train / first / "empty.jpg").touch()
     (test / first / "empty.jpg").touch()
     assert set(same_bytes(scan(train), scan(test))) == {
-        (twin, copy) for twin in (f"{first}/00.jpg", f"{second}/again.jpg")
-        for copy in (f"{second}/twin.jpg", f"{first}/copy.jpg")}
+        (twin, copy)
+        for twin in (f"{first}/00.jpg", f"{second}/again.jpg")
+        for copy in (f"{second}/twin.jpg", f"{first}/copy.jpg")
+    }
 
 
 def test_a_process_that_trains_again_and_again_scans_once(tmp_path):

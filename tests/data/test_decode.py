@@ -49,17 +49,25 @@ def psnr(first: np.ndarray, second: np.ndarray) -> float:
 
 def png_of_size(width: int, height: int) -> bytes:
     """A PNG of some bytes that claims to be large."""
+
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-            + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b""))
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+        + chunk(b"IDAT", zlib.compress(bytes(100)))
+        + chunk(b"IEND", b"")
+    )
 
 
 @pytest.mark.parametrize("resize_mode", ["squash", "crop"])
 @pytest.mark.parametrize("size", [16, 96, 224, 300])
-@pytest.mark.parametrize("options", [{}, {"progressive": True}, {"subsampling": "4:1:1"}, {"subsampling": "4:4:4"},
-                                     {"keep_rgb": True}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"progressive": True}, {"subsampling": "4:1:1"}, {"subsampling": "4:4:4"}, {"keep_rgb": True}],
+    ids=str,
+)
 def test_scaled_jpeg_decoding_looks_like_full_decoding(picture, options, size, resize_mode):
     data = encode(picture, "JPEG", quality=90, **options)
     with Image.open(io.BytesIO(data)) as whole:
@@ -98,8 +106,10 @@ def assert_upright(file_format: str, picture: Image.Image, orientation: int, res
 def test_impossible_orientation_leaves_the_picture_as_it_is(picture, orientation):
     exif = Image.Exif()
     exif[0x0112] = orientation
-    assert np.array_equal(decode_bytes(encode(picture, "PNG", exif=exif), SIZE, "squash"),
-                          decode_bytes(encode(picture, "PNG"), SIZE, "squash"))
+    assert np.array_equal(
+        decode_bytes(encode(picture, "PNG", exif=exif), SIZE, "squash"),
+        decode_bytes(encode(picture, "PNG"), SIZE, "squash"),
+    )
 
 
 def test_damaged_metadata_is_no_fault_of_the_picture(picture):
@@ -111,17 +121,37 @@ def test_damaged_metadata_is_no_fault_of_the_picture(picture):
         assert np.array_equal(pixels, decode_bytes(plain, SIZE, "squash"))
 
 
-@pytest.mark.parametrize(("file_format", "mode", "options"), [
-    ("PNG", "RGB", {}), ("PNG", "P", {}), ("PNG", "1", {}), ("PNG", "L", {}), ("PNG", "RGBA", {}), ("PNG", "LA", {}),
-    ("JPEG", "L", {}), ("JPEG", "CMYK", {}), ("TIFF", "CMYK", {}), ("TIFF", "LAB", {}), ("TIFF", "RGB", {}),
-    ("TIFF", "RGB", {"compression": "jpeg"}), ("TIFF", "RGB", {"compression": "tiff_lzw"}), ("BMP", "RGB", {}),
-    ("BMP", "L", {}), ("GIF", "P", {}), ("WEBP", "RGB", {}), ("WEBP", "RGBA", {"lossless": True}), ("PPM", "RGB", {}),
-    ("PPM", "L", {})])
+@pytest.mark.parametrize(
+    ("file_format", "mode", "options"),
+    [
+        ("PNG", "RGB", {}),
+        ("PNG", "P", {}),
+        ("PNG", "1", {}),
+        ("PNG", "L", {}),
+        ("PNG", "RGBA", {}),
+        ("PNG", "LA", {}),
+        ("JPEG", "L", {}),
+        ("JPEG", "CMYK", {}),
+        ("TIFF", "CMYK", {}),
+        ("TIFF", "LAB", {}),
+        ("TIFF", "RGB", {}),
+        ("TIFF", "RGB", {"compression": "jpeg"}),
+        ("TIFF", "RGB", {"compression": "tiff_lzw"}),
+        ("BMP", "RGB", {}),
+        ("BMP", "L", {}),
+        ("GIF", "P", {}),
+        ("WEBP", "RGB", {}),
+        ("WEBP", "RGBA", {"lossless": True}),
+        ("PPM", "RGB", {}),
+        ("PPM", "L", {}),
+    ],
+)
 @pytest.mark.parametrize("resize_mode", ["squash", "crop"])
 def test_every_format_and_mode_becomes_rgb(picture, file_format, mode, options, resize_mode):
     converted = picture
     if mode == "LAB":
         from PIL import ImageCms
+
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         converted = ImageCms.profileToProfile(picture, srgb, lab, outputMode="LAB")
     elif mode != "RGB":
@@ -139,8 +169,16 @@ def test_sixteen_bit_grey_keeps_its_tones(picture, file_format):
     assert psnr(decode_bytes(encode(deep, file_format), SIZE, "squash"), resized(grey)) > 45
 
 
-@pytest.mark.parametrize(("mode", "options"), [("RGBA", {}), ("LA", {}), ("P", {"transparency": 0}),
-                                               ("RGB", {"transparency": (0, 0, 0)}), ("L", {"transparency": 0})])
+@pytest.mark.parametrize(
+    ("mode", "options"),
+    [
+        ("RGBA", {}),
+        ("LA", {}),
+        ("P", {"transparency": 0}),
+        ("RGB", {"transparency": (0, 0, 0)}),
+        ("L", {"transparency": 0}),
+    ],
+)
 def test_transparency_is_laid_on_white(mode, options):
     image = Image.new(mode, (20, 20), {"RGBA": (0, 0, 0, 0), "LA": (0, 0), "P": 0, "RGB": (0, 0, 0), "L": 0}[mode])
     assert (decode_bytes(encode(image, "PNG", **options), 8, "squash") == 255).all()
@@ -198,8 +236,19 @@ def test_truncated_files_are_unreadable_wherever_they_end(picture, file_format):
                 decode_bytes(whole[:-cut], SIZE, "squash")
 
 
-@pytest.mark.parametrize("content", [b"not an image", b"\xff\xd8\xff", bytes(1000), b"%PDF-1.4\n", b"GIF89a",
-                                     b"\x89PNG\r\n\x1a\n", b"<html><body>404 Not Found</body></html>"], ids=repr)
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"not an image",
+        b"\xff\xd8\xff",
+        bytes(1000),
+        b"%PDF-1.4\n",
+        b"GIF89a",
+        b"\x89PNG\r\n\x1a\n",
+        b"<html><body>404 Not Found</body></html>",
+    ],
+    ids=repr,
+)
 def test_files_that_are_no_images_are_unreadable(content):
     with pytest.raises(UnreadableImage):
         decode_bytes(content, SIZE, "squash")
@@ -231,10 +280,18 @@ def test_damage_of_any_kind_is_unreadable_or_a_picture_and_never_another_error(p
     small = picture.resize((90, 70))
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = 6, "Camera"
-    files = [encode(small, "JPEG", exif=exif), encode(small, "JPEG", progressive=True), encode(small, "PNG", exif=exif),
-             encode(small.convert("P"), "PNG", transparency=bytes(20)), encode(small, "WEBP", exif=exif),
-             encode(small, "GIF", save_all=True, append_images=[small.rotate(9)]), encode(small, "BMP"),
-             encode(small, "TIFF", tiffinfo={0x0112: 6}), encode(small.convert("CMYK"), "JPEG"), encode(small, "PPM")]
+    files = [
+        encode(small, "JPEG", exif=exif),
+        encode(small, "JPEG", progressive=True),
+        encode(small, "PNG", exif=exif),
+        encode(small.convert("P"), "PNG", transparency=bytes(20)),
+        encode(small, "WEBP", exif=exif),
+        encode(small, "GIF", save_all=True, append_images=[small.rotate(9)]),
+        encode(small, "BMP"),
+        encode(small, "TIFF", tiffinfo={0x0112: 6}),
+        encode(small.convert("CMYK"), "JPEG"),
+        encode(small, "PPM"),
+    ]
     rng = random.Random(0)
     readable = 0
     for _ in range(600):
@@ -242,7 +299,7 @@ def test_damage_of_any_kind_is_unreadable_or_a_picture_and_never_another_error(p
         for _ in range(rng.choice((1, 3, 20))):
             data[rng.randrange(min(len(data), rng.choice((60, 600, 10**6))))] = rng.choice((0, 255, rng.randrange(256)))
         if rng.random() < 0.2:
-            del data[rng.randrange(len(data)):]
+            del data[rng.randrange(len(data)) :]
         try:
             assert decode_bytes(bytes(data), 32, rng.choice(("squash", "crop"))).shape == (32, 32, 3)
             readable += 1

@@ -74,8 +74,9 @@ def mount(tmp_path):
     def mount(*options: str) -> Path:
         folder.mkdir(exist_ok=True)
         try:
-            subprocess.run(["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)], check=True,
-                           capture_output=True)
+            subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)], check=True, capture_output=True
+            )
         except (OSError, subprocess.CalledProcessError):
             pytest.skip("this user cannot mount a file system in memory")
         return folder
@@ -102,8 +103,10 @@ def leftovers(caches: Path) -> list[str]:
 @pytest.fixture
 def no_decoding(monkeypatch):
     """Switches decoding off, so that only a finished cache can be opened."""
+
     def switch_off() -> None:
         monkeypatch.setattr(cache_module, "decode_file", None)
+
     return switch_off
 
 
@@ -183,8 +186,12 @@ def spoil(train: Path) -> dict[str, str]:
     (train / second / "größe [1] .jpg").write_bytes((train / VICTIM).read_bytes()[:3000])
     (train / second / "dangling.jpg").symlink_to("nowhere")
     (train / second / "folder.jpg").mkdir()
-    return {f"{first}/text.jpg": "no image", f"{first}/zero.jpg": "empty file",
-            f"{second}/dangling.jpg": "No such file", f"{second}/größe [1] .jpg": "truncated"}
+    return {
+        f"{first}/text.jpg": "no image",
+        f"{first}/zero.jpg": "empty file",
+        f"{second}/dangling.jpg": "No such file",
+        f"{second}/größe [1] .jpg": "truncated",
+    }
 
 
 def test_unreadable_files_are_named_counted_and_left_out_whenever_the_cache_is_opened(train, caches, capsys):
@@ -263,8 +270,9 @@ def test_two_processes_at_once_end_with_one_cache(train, caches):
     assert len(finished(caches)) == 1 and leftovers(caches) == []
 
 
-@pytest.mark.parametrize("damage", ["index cut short", "index empty", "index missing", "pixels cut short",
-                                    "pixels missing"])
+@pytest.mark.parametrize(
+    "damage", ["index cut short", "index empty", "index missing", "pixels cut short", "pixels missing"]
+)
 def test_damaged_cache_is_built_again(train, caches, damage):
     good = np.array(build(train, caches).pixels)
     name, how = damage.split(" ", 1)

@@ -62,7 +62,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(total - start))
         self.end_headers()
         cut = server.cuts.pop(0) if server.cuts else None
-        piece = server.body[start:] if cut is None else server.body[start:start + cut]
+        piece = server.body[start:] if cut is None else server.body[start : start + cut]
         self.wfile.write(piece)
         server.sent += len(piece)
         if cut is not None and server.resets:
@@ -117,20 +117,30 @@ def server(archive, monkeypatch):
 
 def zipped_photos(archive: bytes) -> dict[str, bytes]:
     with zipfile.ZipFile(io.BytesIO(archive)) as zipped:
-        return {name: zipped.read(name) for name in zipped.namelist()
-                if name.endswith(".jpg") and not name.startswith("__MACOSX")}
+        return {
+            name: zipped.read(name)
+            for name in zipped.namelist()
+            if name.endswith(".jpg") and not name.startswith("__MACOSX")
+        }
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes()
-            for path in folder.rglob("*") if path.is_file() and path.name != nature12k.MARKER}
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and path.name != nature12k.MARKER
+    }
 
 
 def fetch_in_process(folder: Path, url: str, first: str) -> subprocess.Popen:
     """A process that fetches nature_12K once it has executed ``first``."""
-    return subprocess.Popen([sys.executable, "-c", FETCH.format(first=first, folder=str(folder))], text=True,
-                            env=os.environ | {"NATURALIST_NATURE_12K_URL": url},
-                            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    return subprocess.Popen(
+        [sys.executable, "-c", FETCH.format(first=first, folder=str(folder))],
+        text=True,
+        env=os.environ | {"NATURALIST_NATURE_12K_URL": url},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
 
 
 def start_a_download(tmp_path, server, monkeypatch):
@@ -298,7 +308,7 @@ def damaged(archive: bytes) -> bytes:
     with zipfile.ZipFile(io.BytesIO(archive)) as zipped:
         member = max(zipped.infolist(), key=lambda member: member.compress_size)
     middle = member.header_offset + member.compress_size // 2
-    return archive[:middle] + bytes([archive[middle] ^ 0xFF]) + archive[middle + 1:]
+    return archive[:middle] + bytes([archive[middle] ^ 0xFF]) + archive[middle + 1 :]
 
 
 def misdeclared(archive: bytes) -> bytes:
@@ -308,11 +318,14 @@ def misdeclared(archive: bytes) -> bytes:
     sizes = struct.pack("<II", member.compress_size, member.file_size)
     smaller = struct.pack("<II", member.compress_size, member.file_size - 1000)
     position = archive.rindex(sizes)  # in the directory at the archive's end
-    return archive[:position] + smaller + archive[position + len(sizes):]
+    return archive[:position] + smaller + archive[position + len(sizes) :]
 
 
-@pytest.mark.parametrize("spoil", [damaged, misdeclared, lambda whole: whole[:-1000], lambda whole: b""],
-                         ids=["flipped byte", "misdeclared size", "truncated", "empty"])
+@pytest.mark.parametrize(
+    "spoil",
+    [damaged, misdeclared, lambda whole: whole[:-1000], lambda whole: b""],
+    ids=["flipped byte", "misdeclared size", "truncated", "empty"],
+)
 def test_damaged_archive_is_refused_and_named(tmp_path, server, archive, spoil):
     (tmp_path / "nature_12K.zip").write_bytes(spoil(archive))
     with pytest.raises(UserError, match=r"nature_12K\.zip is damaged or unsafe .* download it anew"):
@@ -328,9 +341,20 @@ def link() -> zipfile.ZipInfo:
 
 
 @pytest.mark.parametrize(
-    "evil", ["/absolute.jpg", "../above.jpg", "train/../../above.jpg", "C:/drive.jpg", "C:drive.jpg",
-             "..\\above.jpg", "\\\\host\\share\\photo.jpg", "__MACOSX/../../above", link()],
-    ids=lambda evil: "link" if isinstance(evil, zipfile.ZipInfo) else evil)
+    "evil",
+    [
+        "/absolute.jpg",
+        "../above.jpg",
+        "train/../../above.jpg",
+        "C:/drive.jpg",
+        "C:drive.jpg",
+        "..\\above.jpg",
+        "\\\\host\\share\\photo.jpg",
+        "__MACOSX/../../above",
+        link(),
+    ],
+    ids=lambda evil: "link" if isinstance(evil, zipfile.ZipInfo) else evil,
+)
 def test_archive_cannot_write_outside_its_folder(tmp_path, evil, monkeypatch):
     inside = tmp_path / "a" / "b"
     inside.mkdir(parents=True)
@@ -351,11 +375,13 @@ def test_zip_bomb_is_refused(tmp_path):
 
 
 def test_killed_unpack_leaves_nothing_taken_for_whole(tmp_path, server, archive):
-    die = ("copy, copied = shutil.copyfileobj, []\n"
-           "def copy_three(source, file):\n"
-           "    copy(source, file); copied.append(file)\n"
-           "    if len(copied) == 3: os._exit(9)\n"
-           "shutil.copyfileobj = copy_three\n")
+    die = (
+        "copy, copied = shutil.copyfileobj, []\n"
+        "def copy_three(source, file):\n"
+        "    copy(source, file); copied.append(file)\n"
+        "    if len(copied) == 3: os._exit(9)\n"
+        "shutil.copyfileobj = copy_three\n"
+    )
     with fetch_in_process(tmp_path, server.url, first=die) as process:
         assert process.wait() == 9
     assert list((tmp_path / "nature_12K.unpacking").rglob("*.jpg"))

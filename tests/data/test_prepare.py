@@ -17,11 +17,14 @@ FIRST, SECOND = SMALL_CLASSES[:2]
 @pytest.fixture
 def prepare(own_photographs, tmp_path, capsys):
     """Prepares this test's photographs in this process and returns what was printed."""
+
     def prepare(**settings: str | int) -> str:
         capsys.readouterr()
-        prepare_data(**{"data": str(own_photographs), "image_size": 24, "cache_dir": str(tmp_path / "caches"),
-                        **settings})
+        prepare_data(
+            **{"data": str(own_photographs), "image_size": 24, "cache_dir": str(tmp_path / "caches"), **settings}
+        )
         return capsys.readouterr().out
+
     return prepare
 
 
@@ -47,8 +50,9 @@ def test_training_finds_the_cache_that_prepare_built(prepare, own_photographs, t
     prepare()
     shutil.rmtree(own_photographs / "test")
     monkeypatch.setattr(cache_module, "decode_file", None)
-    data = load_training_data(CnnSettings(data=str(own_photographs), image_size=24, cache_dir=str(tmp_path / "caches"),
-                                          val_fraction=0.25))
+    data = load_training_data(
+        CnnSettings(data=str(own_photographs), image_size=24, cache_dir=str(tmp_path / "caches"), val_fraction=0.25)
+    )
     assert (len(data.train_indices), len(data.val_indices)) == (36, 12)
 
 
@@ -91,9 +95,14 @@ def test_folder_without_a_test_set_says_so(prepare, own_photographs):
     assert row(output, "files") == ["48"]
 
 
-@pytest.mark.parametrize(("settings", "message"), [
-    ({"data": "no/such/folder"}, "there is no folder 'no/such/folder'"), ({"image_size": 0}, "image_size must be"),
-    ({"on_corrupt": "error"}, "1 of 49 files in train/ cannot be read")])
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"data": "no/such/folder"}, "there is no folder 'no/such/folder'"),
+        ({"image_size": 0}, "image_size must be"),
+        ({"on_corrupt": "error"}, "1 of 49 files in train/ cannot be read"),
+    ],
+)
 def test_what_cannot_be_prepared_is_refused(prepare, own_photographs, settings, message):
     (own_photographs / "train" / FIRST / "text.jpg").write_text("no photograph")
     with pytest.raises(UserError, match=message):
@@ -110,7 +119,14 @@ def test_command_prepares_a_folder_and_keeps_the_cache_beside_the_runs(own_photo
 def test_photographs_of_every_kind_are_prepared_together(prepare, own_photographs):
     folder = own_photographs / "train" / FIRST
     with Image.open(folder / "01.jpg") as image:
-        for name, mode in (("p.png", "P"), ("c.jpg", "CMYK"), ("a.webp", "RGBA"), ("b.bmp", "L"), ("g.gif", "P"),
-                           ("t.tif", "RGB"), ("grey alpha.png", "LA")):
+        for name, mode in (
+            ("p.png", "P"),
+            ("c.jpg", "CMYK"),
+            ("a.webp", "RGBA"),
+            ("b.bmp", "L"),
+            ("g.gif", "P"),
+            ("t.tif", "RGB"),
+            ("grey alpha.png", "LA"),
+        ):
             image.convert(mode).save(folder / name)
     assert row(prepare(), "readable") == ["55", "16"]

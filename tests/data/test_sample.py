@@ -19,8 +19,10 @@ from naturalist.data.sources.sample import CLASSES, make_sample
 from naturalist.errors import UserError
 
 SMALL = {"train_images": 23, "test_images": 10}
-DRAW = "import sys; from pathlib import Path; from naturalist.data.sources.sample import make_sample; " \
-       "make_sample(Path(sys.argv[1]), train_images=int(sys.argv[2]), test_images=10)"
+DRAW = (
+    "import sys; from pathlib import Path; from naturalist.data.sources.sample import make_sample; "
+    "make_sample(Path(sys.argv[1]), train_images=int(sys.argv[2]), test_images=10)"
+)
 """A program that draws a sample."""
 
 
@@ -31,8 +33,11 @@ def drawn(tmp_path_factory) -> Path:
 
 def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file below ``folder``, by its relative path."""
-    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-            for path in folder.rglob("*") if path.is_file()}
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_sample_has_the_shape_of_nature_12k(drawn):

@@ -55,17 +55,20 @@ def test_numbers_equal_those_of_sklearn_on_the_csv(evaluated):
     assert metrics["balanced_accuracy"] == pytest.approx(sklearn.metrics.balanced_accuracy_score(truth, predicted))
     assert metrics["loss"] == pytest.approx(sklearn.metrics.log_loss(truth, probabilities, labels=range(10)))
     assert metrics["top3_accuracy"] == pytest.approx(
-        sklearn.metrics.top_k_accuracy_score(truth, probabilities, k=3, labels=range(10)))
-    report = sklearn.metrics.classification_report(truth, predicted, target_names=names, output_dict=True,
-                                                   zero_division=0)
+        sklearn.metrics.top_k_accuracy_score(truth, probabilities, k=3, labels=range(10))
+    )
+    report = sklearn.metrics.classification_report(
+        truth, predicted, target_names=names, output_dict=True, zero_division=0
+    )
     for name in names:
         assert metrics["per_class"][name]["f1"] == pytest.approx(report[name]["f1-score"])
 
 
 def test_the_csv_names_every_test_image_and_its_true_class(evaluated, pictures):
     _, (_, *rows), _ = evaluated
-    assert [row[0] for row in rows] == sorted(path.relative_to(pictures / "test").as_posix()
-                                              for path in (pictures / "test").glob("*/*.jpg"))
+    assert [row[0] for row in rows] == sorted(
+        path.relative_to(pictures / "test").as_posix() for path in (pictures / "test").glob("*/*.jpg")
+    )
     assert all(row[0].startswith(f"{row[1]}/") for row in rows)
 
 
@@ -76,8 +79,13 @@ def test_calibration_error_by_hand():
     result = calibration(probabilities, labels, bins=10)
     # Bin (0.9, 1]: 4 images, 0.95 sure, 0.5 right. Bin (0.6, 0.7]: 2 images, 0.62 sure, 0.5 right.
     assert result["expected_calibration_error"] == pytest.approx((4 * 0.45 + 2 * 0.12) / 6)
-    assert result["bins"][9] == {"low": 0.9, "high": 1.0, "images": 4, "confidence": pytest.approx(0.95),
-                                 "accuracy": 0.5}
+    assert result["bins"][9] == {
+        "low": 0.9,
+        "high": 1.0,
+        "images": 4,
+        "confidence": pytest.approx(0.95),
+        "accuracy": 0.5,
+    }
     assert result["bins"][0]["accuracy"] is None
 
 
@@ -85,8 +93,11 @@ def test_mcnemar_by_hand():
     first = np.array([True] * 9 + [False] * 1 + [True] * 30)
     second = np.array([False] * 9 + [True] * 1 + [True] * 30)
     # Two-sided: twice the chance of at most 1 head in 10 tosses, 2 · (1 + 10) / 2^10.
-    assert mcnemar(first, second) == {"only_first_right": 9, "only_second_right": 1,
-                                      "p_value": pytest.approx(22 / 1024)}
+    assert mcnemar(first, second) == {
+        "only_first_right": 9,
+        "only_second_right": 1,
+        "p_value": pytest.approx(22 / 1024),
+    }
     assert mcnemar(first, first)["p_value"] == 1
 
 
@@ -113,10 +124,16 @@ def test_contact_sheets_name_the_files_worst_first(run, evaluated, monkeypatch):
     wrong = [i for i, row in enumerate(rows) if names[int(probabilities[i].argmax())] != row[1]]
     figures = {}
     savefig = Figure.savefig
-    monkeypatch.setattr(Figure, "savefig", lambda self, path, **k: (
-        figures.update({path.name.split(".png")[0].strip("."): [text.get_text() for axes in self.axes
-                                                                for text in axes.texts]}),
-        savefig(self, path, **k)))
+    monkeypatch.setattr(
+        Figure,
+        "savefig",
+        lambda self, path, **k: (
+            figures.update(
+                {path.name.split(".png")[0].strip("."): [text.get_text() for axes in self.axes for text in axes.texts]}
+            ),
+            savefig(self, path, **k),
+        ),
+    )
     evaluate_run(run, device="cpu", quiet=True)
     worst = max(wrong, key=lambda i: probabilities[i].max())
     least = min(range(len(rows)), key=lambda i: probabilities[i].max())
@@ -127,8 +144,9 @@ def test_contact_sheets_name_the_files_worst_first(run, evaluated, monkeypatch):
 
 
 def test_a_second_look_at_the_test_set_by_another_checkpoint_says_so(tmp_path, pictures, capsys):
-    first, second = (make_run(tmp_path / "runs" / name, pictures, seed=seed)
-                     for seed, name in enumerate(("first", "second")))
+    first, second = (
+        make_run(tmp_path / "runs" / name, pictures, seed=seed) for seed, name in enumerate(("first", "second"))
+    )
     for _ in range(2):  # by the same checkpoint
         assert evaluate_run(first, device="cpu")["earlier_test_looks"] == []
     assert "This is look" not in capsys.readouterr().out
@@ -161,14 +179,21 @@ def test_the_grid_goes_to_wandb_as_picture_and_table_for_a_run_that_is_there(tmp
     run = make_run(tmp_path / "runs" / "first", pictures)
     home = tmp_path / "home"
     home.mkdir()
-    start = ("import wandb, json, sys; run = wandb.init(project='demo', dir=sys.argv[1], "
-             "settings=wandb.Settings(silent=True)); json.dump({'id': run.id, 'url': run.url}, "
-             "open(sys.argv[1] + '/wandb.json', 'w')); run.log({'epoch': 1}); run.finish()")
+    start = (
+        "import wandb, json, sys; run = wandb.init(project='demo', dir=sys.argv[1], "
+        "settings=wandb.Settings(silent=True)); json.dump({'id': run.id, 'url': run.url}, "
+        "open(sys.argv[1] + '/wandb.json', 'w')); run.log({'epoch': 1}); run.finish()"
+    )
     with FakeWandb() as server:
         env = server.env(home)
         subprocess.run([sys.executable, "-c", start, str(run)], env=env, check=True, timeout=60)
-        done = subprocess.run([sys.executable, "-m", "naturalist", "evaluate", str(run), "--device", "cpu"], env=env,
-                              capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            [sys.executable, "-m", "naturalist", "evaluate", str(run), "--device", "cpu"],
+            env=env,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
         assert done.returncode == 0, done.stderr
         assert not server.errors and not server.unknown
         (recorded,) = server.runs.values()
@@ -180,6 +205,8 @@ def test_the_grid_goes_to_wandb_as_picture_and_table_for_a_run_that_is_there(tmp
 
 
 def test_a_run_that_wandb_does_not_have_is_evaluated_without_importing_wandb(run):
-    code = ("import sys; from pathlib import Path; from naturalist.evaluation.evaluate import evaluate_run; "
-            f"evaluate_run(Path({str(run)!r}), device='cpu', quiet=True); assert 'wandb' not in sys.modules")
+    code = (
+        "import sys; from pathlib import Path; from naturalist.evaluation.evaluate import evaluate_run; "
+        f"evaluate_run(Path({str(run)!r}), device='cpu', quiet=True); assert 'wandb' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

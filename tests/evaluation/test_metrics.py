@@ -41,10 +41,8 @@ def test_numbers_equal_those_of_sklearn(predictions):
     assert result["n"] == 200
     assert result["loss"] == pytest.approx(sklearn_metrics.log_loss(labels, probabilities))
     assert result["accuracy"] == pytest.approx(report["accuracy"])
-    assert result["top3_accuracy"] == pytest.approx(
-        sklearn_metrics.top_k_accuracy_score(labels, probabilities, k=3))
-    assert result["balanced_accuracy"] == pytest.approx(
-        sklearn_metrics.balanced_accuracy_score(labels, predicted))
+    assert result["top3_accuracy"] == pytest.approx(sklearn_metrics.top_k_accuracy_score(labels, probabilities, k=3))
+    assert result["balanced_accuracy"] == pytest.approx(sklearn_metrics.balanced_accuracy_score(labels, predicted))
     for ours, theirs in [(result["macro"], "macro avg"), *((result["per_class"][n], n) for n in NAMES)]:
         expected = {key.replace("f1-score", "f1"): value for key, value in report[theirs].items()}
         assert ours == pytest.approx({key: expected[key] for key in ours})
@@ -94,17 +92,21 @@ def test_confident_mistakes_have_a_finite_loss():
 def test_single_precision_probabilities_are_taken(predictions):
     probabilities, labels = predictions
     assert classification_metrics(probabilities.astype(np.float16), labels, NAMES)["loss"] == pytest.approx(
-        classification_metrics(probabilities, labels, NAMES)["loss"], abs=1e-3)
+        classification_metrics(probabilities, labels, NAMES)["loss"], abs=1e-3
+    )
 
 
-@pytest.mark.parametrize(("probabilities", "labels", "message"), [
-    ([[0.5, np.nan]], [0], "1 of 1 images are not finite"),
-    ([[0.5, np.inf]], [0], "not finite"),
-    ([[3.0, -1.0]], [0], "softmax"),
-    ([[0.5, 0.5]], [2], "expected 0 to 1"),
-    ([[0.5, 0.5]], [0, 1], "do not fit"),
-    (np.empty((0, 2)), [], "no images"),
-])
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "message"),
+    [
+        ([[0.5, np.nan]], [0], "1 of 1 images are not finite"),
+        ([[0.5, np.inf]], [0], "not finite"),
+        ([[3.0, -1.0]], [0], "softmax"),
+        ([[0.5, 0.5]], [2], "expected 0 to 1"),
+        ([[0.5, 0.5]], [0, 1], "do not fit"),
+        (np.empty((0, 2)), [], "no images"),
+    ],
+)
 def test_impossible_input_is_refused(probabilities, labels, message):
     with pytest.raises(ValueError, match=message):
         classification_metrics(np.array(probabilities), np.array(labels), ["a", "b"])
@@ -118,7 +120,10 @@ def test_confusion_rows_are_true_and_columns_predicted(tmp_path):
     with (tmp_path / "confusion.csv").open(newline="", encoding="utf-8") as file:
         assert list(csv.reader(file)) == [
             ["true \\ predicted", "a", "b, with comma", "c"],
-            ["a", "1", "1", "0"], ["b, with comma", "0", "1", "0"], ["c", "0", "0", "0"]]
+            ["a", "1", "1", "0"],
+            ["b, with comma", "0", "1", "0"],
+            ["c", "0", "0", "0"],
+        ]
 
 
 def test_grid_has_three_images_of_every_class():

@@ -47,8 +47,9 @@ def test_a_folder_is_searched_and_the_checkpoint_alone_is_enough(place, tmp_path
     heading, *lines = out.splitlines()
     assert code == 0
     assert heading.split() == ["prediction", "conf.", "then", "photograph"]
-    assert [line.split()[-1] for line in lines] == [str(place / "photos" / name) for name in (
-        "0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.jpg", "sub/5.jpg", "sub/6.jpg")]
+    assert [line.split()[-1] for line in lines] == [
+        str(place / "photos" / name) for name in ("0.jpg", "1.jpg", "2.jpg", "3.jpg", "4.jpg", "sub/5.jpg", "sub/6.jpg")
+    ]
 
 
 def test_json_and_csv_say_what_the_model_says_whatever_the_batch_size(place, capsys):
@@ -84,8 +85,13 @@ def test_unreadable_files_are_named_and_skipped_with_exit_code_1(place, tmp_path
     good = place / "photos" / "0.jpg"
     (tmp_path / "cut.jpg").write_bytes(good.read_bytes()[:2000])
     paths = f"{good}\n{tmp_path / 'cut.jpg'}\n{tmp_path / 'nowhere.jpg'}\n{place / 'photos' / 'notes.txt'}\n"
-    done = subprocess.run([sys.executable, "-m", "naturalist", "predict", str(place / "runs" / "first"), "-",
-                           "--json"], input=paths, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-m", "naturalist", "predict", str(place / "runs" / "first"), "-", "--json"],
+        input=paths,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert done.returncode == 1
     assert [json.loads(line)["file"] for line in done.stdout.splitlines()] == [str(good)]
     for name in ("cut.jpg", "nowhere.jpg", "notes.txt"):
@@ -99,18 +105,25 @@ def test_a_large_folder_is_predicted_in_flat_memory(place, tmp_path):
     for number in range(1, 300):
         (tmp_path / f"{number}.jpg").hardlink_to(tmp_path / "0.jpg")
     run = str(place / "runs" / "first")
-    code = ("import resource, sys; from pathlib import Path; from naturalist.evaluation.predict import predict_photos;"
-            f"run, photos = Path({run!r}), sorted(map(str, Path({str(tmp_path)!r}).iterdir()));"
-            "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024;"
-            "predict_photos(run, photos[:50], batch_size=16); before = peak();"
-            "predict_photos(run, photos, batch_size=16); print(peak() - before, file=sys.stderr)")
+    code = (
+        "import resource, sys; from pathlib import Path; from naturalist.evaluation.predict import predict_photos;"
+        f"run, photos = Path({run!r}), sorted(map(str, Path({str(tmp_path)!r}).iterdir()));"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024;"
+        "predict_photos(run, photos[:50], batch_size=16); before = peak();"
+        "predict_photos(run, photos, batch_size=16); print(peak() - before, file=sys.stderr)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=True)
     assert float(done.stderr.splitlines()[-1]) < 100  # MB
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (("--threshold", "1.5"), "--threshold cannot be 1.5"), (("--top", "0"), "--top cannot be 0"),
-    (("--batch_size", "0"), "--batch_size cannot be 0")])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--threshold", "1.5"), "--threshold cannot be 1.5"),
+        (("--top", "0"), "--top cannot be 0"),
+        (("--batch_size", "0"), "--batch_size cannot be 0"),
+    ],
+)
 def test_impossible_settings_are_refused(place, arguments, message):
     with pytest.raises(UserError, match=message):
         main(["predict", str(place / "runs" / "first"), str(place / "photos"), *arguments])

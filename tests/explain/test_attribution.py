@@ -103,7 +103,8 @@ def test_guided_backprop_of_relu_equals_captums():
     pixels = torch.randn(1, 3, 8, 8)
     channel, row, column = (model(pixels)[0] > 0.1).nonzero()[0].tolist()
     theirs = GuidedBackprop(nn.Sequential(model, nn.Flatten())).attribute(
-        pixels.clone().requires_grad_(), target=channel * 16 + row * 4 + column)
+        pixels.clone().requires_grad_(), target=channel * 16 + row * 4 + column
+    )
     assert torch.allclose(guided_backprop(model, model[3], pixels, channel, (row, column)), theirs[0])
 
 
@@ -122,8 +123,10 @@ def test_guided_backprop_sees_functional_and_in_place_activations_and_leaves_the
     before = functional(image)
     channel, row, column = (before[0] > 0.1).nonzero()[0].tolist()
     unit = (channel, (row, column))
-    first, second = (guided_backprop(model, layer, image, *unit)
-                     for model, layer in ((functional, functional.second), (modules, modules[2])))
+    first, second = (
+        guided_backprop(model, layer, image, *unit)
+        for model, layer in ((functional, functional.second), (modules, modules[2]))
+    )
     assert first.abs().max() > 0
     assert torch.equal(first, second)
     assert torch.equal(functional(image), before)
@@ -142,8 +145,15 @@ def test_a_unit_at_the_top_of_relu6_is_explained_as_by_relu(image):
 
 def test_grad_cam_and_occlusion_peak_on_a_planted_object():
     """Class 1 is wherever there is red; a network of fixed weights looks for it."""
-    model = nn.Sequential(nn.Conv2d(3, 2, 3, padding=1, bias=False), nn.SiLU(), nn.Conv2d(2, 2, 1, bias=False),
-                          nn.SiLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 2, bias=False)).eval()
+    model = nn.Sequential(
+        nn.Conv2d(3, 2, 3, padding=1, bias=False),
+        nn.SiLU(),
+        nn.Conv2d(2, 2, 1, bias=False),
+        nn.SiLU(),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(2, 2, bias=False),
+    ).eval()
     with torch.no_grad():
         model[0].weight.zero_()
         model[0].weight[0, 0] = 1  # red
@@ -151,8 +161,8 @@ def test_grad_cam_and_occlusion_peak_on_a_planted_object():
         model[2].weight.copy_(torch.eye(2).view(2, 2, 1, 1))
         model[6].weight.copy_(torch.tensor([[0.0, 1.0], [1.0, 0.0]]))
     pixels = torch.zeros(1, 3, 64, 64)
-    pixels[0, 0, 8:20, 40:52] = 2.0   # the object
-    pixels[0, 2, 40:52, 8:20] = 2.0   # something else
+    pixels[0, 0, 8:20, 40:52] = 2.0  # the object
+    pixels[0, 2, 40:52, 8:20] = 2.0  # something else
     name, layer = last_feature_layer(model, pixels)
     assert name == "3"
     for heat in (grad_cam(model, layer, pixels, target=1), occlusion(model, pixels, target=1)):
@@ -164,11 +174,19 @@ def test_grad_cam_and_occlusion_peak_on_a_planted_object():
         assert heat[40:52, 8:20].abs().max() < 0.05
 
 
-@pytest.mark.parametrize(("name", "layer", "channels"), [
-    ("resnet18", "backbone.layer4", 512), ("vgg11", "backbone.features.19", 512),
-    ("densenet121", "backbone.features", 1024), ("mobilenet_v3_small", "backbone.features", 576),
-    ("efficientnet_b0", "backbone.features", 1280), ("convnext_tiny", "backbone.features", 768),
-    ("googlenet", "backbone.inception5b", 1024), ("regnet_y_400mf", "backbone.trunk_output", 440)])
+@pytest.mark.parametrize(
+    ("name", "layer", "channels"),
+    [
+        ("resnet18", "backbone.layer4", 512),
+        ("vgg11", "backbone.features.19", 512),
+        ("densenet121", "backbone.features", 1024),
+        ("mobilenet_v3_small", "backbone.features", 576),
+        ("efficientnet_b0", "backbone.features", 1280),
+        ("convnext_tiny", "backbone.features", 768),
+        ("googlenet", "backbone.inception5b", 1024),
+        ("regnet_y_400mf", "backbone.trunk_output", 440),
+    ],
+)
 def test_the_last_feature_maps_of_torchvision_models_are_found_and_explained(name, layer, channels, image):
     model = Wrapped(name).eval()
     assert first_convolution(model)[1].in_channels == 3
@@ -184,8 +202,9 @@ def test_the_last_feature_maps_of_torchvision_models_are_found_and_explained(nam
 
 def test_a_vision_transformer_is_refused_where_feature_maps_are_needed_and_explained_by_occlusion():
     torch.manual_seed(0)
-    model = torchvision.models.VisionTransformer(64, 16, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=8,
-                                                 num_classes=10).eval()
+    model = torchvision.models.VisionTransformer(
+        64, 16, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=8, num_classes=10
+    ).eval()
     pixels = torch.rand(1, 3, 64, 64)
     with pytest.raises(UserError, match="vision transformer") as error:
         last_feature_layer(model, pixels)

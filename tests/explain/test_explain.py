@@ -43,17 +43,28 @@ def test_explain_takes_a_photograph_and_parts(run, tmp_path, capsys):
     assert sorted(path.name for path in (tmp_path / "explanation").iterdir()) == ["filters.png", "predictions.png"]
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["--only", "filters,magic"], "does not know magic"), (["--units", "0"], "--units must be at least 1"),
-    (["--layer", "blocks.block9"], "did you mean blocks.block"), (["nowhere.jpg"], "nowhere.jpg' cannot be read")])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--only", "filters,magic"], "does not know magic"),
+        (["--units", "0"], "--units must be at least 1"),
+        (["--layer", "blocks.block9"], "did you mean blocks.block"),
+        (["nowhere.jpg"], "nowhere.jpg' cannot be read"),
+    ],
+)
 def test_wrong_wishes_are_one_sentence(run, arguments, message):
     with pytest.raises(UserError, match=message):
         main(["explain", str(run), *arguments])
 
 
 def classifier_of(model: torch.nn.Module) -> Classifier:
-    return Classifier(model.eval(), Preprocessing(64, 64, "squash", (0.5,) * 3, (0.25,) * 3),
-                      tuple(f"class {i}" for i in range(10)), torch.device("cpu"), "wrapped")
+    return Classifier(
+        model.eval(),
+        Preprocessing(64, 64, "squash", (0.5,) * 3, (0.25,) * 3),
+        tuple(f"class {i}" for i in range(10)),
+        torch.device("cpu"),
+        "wrapped",
+    )
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +77,19 @@ def test_a_wrapped_torchvision_network_is_explained(tmp_path, photo):
     model = torch.nn.Sequential(torchvision.models.resnet18(num_classes=10))
     parts = [part for part in PARTS if part != "exciting"]
     written = explain_classifier(classifier_of(model), [photo], None, tmp_path, parts, units=2)
-    assert [path.name for path in written] == ["filters.png", "feature_maps.png", "guided_backprop.png",
-                                               "predictions.png"]
+    assert [path.name for path in written] == [
+        "filters.png",
+        "feature_maps.png",
+        "guided_backprop.png",
+        "predictions.png",
+    ]
 
 
 def test_a_vision_transformer_leaves_out_what_makes_no_sense_and_says_so(tmp_path, photo, capsys):
     torch.manual_seed(0)
-    model = torchvision.models.VisionTransformer(64, 16, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=8,
-                                                 num_classes=10)
+    model = torchvision.models.VisionTransformer(
+        64, 16, num_layers=1, num_heads=2, hidden_dim=8, mlp_dim=8, num_classes=10
+    )
     with pytest.raises(UserError, match="vision transformer"):
         explain_classifier(classifier_of(model), [photo], None, tmp_path, ["guided_backprop"])
     written = explain_classifier(classifier_of(model), [photo], None, tmp_path, list(PARTS), strict=False)

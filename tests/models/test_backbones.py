@@ -14,11 +14,31 @@ from naturalist.models.weights import settings_from_weights
 from naturalist.settings.config import FinetuneSettings
 
 ONE_PER_FAMILY = {
-    "alexnet": 63, "convnext_tiny": 32, "densenet121": 32, "efficientnet_b0": 32, "efficientnet_v2_s": 33,
-    "googlenet": 32, "inception_v3": 75, "maxvit_t": 224, "mnasnet0_5": 32, "mobilenet_v2": 32,
-    "mobilenet_v3_small": 32, "regnet_x_400mf": 32, "regnet_y_400mf": 32, "resnet18": 32, "resnet50": 32,
-    "resnext50_32x4d": 32, "shufflenet_v2_x0_5": 32, "squeezenet1_0": 32, "squeezenet1_1": 32, "swin_t": 224,
-    "swin_v2_t": 256, "vgg11": 32, "vgg11_bn": 32, "vit_b_32": 32}
+    "alexnet": 63,
+    "convnext_tiny": 32,
+    "densenet121": 32,
+    "efficientnet_b0": 32,
+    "efficientnet_v2_s": 33,
+    "googlenet": 32,
+    "inception_v3": 75,
+    "maxvit_t": 224,
+    "mnasnet0_5": 32,
+    "mobilenet_v2": 32,
+    "mobilenet_v3_small": 32,
+    "regnet_x_400mf": 32,
+    "regnet_y_400mf": 32,
+    "resnet18": 32,
+    "resnet50": 32,
+    "resnext50_32x4d": 32,
+    "shufflenet_v2_x0_5": 32,
+    "squeezenet1_0": 32,
+    "squeezenet1_1": 32,
+    "swin_t": 224,
+    "swin_v2_t": 256,
+    "vgg11": 32,
+    "vgg11_bn": 32,
+    "vit_b_32": 32,
+}
 """A small model of every family and a small image size that it takes."""
 
 
@@ -85,8 +105,7 @@ def test_a_model_of_every_family_computes_what_torchvision_does_and_learns(name,
     torch.testing.assert_close(model(features), chain)
     model.first_step = 0
     cross_entropy(model.train()(images), torch.tensor([0, 1])).backward()
-    assert all(parameter.grad is not None and torch.isfinite(parameter.grad).all()
-               for parameter in model.parameters())
+    assert all(parameter.grad is not None and torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 
 
 def test_normalisation_and_interpolation_of_all_official_weights_are_known():
@@ -101,8 +120,9 @@ def test_normalisation_and_interpolation_of_all_official_weights_are_known():
             assert (tuple(transforms.mean), tuple(transforms.std)) == (mean, std)
             assert [settings.image_size] == transforms.crop_size
             assert [settings.cache_size] == transforms.resize_size
-            assert settings.resize_mode == {"bilinear": "crop", "bicubic": "crop-bicubic"}[
-                transforms.interpolation.value]
+            assert (
+                settings.resize_mode == {"bilinear": "crop", "bicubic": "crop-bicubic"}[transforms.interpolation.value]
+            )
 
 
 def test_weights_that_are_no_classifier_are_refused():
@@ -127,8 +147,13 @@ def test_a_size_that_the_model_cannot_take_is_refused(name, size):
 
 
 def test_the_model_can_be_rebuilt_from_its_description():
-    description = {"kind": "torchvision", "backbone": "shufflenet_v2_x0_5", "num_classes": 3, "image_size": 32,
-                   "dropout": 0.1}
+    description = {
+        "kind": "torchvision",
+        "backbone": "shufflenet_v2_x0_5",
+        "num_classes": 3,
+        "image_size": 32,
+        "dropout": 0.1,
+    }
     first, second = build_model(description), build_model(description)
     second.load_state_dict(first.state_dict())
     images = torch.randn(2, 3, 32, 32)

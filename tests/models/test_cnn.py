@@ -11,8 +11,9 @@ from naturalist.models.cnn import ACTIVATIONS, FiveBlockCNN, closed_form_totals,
 from naturalist.models.summary import summarize
 
 
-@pytest.mark.parametrize(("activation", "pooling", "padding"), itertools.product(
-    ACTIVATIONS, ("flatten", "average"), ("valid", "same")))
+@pytest.mark.parametrize(
+    ("activation", "pooling", "padding"), itertools.product(ACTIVATIONS, ("flatten", "average"), ("valid", "same"))
+)
 def test_every_combination_gives_logits_and_gradients_to_every_weight(activation, pooling, padding):
     model = FiveBlockCNN(7, 96, num_filters=4, activation=activation, pooling=pooling, padding=padding, dense_units=8)
     logits = model(torch.randn(2, 3, 96, 96))
@@ -23,15 +24,16 @@ def test_every_combination_gives_logits_and_gradients_to_every_weight(activation
 
 def test_the_activation_follows_every_convolution_and_the_dense_layer():
     model = FiveBlockCNN(10, 64, activation="Mish")
-    kinds = [type(module).__name__ for module in model.modules()
-             if not any(True for _ in module.children())]
+    kinds = [type(module).__name__ for module in model.modules() if not any(True for _ in module.children())]
     assert kinds.count("Mish") == 6
     assert kinds[-3:] == ["Linear", "Mish", "Linear"]
     assert "Softmax" not in kinds
 
 
-@pytest.mark.parametrize(("organization", "expected"), [
-    ("same", [32, 32, 32, 32, 32]), ("doubling", [32, 64, 128, 256, 512]), ("halving", [32, 16, 8, 4, 2])])
+@pytest.mark.parametrize(
+    ("organization", "expected"),
+    [("same", [32, 32, 32, 32, 32]), ("doubling", [32, 64, 128, 256, 512]), ("halving", [32, 16, 8, 4, 2])],
+)
 def test_filters_are_organised_as_named(organization, expected):
     assert filters_per_block(32, organization) == expected
     model = FiveBlockCNN(10, 64, num_filters=32, filter_organization=organization)
@@ -44,13 +46,16 @@ def test_lists_set_filters_and_kernels_of_each_block():
     assert [block.convolution.kernel_size[0] for block in model.blocks] == [7, 5, 3, 3, 1]
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    ({"image_size": 60, "padding": "valid"}, ["block 5", "1×1"]),
-    ({"image_size": 16, "padding": "same"}, ["block 5"]),
-    ({"image_size": 64, "padding": "valid", "kernel_size": [3, 3, 31, 3, 3]}, ["block 3", "31×31"]),
-    ({"image_size": 64, "padding": "same", "kernel_size": 4}, ["block 1", "odd"]),
-    ({"image_size": 64, "num_filters": 8, "filter_organization": "halving"}, ["block 5", "without filters", "16"]),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"image_size": 60, "padding": "valid"}, ["block 5", "1×1"]),
+        ({"image_size": 16, "padding": "same"}, ["block 5"]),
+        ({"image_size": 64, "padding": "valid", "kernel_size": [3, 3, 31, 3, 3]}, ["block 3", "31×31"]),
+        ({"image_size": 64, "padding": "same", "kernel_size": 4}, ["block 1", "odd"]),
+        ({"image_size": 64, "num_filters": 8, "filter_organization": "halving"}, ["block 5", "without filters", "16"]),
+    ],
+)
 def test_settings_that_leave_nothing_are_refused_naming_the_block(arguments, words):
     with pytest.raises(UserError) as error:
         FiveBlockCNN(10, **arguments)
@@ -58,15 +63,26 @@ def test_settings_that_leave_nothing_are_refused_naming_the_block(arguments, wor
         assert word in str(error.value)
 
 
-@pytest.mark.parametrize(("filters", "kernel", "units", "padding", "size"), [
-    (32, 3, 128, "valid", 224), (64, 5, 64, "same", 96), (7, 1, 3, "valid", 50), (16, 3, 10, "same", 33)])
+@pytest.mark.parametrize(
+    ("filters", "kernel", "units", "padding", "size"),
+    [(32, 3, 128, "valid", 224), (64, 5, 64, "same", 96), (7, 1, 3, "valid", 50), (16, 3, 10, "same", 33)],
+)
 def test_closed_form_totals_equal_the_counted_ones(filters, kernel, units, padding, size):
-    model = FiveBlockCNN(10, size, num_filters=filters, filter_organization="same", kernel_size=kernel,
-                         padding=padding, batch_norm=False, dense_units=units)
+    model = FiveBlockCNN(
+        10,
+        size,
+        num_filters=filters,
+        filter_organization="same",
+        kernel_size=kernel,
+        padding=padding,
+        batch_norm=False,
+        dense_units=units,
+    )
     counted = summarize(model, size)
     assert counted.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert (counted.parameters, counted.multiply_accumulates) == closed_form_totals(
-        filters, kernel, units, padding=padding, image_size=size)
+        filters, kernel, units, padding=padding, image_size=size
+    )
 
 
 def test_the_summary_names_every_layer_and_leaves_the_model_as_it_was():

@@ -24,8 +24,19 @@ SHUFFLENET = {**RESNET, "backbone": "shufflenet_v2_x0_5"}
 
 
 def settings_for(**changes) -> FinetuneSettings:
-    return FinetuneSettings(**{"image_size": 32, "batch_size": 8, "epochs": 2, "wandb": "disabled", "device": "cpu",
-                               "precision": "fp32", "warmup_epochs": 0.0, "backbone": "shufflenet_v2_x0_5", **changes})
+    return FinetuneSettings(
+        **{
+            "image_size": 32,
+            "batch_size": 8,
+            "epochs": 2,
+            "wandb": "disabled",
+            "device": "cpu",
+            "precision": "fp32",
+            "warmup_epochs": 0.0,
+            "backbone": "shufflenet_v2_x0_5",
+            **changes,
+        }
+    )
 
 
 @pytest.fixture
@@ -38,16 +49,25 @@ def data(tmp_path, monkeypatch) -> TrainingData:
     pixels[:] = rng.integers(0, 120, pixels.shape)
     pixels[np.arange(60), :, :, labels] += 100
     cache = ImageCache(pixels, np.arange(60), labels, tuple(f"{i}.jpg" for i in range(60)), ("a", "b", "c"), ())
-    return TrainingData(cache, np.arange(45), cache, np.arange(45, 60), ("a", "b", "c"),
-                        Preprocessing(32, 32, "crop", (0.4,) * 3, (0.3,) * 3), "noise")
+    return TrainingData(
+        cache,
+        np.arange(45),
+        cache,
+        np.arange(45, 60),
+        ("a", "b", "c"),
+        Preprocessing(32, 32, "crop", (0.4,) * 3, (0.3,) * 3),
+        "noise",
+    )
 
 
 @pytest.fixture
 def train(data, tmp_path):
     """Fit a small network under a strategy; returns the model, its state before, and the run's folder."""
+
     def train(name: str = "run", resume: bool = False, should_stop=None, **changes):
-        settings = settings_for(**changes, cache_dir=str(tmp_path / "cache"),
-                                **({"resume": str(tmp_path / name)} if resume else {}))
+        settings = settings_for(
+            **changes, cache_dir=str(tmp_path / "cache"), **({"resume": str(tmp_path / name)} if resume else {})
+        )
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         history = load_checkpoint(folder, LAST)["training"]["progress"]["history"] if resume else None
@@ -62,19 +82,29 @@ def train(data, tmp_path):
         tracker = Tracker(folder, {}, "disabled", project="p", name=name, job_type="test", history=history)
         fit(model, SHUFFLENET, used, settings, tracker, CPU, should_stop, strategy.release)
         return model, before, folder
+
     return train
 
 
-@pytest.mark.parametrize(("strategy", "learning"), [
-    ({"strategy": "head"}, {HEAD: 0}),
-    ({"strategy": "partial"}, {"layer3": 0, "layer4": 0, HEAD: 0}),
-    ({"strategy": "partial", "unfreeze_from": "layer4"}, {"layer4": 0, HEAD: 0}),
-    ({"strategy": "partial", "freeze_stages": 2, "head_epochs": 1}, {"layer2": 1, "layer3": 1, "layer4": 1, HEAD: 0}),
-    ({"strategy": "partial", "freeze_fraction": 0.2}, dict.fromkeys(STAGES[1:], 0)),
-    ({"strategy": "full"}, dict.fromkeys(STAGES, 0)),
-    ({"strategy": "full", "head_epochs": 2}, {**dict.fromkeys(STAGES, 2), HEAD: 0}),
-    ({"strategy": "gradual", "epochs": 10}, {HEAD: 0, "layer4": 1, "layer3": 2, "layer2": 3, "layer1": 4, "conv1": 5}),
-])
+@pytest.mark.parametrize(
+    ("strategy", "learning"),
+    [
+        ({"strategy": "head"}, {HEAD: 0}),
+        ({"strategy": "partial"}, {"layer3": 0, "layer4": 0, HEAD: 0}),
+        ({"strategy": "partial", "unfreeze_from": "layer4"}, {"layer4": 0, HEAD: 0}),
+        (
+            {"strategy": "partial", "freeze_stages": 2, "head_epochs": 1},
+            {"layer2": 1, "layer3": 1, "layer4": 1, HEAD: 0},
+        ),
+        ({"strategy": "partial", "freeze_fraction": 0.2}, dict.fromkeys(STAGES[1:], 0)),
+        ({"strategy": "full"}, dict.fromkeys(STAGES, 0)),
+        ({"strategy": "full", "head_epochs": 2}, {**dict.fromkeys(STAGES, 2), HEAD: 0}),
+        (
+            {"strategy": "gradual", "epochs": 10},
+            {HEAD: 0, "layer4": 1, "layer3": 2, "layer2": 3, "layer1": 4, "conv1": 5},
+        ),
+    ],
+)
 def test_a_strategy_releases_the_stages_that_it_says_when_it_says(strategy, learning):
     releases = release_epochs(STAGES, settings_for(backbone="resnet18", **strategy))
     assert {stage: epoch for stage, epoch in releases.items() if epoch is not None} == learning
@@ -94,8 +124,10 @@ def test_what_does_not_learn_has_no_gradient_and_is_not_in_the_optimiser():
 
 def test_learning_rates_fall_from_the_head_down():
     model = build_model(RESNET)
-    strategy = Strategy(model, settings_for(backbone="resnet18", strategy="full", learning_rate=1.0,
-                                            backbone_lr_scale=0.5, layer_decay=0.1))
+    strategy = Strategy(
+        model,
+        settings_for(backbone="resnet18", strategy="full", learning_rate=1.0, backbone_lr_scale=0.5, layer_decay=0.1),
+    )
     rates = [group["lr"] for group in strategy.release(0)]
     assert rates == pytest.approx([1, 1, 0.5, 0.5, 0.05, 0.05, 5e-3, 5e-3, 5e-4, 5e-4, 5e-5, 5e-5])
     assert rates[0] == 1  # the head's comes first, which is the one that is logged
@@ -110,10 +142,15 @@ def test_training_mode_leaves_frozen_stages_in_evaluation_mode():
     assert modes["features.7.0.stochastic_depth"] and modes["features.8.1"] and modes["classifier.1.0"]
 
 
-@pytest.mark.parametrize("changes", [
-    {"strategy": "head", "data_augmentation": False}, {"strategy": "head", "views": 0},
-    {"strategy": "partial", "freeze_stages": 3, "views": 2},
-    {"strategy": "partial", "freeze_stages": 3, "cache_features": False, "ema_decay": 0.9}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"strategy": "head", "data_augmentation": False},
+        {"strategy": "head", "views": 0},
+        {"strategy": "partial", "freeze_stages": 3, "views": 2},
+        {"strategy": "partial", "freeze_stages": 3, "cache_features": False, "ema_decay": 0.9},
+    ],
+)
 def test_frozen_parameters_and_batch_norm_buffers_do_not_move(train, changes):
     model, before, folder = train(**changes)
     frozen_steps = tuple(f"network.{step}." for stage in model.frozen for step in model.stages[stage])
@@ -127,8 +164,9 @@ def test_frozen_parameters_and_batch_norm_buffers_do_not_move(train, changes):
 
 def test_batch_norm_buffers_of_what_learns_do_move(train):
     model, before, _ = train(strategy="full")
-    assert all(not torch.equal(value, before[name]) for name, value in model.state_dict().items()
-               if "running_mean" in name)
+    assert all(
+        not torch.equal(value, before[name]) for name, value in model.state_dict().items() if "running_mean" in name
+    )
 
 
 @pytest.mark.parametrize("changes", [{"strategy": "head"}, {"strategy": "partial", "freeze_stages": 3}])
@@ -156,8 +194,13 @@ def test_features_are_computed_once_and_again_for_other_weights_or_settings(trai
     assert files() == 5
 
 
-@pytest.mark.parametrize("changes", [{"strategy": "gradual", "epochs": 4, "ema_decay": 0.5},
-                                     {"strategy": "partial", "freeze_stages": 3, "head_epochs": 1, "epochs": 4}])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"strategy": "gradual", "epochs": 4, "ema_decay": 0.5},
+        {"strategy": "partial", "freeze_stages": 3, "head_epochs": 1, "epochs": 4},
+    ],
+)
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(train, changes):
     _, _, whole = train("whole", **changes)
     train("parts", should_stop=lambda metrics: metrics["epoch"] == 2, **changes)
@@ -166,19 +209,28 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(train, chan
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"unfreeze_from": "layer5"}, "no stage 'layer5'.*conv1, layer1, layer2, layer3, layer4"),
-    ({"freeze_stages": 6}, "only 5 stages before the head: conv1, layer1")])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"unfreeze_from": "layer5"}, "no stage 'layer5'.*conv1, layer1, layer2, layer3, layer4"),
+        ({"freeze_stages": 6}, "only 5 stages before the head: conv1, layer1"),
+    ],
+)
 def test_a_stage_that_there_is_not_is_refused_with_the_list(changes, message):
     with pytest.raises(UserError, match=message):
         release_epochs(STAGES, settings_for(backbone="resnet18", strategy="partial", **changes))
 
 
-@pytest.mark.parametrize(("changes", "message"), [
-    ({"unfreeze_from": "layer3"}, "unfreeze_from belongs to --strategy partial"),
-    ({"strategy": "partial", "unfreeze_from": "layer3", "freeze_stages": 1}, "same thing twice"),
-    ({"strategy": "partial", "freeze_fraction": 1.2}, "freeze_fraction must lie between 0 and 1"),
-    ({"layer_decay": 0.0}, "layer_decay must be greater than 0"), ({"views": -1}, "views must not be negative")])
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"unfreeze_from": "layer3"}, "unfreeze_from belongs to --strategy partial"),
+        ({"strategy": "partial", "unfreeze_from": "layer3", "freeze_stages": 1}, "same thing twice"),
+        ({"strategy": "partial", "freeze_fraction": 1.2}, "freeze_fraction must lie between 0 and 1"),
+        ({"layer_decay": 0.0}, "layer_decay must be greater than 0"),
+        ({"views": -1}, "views must not be negative"),
+    ],
+)
 def test_impossible_settings_are_refused(changes, message):
     with pytest.raises(UserError, match=message):
         settings_for(**changes).validate()

@@ -43,8 +43,10 @@ def test_densenets_official_files_have_older_names_and_load(tmp_path):
     old = dict(official)
     for part in ("norm", "conv", "relu"):
         for number in "12":
-            old = {name.replace(f"{part}{number}.", f"{part}.{number}.") if "denselayer" in name else name: value
-                   for name, value in old.items()}
+            old = {
+                name.replace(f"{part}{number}.", f"{part}.{number}.") if "denselayer" in name else name: value
+                for name, value in old.items()
+            }
     assert "features.denseblock1.denselayer1.norm.1.weight" in old
     torch.save(old, tmp_path / "densenet.pth")
     model = StagedNetwork("densenet121", 3, 32)
@@ -60,15 +62,22 @@ def test_a_vits_positions_are_interpolated_to_the_image_size(tmp_path):
     load_weights(model, settings_for("vit_b_32", tmp_path / "vit.pth"))
     assert model.network.encoder.pos_embedding.shape == (1, 10, 768)
     corners = [1, 3, 7, 9]
-    torch.testing.assert_close(model.network.encoder.pos_embedding[:, corners],
-                               official["encoder.pos_embedding"][:, 1:])
+    torch.testing.assert_close(
+        model.network.encoder.pos_embedding[:, corners], official["encoder.pos_embedding"][:, 1:]
+    )
 
 
 def test_a_run_of_this_project_serves_as_weights(tmp_path):
     description = {"kind": "torchvision", "backbone": "shufflenet_v2_x0_5", "num_classes": 5, "image_size": 32}
     trained = build_model(description)
-    save_checkpoint(tmp_path / "best.pt", model=trained, description=description, class_names=("a",) * 5, data="x",
-                    preprocessing=Preprocessing(32, 32, "crop", (0.5,) * 3, (0.5,) * 3))
+    save_checkpoint(
+        tmp_path / "best.pt",
+        model=trained,
+        description=description,
+        class_names=("a",) * 5,
+        data="x",
+        preprocessing=Preprocessing(32, 32, "crop", (0.5,) * 3, (0.5,) * 3),
+    )
     model = StagedNetwork("shufflenet_v2_x0_5", 3, 32)
     load_weights(model, settings_for("shufflenet_v2_x0_5", tmp_path / "best.pt"))
     assert torch.equal(model.network.conv1[0].weight, trained.network.conv1[0].weight)
@@ -80,8 +89,9 @@ def test_a_file_of_another_model_is_refused_naming_the_keys(tmp_path):
         load_weights(StagedNetwork("resnet18", 3, 32), settings_for("resnet18", tmp_path / "squeezenet.pth"))
     torch.save(models.shufflenet_v2_x1_0().state_dict(), tmp_path / "wide.pth")
     with pytest.raises(UserError, match=r"of another shape \d+ \(stage2.*\[58, 24, 1, 1\] instead of \[24, "):
-        load_weights(StagedNetwork("shufflenet_v2_x0_5", 3, 32),
-                     settings_for("shufflenet_v2_x0_5", tmp_path / "wide.pth"))
+        load_weights(
+            StagedNetwork("shufflenet_v2_x0_5", 3, 32), settings_for("shufflenet_v2_x0_5", tmp_path / "wide.pth")
+        )
 
 
 def test_the_hash_in_a_files_name_is_verified(tmp_path):

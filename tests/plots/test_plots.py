@@ -10,10 +10,17 @@ from matplotlib.image import imread
 
 from naturalist.plots.style import plot_confusion_matrix, plot_curves, plot_prediction_grid
 
-NAMES = ["Amphibia", "Animalia", "Arachnida", "Aves", "Fungi",
-         "Insecta", "Mammalia", "Mollusca", "Plantae", "Reptilia"]
-LONG_NAMES = ["Rhododendron ferrugineum", "00001_Animalia_Annelida_Clitellata_Haplotaxida_Lumbricidae",
-              "Parthenocissus quinquefolia", "$x_1$ and $", "W" * 30, "a b", "x", *NAMES[:3]]
+NAMES = ["Amphibia", "Animalia", "Arachnida", "Aves", "Fungi", "Insecta", "Mammalia", "Mollusca", "Plantae", "Reptilia"]
+LONG_NAMES = [
+    "Rhododendron ferrugineum",
+    "00001_Animalia_Annelida_Clitellata_Haplotaxida_Lumbricidae",
+    "Parthenocissus quinquefolia",
+    "$x_1$ and $",
+    "W" * 30,
+    "a b",
+    "x",
+    *NAMES[:3],
+]
 
 
 @pytest.fixture(autouse=True)
@@ -33,9 +40,17 @@ def written(monkeypatch):
 
 
 def epoch(number, **values):
-    return {"epoch": number, "train_loss": 2 / number, "train_accuracy": 0.1 * number, "val_loss": 2.2 / number,
-            "val_accuracy": 0.09 * number, "best_val_accuracy": 0.09 * number, "learning_rate": 1e-4,
-            "images_per_second": 800.0, "epoch_seconds": 10.0} | values
+    return {
+        "epoch": number,
+        "train_loss": 2 / number,
+        "train_accuracy": 0.1 * number,
+        "val_loss": 2.2 / number,
+        "val_accuracy": 0.09 * number,
+        "best_val_accuracy": 0.09 * number,
+        "learning_rate": 1e-4,
+        "images_per_second": 800.0,
+        "epoch_seconds": 10.0,
+    } | values
 
 
 def draw_grid(path, class_names=NAMES, size=(48, 48), skip=(), title="Test split", note="synthetic sample"):
@@ -55,14 +70,18 @@ def assert_nothing_is_cut_off(figure):
     assert inches.y1 <= figure.get_figheight()
 
 
-@pytest.mark.parametrize("history", [
-    [epoch(1)],
-    [epoch(n) for n in range(1, 31)],
-    [epoch(1), epoch(2, val_loss=None, val_accuracy=None), epoch(3, train_loss=float("nan"))],
-    [epoch(1, val_loss=None), epoch(2, val_loss=None, learning_rate=None)],
-    [epoch(1, val_accuracy=None), epoch(2, val_accuracy=None, val_loss=float("inf"))],
-    [{"epoch": 1}],
-], ids=["one epoch", "thirty", "gaps", "best epoch without a loss", "no best epoch", "nothing measured"])
+@pytest.mark.parametrize(
+    "history",
+    [
+        [epoch(1)],
+        [epoch(n) for n in range(1, 31)],
+        [epoch(1), epoch(2, val_loss=None, val_accuracy=None), epoch(3, train_loss=float("nan"))],
+        [epoch(1, val_loss=None), epoch(2, val_loss=None, learning_rate=None)],
+        [epoch(1, val_accuracy=None), epoch(2, val_accuracy=None, val_loss=float("inf"))],
+        [{"epoch": 1}],
+    ],
+    ids=["one epoch", "thirty", "gaps", "best epoch without a loss", "no best epoch", "nothing measured"],
+)
 def test_curves_are_drawn_whatever_is_missing(tmp_path, written, history):
     plot_curves(history, tmp_path / "curves.png", "Scratch")
     assert_nothing_is_cut_off(written[0])
@@ -82,8 +101,11 @@ def test_curves_name_the_best_epoch_and_its_value(tmp_path, written):
     assert "best epoch, 2: 1.100" in labels
 
 
-@pytest.mark.parametrize("class_names", [["cat", "dog"], NAMES, LONG_NAMES, [f"Quercus {i}" for i in range(40)]],
-                         ids=["2", "10", "10 long names", "40"])
+@pytest.mark.parametrize(
+    "class_names",
+    [["cat", "dog"], NAMES, LONG_NAMES, [f"Quercus {i}" for i in range(40)]],
+    ids=["2", "10", "10 long names", "40"],
+)
 def test_confusion_matrix_is_drawn_for_few_and_many_classes(tmp_path, written, class_names):
     matrix = np.random.default_rng(0).integers(0, 200, (len(class_names), len(class_names)))
     matrix[0] = 0
@@ -98,17 +120,25 @@ def test_confusion_matrix_shows_counts_and_recall(tmp_path, written):
     assert [label.get_text() for label in ax.child_axes[0].get_yticklabels()] == ["75 %", "–"]
 
 
-@pytest.mark.parametrize(("class_names", "size"), [
-    (NAMES, (48, 48)), (LONG_NAMES, (48, 48)), (LONG_NAMES, (36, 48)), (LONG_NAMES, (48, 36)),
-], ids=["short names", "long names", "landscape", "portrait"])
+@pytest.mark.parametrize(
+    ("class_names", "size"),
+    [
+        (NAMES, (48, 48)),
+        (LONG_NAMES, (48, 48)),
+        (LONG_NAMES, (36, 48)),
+        (LONG_NAMES, (48, 36)),
+    ],
+    ids=["short names", "long names", "landscape", "portrait"],
+)
 def test_no_text_of_the_grid_overlaps_text_or_image(tmp_path, written, class_names, size):
     draw_grid(tmp_path / "grid.png", class_names, size, title="Title " * 30, note="note " * 50)
     page = written[0].axes[0]
     texts = [(text.get_text(), text.get_window_extent()) for text in page.texts if text.get_text() not in "✓✗"]
     images = [("image", image.get_window_extent()) for image in page.images]
     assert len(images) == 30
-    for (one, box), (other, other_box) in itertools.chain(itertools.combinations(texts, 2),
-                                                          itertools.product(texts, images)):
+    for (one, box), (other, other_box) in itertools.chain(
+        itertools.combinations(texts, 2), itertools.product(texts, images)
+    ):
         assert not box.overlaps(other_box), f"{one!r} overlaps {other!r}"
     for text, box in texts:
         assert written[0].bbox.containsx(box.x0) and written[0].bbox.containsx(box.x1), text

@@ -11,8 +11,15 @@ from naturalist.errors import UserError
 from naturalist.models import build_model
 from naturalist.runs.checkpoint import load_checkpoint, plain_state_dict, restore_model, save_checkpoint
 
-DESCRIPTION = {"kind": "five_block_cnn", "num_classes": 3, "image_size": 32, "num_filters": [4, 4, 8, 8, 4],
-               "activation": "Mish", "dense_units": 5, "pooling": "average"}
+DESCRIPTION = {
+    "kind": "five_block_cnn",
+    "num_classes": 3,
+    "image_size": 32,
+    "num_filters": [4, 4, 8, 8, 4],
+    "activation": "Mish",
+    "dense_units": 5,
+    "pooling": "average",
+}
 PREPROCESSING = Preprocessing(32, 40, "crop", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 
 
@@ -20,8 +27,15 @@ PREPROCESSING = Preprocessing(32, 40, "crop", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 def saved(tmp_path):
     model = build_model(DESCRIPTION).eval()
     path = tmp_path / "best.pt"
-    save_checkpoint(path, model=model, description=DESCRIPTION, class_names=("a", "b", "c"),
-                    preprocessing=PREPROCESSING, data="sample", epoch=3)
+    save_checkpoint(
+        path,
+        model=model,
+        description=DESCRIPTION,
+        class_names=("a", "b", "c"),
+        preprocessing=PREPROCESSING,
+        data="sample",
+        epoch=3,
+    )
     return path, model
 
 
@@ -57,8 +71,15 @@ def test_a_failed_write_keeps_the_old_checkpoint_and_leaves_nothing_behind(saved
 
     monkeypatch.setattr(torch, "save", fail)
     with pytest.raises(UserError, match="best.pt.*disk full"):
-        save_checkpoint(path, model=model, description=DESCRIPTION, class_names=("a", "b", "c"),
-                        preprocessing=PREPROCESSING, data="sample", epoch=4)
+        save_checkpoint(
+            path,
+            model=model,
+            description=DESCRIPTION,
+            class_names=("a", "b", "c"),
+            preprocessing=PREPROCESSING,
+            data="sample",
+            epoch=4,
+        )
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
 
@@ -70,8 +91,10 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path):
         def __reduce__(self):
             return (os.system, (f"touch {target}",))
 
-    for name, write in (("torch.pt", lambda path: torch.save({"format": "naturalist-1", "x": Code()}, path)),
-                        ("pickle.pt", lambda path: path.write_bytes(pickle.dumps(Code())))):
+    for name, write in (
+        ("torch.pt", lambda path: torch.save({"format": "naturalist-1", "x": Code()}, path)),
+        ("pickle.pt", lambda path: path.write_bytes(pickle.dumps(Code()))),
+    ):
         path = tmp_path / name
         write(path)
         with pytest.raises(UserError, match="nothing in it was run") as error:
@@ -80,9 +103,16 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path):
     assert not target.exists()
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:len(data) // 2], lambda data: b"", lambda data: b"text" * 99,
-                                    lambda data: data[:100] + b"\0" * 50 + data[150:]],
-                         ids=["truncated", "empty", "text", "overwritten"])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[: len(data) // 2],
+        lambda data: b"",
+        lambda data: b"text" * 99,
+        lambda data: data[:100] + b"\0" * 50 + data[150:],
+    ],
+    ids=["truncated", "empty", "text", "overwritten"],
+)
 def test_a_damaged_checkpoint_is_refused_in_one_sentence(saved, damage):
     path = saved[0]
     path.write_bytes(damage(path.read_bytes()))

@@ -60,18 +60,29 @@ class Training:
         self.home.mkdir(parents=True)
         (folder / "train.py").write_text(TRAINING)
         with FakeWandb() as server:
-            self.env = {name: value for name, value in server.env(self.home).items()
-                        if name not in ("WANDB_API_KEY", "WANDB_BASE_URL")}
+            self.env = {
+                name: value
+                for name, value in server.env(self.home).items()
+                if name not in ("WANDB_API_KEY", "WANDB_BASE_URL")
+            }
         self.env |= {"USER": "secret-user", "LOGNAME": "secret-user"}
 
-    def start(self, mode: str, first: int = 1, last: int = 3, dies_after: float | None = None,
-              **env: str) -> subprocess.Popen:
+    def start(
+        self, mode: str, first: int = 1, last: int = 3, dies_after: float | None = None, **env: str
+    ) -> subprocess.Popen:
         """Train the epochs ``first`` to ``last``; ``dies_after`` so many seconds the process is gone unfinished."""
         command = [sys.executable, str(self.folder / "train.py"), mode, str(first), str(last)]
         if dies_after is not None:
             command.append(str(dies_after))
-        return subprocess.Popen(command, cwd=self.folder, env={**self.env, **env}, text=True,
-                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            env={**self.env, **env},
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
 
     def run(self, *args, **kwargs) -> str:
         process = self.start(*args, **kwargs)
@@ -81,8 +92,15 @@ class Training:
 
     def run_command(self, command: str, **env: str) -> None:
         program, *arguments = shlex.split(command)
-        subprocess.run([Path(sys.executable).with_name(program), *arguments], cwd=self.folder, check=True,
-                       env={**self.env, **env}, stdin=subprocess.DEVNULL, capture_output=True, timeout=60)
+        subprocess.run(
+            [Path(sys.executable).with_name(program), *arguments],
+            cwd=self.folder,
+            check=True,
+            env={**self.env, **env},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+        )
 
     def recorded_epochs(self) -> list[int]:
         return [metrics["epoch"] for metrics in read_metrics(self.run_folder)]
@@ -118,8 +136,10 @@ def sync_command(output: str) -> str:
 def without_server(tmp_path_factory) -> dict[str, subprocess.Popen]:
     """Two runs whose server refuses connections; they wait for their timeouts while other tests run."""
     env = {"WANDB_BASE_URL": "http://127.0.0.1:9", "WANDB_API_KEY": API_KEY}
-    return {"alone": Training(tmp_path_factory.mktemp("alone")).start("auto", **env),
-            "in a sweep": Training(tmp_path_factory.mktemp("sweep")).start("auto", WANDB_SWEEP_ID="1", **env)}
+    return {
+        "alone": Training(tmp_path_factory.mktemp("alone")).start("auto", **env),
+        "in a sweep": Training(tmp_path_factory.mktemp("sweep")).start("auto", WANDB_SWEEP_ID="1", **env),
+    }
 
 
 def test_online_every_epoch_arrives_once_with_the_summary_and_the_picture(training, server):
@@ -181,7 +201,11 @@ def test_disabled_records_locally_and_does_not_import_wandb(training):
     output = training.run("auto", WANDB_MODE="disabled")
     assert output.startswith("wandb imported: False\n")
     assert read_metrics(training.run_folder)[0] == {
-        "epoch": 1, "train_loss": None, "val_accuracy": 0.1, "best_val_accuracy": 0.1}
+        "epoch": 1,
+        "train_loss": None,
+        "val_accuracy": 0.1,
+        "best_val_accuracy": 0.1,
+    }
     summary = json.loads((training.run_folder / "summary.json").read_text())
     assert summary == {"parameters": 1234, "status": "finished", "best_val_accuracy": 0.3, "exit_code": 0}
     environment = json.loads((training.run_folder / "environment.json").read_text())
@@ -239,10 +263,16 @@ def test_two_processes_never_share_a_run_folder(tmp_path):
     assert set(names) == {"same", *(f"same-{number}" for number in range(2, 101))}
 
 
-@pytest.mark.parametrize(("name", "folder"), [
-    ("lr=1.0e-4 SiLU", "lr=1.0e-4-SiLU"), ("a/b\\c:d", "a-b-c-d"), ("../..", "run"), ("", "run"),
-    ("é" * 300, "é" * 120),
-])
+@pytest.mark.parametrize(
+    ("name", "folder"),
+    [
+        ("lr=1.0e-4 SiLU", "lr=1.0e-4-SiLU"),
+        ("a/b\\c:d", "a-b-c-d"),
+        ("../..", "run"),
+        ("", "run"),
+        ("é" * 300, "é" * 120),
+    ],
+)
 def test_names_are_made_safe_for_file_systems(tmp_path, name, folder):
     assert create_run_folder(tmp_path / "new" / "runs", name) == tmp_path / "new" / "runs" / folder
 

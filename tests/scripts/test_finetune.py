@@ -12,15 +12,35 @@ from naturalist.data.sources.sample import make_sample
 from naturalist.settings.config import FinetuneSettings, parse_settings
 
 ROOT = Path(__file__).parents[2]
-TINY = ["--backbone", "squeezenet1_1", "--weights", "none", "--image_size", "32", "--batch_size", "16", "--epochs", "2",
-        "--device", "cpu", "--wandb", "disabled"]
+TINY = [
+    "--backbone",
+    "squeezenet1_1",
+    "--weights",
+    "none",
+    "--image_size",
+    "32",
+    "--batch_size",
+    "16",
+    "--epochs",
+    "2",
+    "--device",
+    "cpu",
+    "--wandb",
+    "disabled",
+]
 RECIPES = sorted((ROOT / "configs" / "partB").glob("*.yaml"))
 
 
 def execute(folder: Path, *arguments: object) -> subprocess.CompletedProcess:
     script = ["-m", "naturalist"] if arguments[0] in ("evaluate", "compare") else [str(ROOT / "partB" / "finetune.py")]
-    return subprocess.run([sys.executable, *script, *map(str, arguments)], cwd=folder, capture_output=True, text=True,
-                          timeout=300, stdin=subprocess.DEVNULL)
+    return subprocess.run(
+        [sys.executable, *script, *map(str, arguments)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        stdin=subprocess.DEVNULL,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +50,20 @@ def pictures(tmp_path_factory) -> Path:
 
 
 def test_a_run_can_be_trained_resumed_and_evaluated(pictures, tmp_path):
-    first = execute(tmp_path, *TINY, "--data", pictures, "--strategy", "partial", "--freeze-stages=8", "--views=1",
-                    "--name", "first", "--epochs", "1")
+    first = execute(
+        tmp_path,
+        *TINY,
+        "--data",
+        pictures,
+        "--strategy",
+        "partial",
+        "--freeze-stages=8",
+        "--views=1",
+        "--name",
+        "first",
+        "--epochs",
+        "1",
+    )
     assert first.returncode == 0, first.stderr
     assert "parameters learn" in first.stdout and "frozen" in first.stdout
     run = tmp_path / "runs" / "first"
@@ -49,12 +81,22 @@ def test_a_run_can_be_trained_resumed_and_evaluated(pictures, tmp_path):
     assert json.loads((run / "evaluation" / "test" / "metrics.json").read_text())["n"] == 20
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["--strategy", "partial", "--unfreeze_from", "layer9"], "has no stage 'layer9' to unfreeze from; its stages are "),
-    (["--weights", "DEFALT"], "squeezenet1_1 has no weights 'DEFALT', and there is no such file; did you mean DEFAULT"),
-    (["--backbone", "mobilenetv2"], "there is no backbone 'mobilenetv2'; did you mean mobilenet_v2?"),
-    (["--strategy", "parital"], "strategy cannot be 'parital'; did you mean partial?"),
-    (["--unfrese_from", "layer3"], "there is no setting --unfrese_from; did you mean unfreeze_from?")])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--strategy", "partial", "--unfreeze_from", "layer9"],
+            "has no stage 'layer9' to unfreeze from; its stages are ",
+        ),
+        (
+            ["--weights", "DEFALT"],
+            "squeezenet1_1 has no weights 'DEFALT', and there is no such file; did you mean DEFAULT",
+        ),
+        (["--backbone", "mobilenetv2"], "there is no backbone 'mobilenetv2'; did you mean mobilenet_v2?"),
+        (["--strategy", "parital"], "strategy cannot be 'parital'; did you mean partial?"),
+        (["--unfrese_from", "layer3"], "there is no setting --unfrese_from; did you mean unfreeze_from?"),
+    ],
+)
 def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, message, pictures, tmp_path):
     done = execute(tmp_path, *TINY, "--data", pictures, *arguments)
     assert done.returncode == 2
@@ -64,8 +106,14 @@ def test_a_mistake_is_one_sentence_and_exit_code_2(arguments, message, pictures,
 
 def test_stages_are_listed_from_the_image_to_the_head(tmp_path):
     done = execute(tmp_path, "--help_stages", "resnet50")
-    assert [line.split()[0] for line in done.stdout.splitlines()] == ["conv1", "layer1", "layer2", "layer3", "layer4",
-                                                                      "head"]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        "conv1",
+        "layer1",
+        "layer2",
+        "layer3",
+        "layer4",
+        "head",
+    ]
     assert execute(tmp_path, "--help-stages=nonet").returncode == 2
 
 
@@ -73,8 +121,11 @@ def test_stages_are_listed_from_the_image_to_the_head(tmp_path):
 def test_every_recipe_trains(recipe, pictures, tmp_path):
     """With a small backbone of random weights, small images and two epochs."""
     weights = [] if recipe.stem == "smoke" else TINY
-    settings = parse_settings(FinetuneSettings, "", [*weights, "--config", str(recipe), "--data", str(pictures),
-                                                     *TINY, "--runs_dir", str(tmp_path / "runs")])
+    settings = parse_settings(
+        FinetuneSettings,
+        "",
+        [*weights, "--config", str(recipe), "--data", str(pictures), *TINY, "--runs_dir", str(tmp_path / "runs")],
+    )
     sys.path.insert(0, str(ROOT / "partB"))
     try:
         from finetune import train

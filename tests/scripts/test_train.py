@@ -24,10 +24,33 @@ from naturalist.runs.checkpoint import load_checkpoint
 from naturalist.settings.config import CnnSettings, parse_settings
 
 ROOT = Path(__file__).parents[2]
-TINY = ["--image_size", "32", "--num_filters", "4", "--filter_organization", "same", "--dense_units", "8",
-        "--batch_size", "16", "--device", "cpu", "--wandb", "disabled"]
-RUN_FILES = {"config.yaml", "environment.json", "metrics.jsonl", "best.pt", "last.pt", "summary.json", "curves.png",
-             "model.txt", "evaluation"}
+TINY = [
+    "--image_size",
+    "32",
+    "--num_filters",
+    "4",
+    "--filter_organization",
+    "same",
+    "--dense_units",
+    "8",
+    "--batch_size",
+    "16",
+    "--device",
+    "cpu",
+    "--wandb",
+    "disabled",
+]
+RUN_FILES = {
+    "config.yaml",
+    "environment.json",
+    "metrics.jsonl",
+    "best.pt",
+    "last.pt",
+    "summary.json",
+    "curves.png",
+    "model.txt",
+    "evaluation",
+}
 
 
 def command(*arguments: object) -> list[str]:
@@ -35,8 +58,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def execute(arguments: list[str], folder: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=120,
-                          stdin=subprocess.DEVNULL)
+    return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
 
 
 @pytest.fixture(scope="session")
@@ -84,8 +106,14 @@ def test_without_a_terminal_there_is_one_plain_line_per_epoch_and_the_next_comma
 
 def test_on_a_terminal_there_is_a_live_bar(pictures, tmp_path):
     leader, follower = pty.openpty()
-    process = subprocess.Popen(command("--data", pictures, "--epochs", 1), cwd=tmp_path, stdout=follower,
-                               stderr=follower, stdin=follower, env={**os.environ, "TERM": "xterm", "COLUMNS": "120"})
+    process = subprocess.Popen(
+        command("--data", pictures, "--epochs", 1),
+        cwd=tmp_path,
+        stdout=follower,
+        stderr=follower,
+        stdin=follower,
+        env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+    )
     os.close(follower)
     output = b""
     while True:
@@ -128,17 +156,21 @@ def test_a_terminated_run_exits_0_and_resumes_to_the_same_weights(workplace, pic
     assert [json.loads(line)["epoch"] for line in lines] == list(range(1, 21))
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (["--data", "nowhere"], ["nowhere", "--data"]),
-    (["--image_size", "16"], ["block 5", "pixels"]),
-    (["--device", "cuda:99"], ["cuda:99"]),
-    (["--wandb", "online"], ["logged in", "wandb login"]),
-])
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--data", "nowhere"], ["nowhere", "--data"]),
+        (["--image_size", "16"], ["block 5", "pixels"]),
+        (["--device", "cuda:99"], ["cuda:99"]),
+        (["--wandb", "online"], ["logged in", "wandb login"]),
+    ],
+)
 def test_a_mistake_is_one_line_exit_code_2_and_leaves_no_run(pictures, tmp_path, arguments, words):
     env = {**os.environ, "HOME": str(tmp_path), "NETRC": str(tmp_path / "none")}
     env.pop("WANDB_API_KEY", None)
-    done = subprocess.run(command("--data", pictures, *arguments), cwd=tmp_path, capture_output=True, text=True,
-                          timeout=120, env=env)
+    done = subprocess.run(
+        command("--data", pictures, *arguments), cwd=tmp_path, capture_output=True, text=True, timeout=120, env=env
+    )
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     for word in words:
@@ -147,8 +179,24 @@ def test_a_mistake_is_one_line_exit_code_2_and_leaves_no_run(pictures, tmp_path,
 
 
 def test_a_diverging_run_records_why_it_failed_and_exits_2(pictures, tmp_path):
-    done = execute(command("--data", pictures, "--optimizer", "SGD", "--learning_rate", "1e20", "--no_batch_norm",
-                           "--schedule", "none", "--warmup_epochs", 0, "--name", "diverged"), tmp_path)
+    done = execute(
+        command(
+            "--data",
+            pictures,
+            "--optimizer",
+            "SGD",
+            "--learning_rate",
+            "1e20",
+            "--no_batch_norm",
+            "--schedule",
+            "none",
+            "--warmup_epochs",
+            0,
+            "--name",
+            "diverged",
+        ),
+        tmp_path,
+    )
     assert done.returncode == 2
     assert "learning rate" in done.stderr and done.stderr.count("\n") == 1
     summary = json.loads((tmp_path / "runs" / "diverged" / "summary.json").read_text())
@@ -161,8 +209,15 @@ def test_evaluate_measures_every_test_image_and_draws_the_pictures(workplace):
     assert done.returncode == 0, done.stderr
     output = folder / "runs" / "first" / "evaluation" / "test"
     assert {path.name for path in output.iterdir()} == {
-        "metrics.json", "predictions.csv", "confusion_matrix.csv", "confusion_matrix.png", "predictions.png",
-        "reliability.png", "mistakes.png", "uncertain.png"}
+        "metrics.json",
+        "predictions.csv",
+        "confusion_matrix.csv",
+        "confusion_matrix.png",
+        "predictions.png",
+        "reliability.png",
+        "mistakes.png",
+        "uncertain.png",
+    }
     metrics = json.loads((output / "metrics.json").read_text())
     with (output / "confusion_matrix.csv").open() as file:
         matrix = np.array([row[1:] for row in list(csv.reader(file))[1:]], int)
@@ -171,8 +226,11 @@ def test_evaluate_measures_every_test_image_and_draws_the_pictures(workplace):
     assert metrics["accuracy"] == pytest.approx((truth == predicted).mean())
     low, high = metrics["accuracy_95_interval"]
     assert low < metrics["accuracy"] < high
-    for row, scores in zip(np.transpose(precision_recall_fscore_support(truth, predicted, zero_division=0)),
-                           metrics["per_class"].values(), strict=True):
+    for row, scores in zip(
+        np.transpose(precision_recall_fscore_support(truth, predicted, zero_division=0)),
+        metrics["per_class"].values(),
+        strict=True,
+    ):
         assert [scores["precision"], scores["recall"], scores["f1"], scores["support"]] == pytest.approx(row)
     for name in CLASSES:
         assert name in done.stdout
@@ -196,8 +254,20 @@ def test_evaluate_on_validation_agrees_with_what_training_measured(workplace):
 
 def test_evaluate_without_a_test_folder_says_what_to_do(workplace, pictures, tmp_path):
     shutil.copytree(pictures / "train", tmp_path / "photos")
-    done = execute([sys.executable, "-m", "naturalist", "evaluate", workplace[0] / "runs" / "first", "--data",
-                    "photos", "--cache_dir", "cache"], tmp_path)
+    done = execute(
+        [
+            sys.executable,
+            "-m",
+            "naturalist",
+            "evaluate",
+            workplace[0] / "runs" / "first",
+            "--data",
+            "photos",
+            "--cache_dir",
+            "cache",
+        ],
+        tmp_path,
+    )
     assert done.returncode == 2
     assert "--split val" in done.stderr and done.stderr.count("\n") == 1
 
@@ -206,8 +276,9 @@ def test_evaluate_refuses_data_with_other_classes(workplace, pictures, tmp_path)
     for split in ("train", "test"):
         for name in CLASSES[:3]:
             shutil.copytree(pictures / split / name, tmp_path / "three" / split / name)
-    done = execute([sys.executable, "-m", "naturalist", "evaluate", workplace[0] / "runs" / "first", "--data",
-                    "three"], tmp_path)
+    done = execute(
+        [sys.executable, "-m", "naturalist", "evaluate", workplace[0] / "runs" / "first", "--data", "three"], tmp_path
+    )
     assert done.returncode == 2
     assert "are not those that the run was trained on" in done.stderr
 
@@ -228,8 +299,19 @@ def test_unreadable_photographs_are_named_and_left_out_or_fatal(pictures, tmp_pa
 
 def test_the_smoke_recipe_runs_in_seconds(tmp_path, pictures):
     start = time.monotonic()
-    done = execute([sys.executable, ROOT / "partA" / "train.py", "--config", ROOT / "configs" / "partA" / "smoke.yaml",
-                    "--data", pictures, "--wandb", "disabled"], tmp_path)
+    done = execute(
+        [
+            sys.executable,
+            ROOT / "partA" / "train.py",
+            "--config",
+            ROOT / "configs" / "partA" / "smoke.yaml",
+            "--data",
+            pictures,
+            "--wandb",
+            "disabled",
+        ],
+        tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - start < 60
     assert (tmp_path / "runs" / "ep-2_nf-8_fo-same_ac-SiLU_da-1_bn-1_do-0.3_bs-64_lr-0.002").is_dir()
@@ -242,20 +324,44 @@ def test_every_recipe_trains(recipe, pictures, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "partA")
     from train import train
 
-    settings = parse_settings(CnnSettings, "", ["--config", str(recipe), "--data", str(pictures), *TINY[4:],
-                                                "--image_size", "96", "--num_filters", "4", "--epochs", "1"])
+    settings = parse_settings(
+        CnnSettings,
+        "",
+        [
+            "--config",
+            str(recipe),
+            "--data",
+            str(pictures),
+            *TINY[4:],
+            "--image_size",
+            "96",
+            "--num_filters",
+            "4",
+            "--epochs",
+            "1",
+        ],
+    )
     assert train(settings)["status"] == "finished"
 
 
 def test_a_run_that_is_stopped_before_training_is_no_failure_to_an_agent(tmp_path):
-    code = ("from naturalist.settings.config import CnnSettings, entry_point\n"
-            "from naturalist.evaluation.closing import record_run\n"
-            "with entry_point(), record_run(CnnSettings(wandb='disabled', name='early'), 'partA'):\n"
-            "    raise KeyboardInterrupt\n")
+    code = (
+        "from naturalist.settings.config import CnnSettings, entry_point\n"
+        "from naturalist.evaluation.closing import record_run\n"
+        "with entry_point(), record_run(CnnSettings(wandb='disabled', name='early'), 'partA'):\n"
+        "    raise KeyboardInterrupt\n"
+    )
     for agent, exit_code in (({}, 130), ({"WANDB_SWEEP_ID": "abc123"}, 0)):
         shutil.rmtree(tmp_path / "runs", ignore_errors=True)
-        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env={**os.environ, **agent}, text=True,
-                              capture_output=True, timeout=120, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tmp_path,
+            env={**os.environ, **agent},
+            text=True,
+            capture_output=True,
+            timeout=120,
+            check=False,
+        )
         assert (done.returncode, done.stderr) == (exit_code, "Interrupted.\n")
         summary = json.loads((tmp_path / "runs" / "early" / "summary.json").read_text())
         assert (summary["status"], summary["exit_code"]) == ("stopped", 0)

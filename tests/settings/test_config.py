@@ -25,6 +25,7 @@ def config_file(tmp_path):
         path = tmp_path / "config.yaml"
         path.write_text(text)
         return str(path)
+
     return write
 
 
@@ -42,11 +43,20 @@ def test_a_later_config_file_overrides_an_earlier_one(tmp_path):
     assert parse("--config", str(tmp_path / "a.yaml"), "--config", str(tmp_path / "b.yaml")).num_filters == 24
 
 
-@pytest.mark.parametrize(("spelling", "value"), [
-    (["--batch_norm"], True), (["--no_batch_norm"], False), (["--batch_norm=True"], True),
-    (["--batch_norm=False"], False), (["--batch-norm"], True), (["--no-batch-norm"], False),
-    (["--batch_norm", "false"], False), (["--batch_norm", "True"], True), (["--batch-norm=false"], False),
-])
+@pytest.mark.parametrize(
+    ("spelling", "value"),
+    [
+        (["--batch_norm"], True),
+        (["--no_batch_norm"], False),
+        (["--batch_norm=True"], True),
+        (["--batch_norm=False"], False),
+        (["--batch-norm"], True),
+        (["--no-batch-norm"], False),
+        (["--batch_norm", "false"], False),
+        (["--batch_norm", "True"], True),
+        (["--batch-norm=false"], False),
+    ],
+)
 def test_every_spelling_of_a_boolean_is_understood(spelling, value):
     assert parse(*spelling).batch_norm is value
     assert parse(*spelling, "--epochs", "3").epochs == 3
@@ -64,27 +74,30 @@ def test_scientific_notation_is_a_number_in_flags_and_in_yaml(config_file, numbe
     assert parse("--config", config_file(f"learning_rate: {number}\n")).learning_rate == 1e-5
 
 
-@pytest.mark.parametrize(("argv", "words"), [
-    (["--num_filter", "3"], ["--num_filter", "num_filters"]),
-    (["--activation", "Gelu"], ["activation", "'Gelu'", "GELU"]),
-    (["--activation", "quux"], ["activation", "'quux'", "ReLU, GELU, SiLU, Mish"]),
-    (["--learning_rate", "fast"], ["learning_rate", "a number", "'fast'"]),
-    (["--learning_rate", "nan"], ["learning_rate"]),
-    (["--learning_rate", "-1"], ["learning_rate", "greater than 0"]),
-    (["--epochs", "2.5"], ["epochs", "whole number"]),
-    (["--epochs", "0"], ["epochs", "greater than 0"]),
-    (["--dropout", "1.0"], ["dropout", "less than 1"]),
-    (["--val_fraction", "1"], ["val_fraction"]),
-    (["--num_filters", "many"], ["num_filters", "list of five"]),
-    (["--num_filters=[8,16]"], ["num_filters", "list of five"]),
-    (["--cache_size", "64"], ["cache_size", "image_size"]),
-    (["--device", "tpu"], ["device", "cuda"]),
-    (["--epochs"], ["--epochs"]),
-    (["--config"], ["--config"]),
-    (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
-    (["--resume", "nowhere"], ["nowhere", "no run folder"]),
-    (["stray"], ["stray"]),
-])
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["--num_filter", "3"], ["--num_filter", "num_filters"]),
+        (["--activation", "Gelu"], ["activation", "'Gelu'", "GELU"]),
+        (["--activation", "quux"], ["activation", "'quux'", "ReLU, GELU, SiLU, Mish"]),
+        (["--learning_rate", "fast"], ["learning_rate", "a number", "'fast'"]),
+        (["--learning_rate", "nan"], ["learning_rate"]),
+        (["--learning_rate", "-1"], ["learning_rate", "greater than 0"]),
+        (["--epochs", "2.5"], ["epochs", "whole number"]),
+        (["--epochs", "0"], ["epochs", "greater than 0"]),
+        (["--dropout", "1.0"], ["dropout", "less than 1"]),
+        (["--val_fraction", "1"], ["val_fraction"]),
+        (["--num_filters", "many"], ["num_filters", "list of five"]),
+        (["--num_filters=[8,16]"], ["num_filters", "list of five"]),
+        (["--cache_size", "64"], ["cache_size", "image_size"]),
+        (["--device", "tpu"], ["device", "cuda"]),
+        (["--epochs"], ["--epochs"]),
+        (["--config"], ["--config"]),
+        (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
+        (["--resume", "nowhere"], ["nowhere", "no run folder"]),
+        (["stray"], ["stray"]),
+    ],
+)
 def test_a_mistake_is_one_sentence_that_names_the_setting_and_the_way_out(argv, words):
     with pytest.raises(UserError) as error:
         parse(*argv)
@@ -93,12 +106,15 @@ def test_a_mistake_is_one_sentence_that_names_the_setting_and_the_way_out(argv, 
         assert word in str(error.value)
 
 
-@pytest.mark.parametrize(("text", "words"), [
-    ("num_filter: 3\n", ["config.yaml", "'num_filter'", "num_filters"]),
-    ("activation: gelu\n", ["activation", "GELU"]),
-    ("- 1\n- 2\n", ["config.yaml", "setting: value"]),
-    ("epochs: [1\n", ["config.yaml", "YAML"]),
-])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("num_filter: 3\n", ["config.yaml", "'num_filter'", "num_filters"]),
+        ("activation: gelu\n", ["activation", "GELU"]),
+        ("- 1\n- 2\n", ["config.yaml", "setting: value"]),
+        ("epochs: [1\n", ["config.yaml", "YAML"]),
+    ],
+)
 def test_a_mistake_in_a_config_file_is_one_sentence(config_file, text, words):
     with pytest.raises(UserError) as error:
         parse("--config", config_file(text))
@@ -121,10 +137,26 @@ def test_the_default_recipe_spells_out_the_defaults():
 def test_the_original_recipe_is_the_original_to_the_letter():
     settings = parse("--config", str(ROOT / "configs" / "partA" / "original.yaml"))
     expected = {
-        "num_filters": 64, "filter_organization": "doubling", "activation": "SiLU", "batch_norm": True, "dropout": 0.3,
-        "optimizer": "Adam", "learning_rate": 1e-4, "batch_size": 64, "epochs": 5, "image_size": 224,
-        "resize_mode": "squash", "padding": "valid", "kernel_size": 3, "dense_units": 128, "data_augmentation": False,
-        "weight_decay": 0, "label_smoothing": 0, "schedule": "none", "ema_decay": 0}
+        "num_filters": 64,
+        "filter_organization": "doubling",
+        "activation": "SiLU",
+        "batch_norm": True,
+        "dropout": 0.3,
+        "optimizer": "Adam",
+        "learning_rate": 1e-4,
+        "batch_size": 64,
+        "epochs": 5,
+        "image_size": 224,
+        "resize_mode": "squash",
+        "padding": "valid",
+        "kernel_size": 3,
+        "dense_units": 128,
+        "data_augmentation": False,
+        "weight_decay": 0,
+        "label_smoothing": 0,
+        "schedule": "none",
+        "ema_decay": 0,
+    }
     assert {name: getattr(settings, name) for name in expected} == expected
 
 
@@ -135,15 +167,19 @@ def test_help_explains_every_flag_without_importing_torch():
         assert f"--{field.name} " in done.stdout
     # Each flag's own words stand before its type and default.
     assert "(type: " in done.stdout
-    assert not [line for line in done.stdout.split("\n  --")[1:] if len(line.split("(type:")[0].split()) < 5
-                and "config" not in line.lower()]
+    assert not [
+        line
+        for line in done.stdout.split("\n  --")[1:]
+        if len(line.split("(type:")[0].split()) < 5 and "config" not in line.lower()
+    ]
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
     assert not imported & {"torch", "torchvision", "wandb", "sklearn", "matplotlib"}
 
 
 def test_print_config_gives_a_file_that_config_takes_back(config_file):
-    done = subprocess.run([sys.executable, TRAIN, "--num_filters", "16", "--print_config"], capture_output=True,
-                          text=True)
+    done = subprocess.run(
+        [sys.executable, TRAIN, "--num_filters", "16", "--print_config"], capture_output=True, text=True
+    )
     assert done.returncode == 0
     assert parse("--config", config_file(done.stdout)).num_filters == 16
 

@@ -25,7 +25,7 @@ from naturalist.sweeps.trials import Trials, is_cut_off
 
 ROOT = Path(__file__).parents[2]
 
-PROGRAM = '''
+PROGRAM = """
 import json, os, time
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,10 +65,14 @@ def train(settings: Settings, should_stop=None) -> dict:
         status = "finished" if settings.ends == "finishes when it is stopped" else "stopped"
     (folder / "summary.json").write_text(json.dumps({"status": status}))
     return {"status": status, "folder": str(folder)}
-'''
+"""
 
-SWEEP = {"program": "program.py", "method": "grid", "metric": {"name": "val_accuracy", "goal": "maximize"},
-         "parameters": {"quality": {"values": [0.1, 0.2, 0.3]}, "level": {"values": [1, 2]}, "epochs": {"value": 2}}}
+SWEEP = {
+    "program": "program.py",
+    "method": "grid",
+    "metric": {"name": "val_accuracy", "goal": "maximize"},
+    "parameters": {"quality": {"values": [0.1, 0.2, 0.3]}, "level": {"values": [1, 2]}, "epochs": {"value": 2}},
+}
 
 
 class Place:
@@ -85,11 +89,26 @@ class Place:
         (self.folder / "sweep.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
 
     def start(self, *arguments: object) -> subprocess.Popen:
-        command = [sys.executable, "-m", "naturalist", "sweep", "sweep.yaml", "--set", "device=cpu",
-                   *map(str, arguments)]
-        return subprocess.Popen(command, cwd=self.folder, text=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, env={**os.environ, "PYTHONPATH": str(ROOT)},
-                                start_new_session=True)
+        command = [
+            sys.executable,
+            "-m",
+            "naturalist",
+            "sweep",
+            "sweep.yaml",
+            "--set",
+            "device=cpu",
+            *map(str, arguments),
+        ]
+        return subprocess.Popen(
+            command,
+            cwd=self.folder,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            start_new_session=True,
+        )
 
     def run(self, *arguments: object, code: int = 0) -> str:
         process = self.start(*arguments)
@@ -105,8 +124,12 @@ class Place:
     def settings(self, *states: str) -> list[tuple]:
         """Settings of the trials in these states, sorted."""
         sweep = read_sweep(self.folder / "sweep.yaml")
-        return sorted((settings["quality"], settings["level"]) for trial in self.trials() if trial.state.name in states
-                      for settings in [sweep.settings(trial.params)])
+        return sorted(
+            (settings["quality"], settings["level"])
+            for trial in self.trials()
+            if trial.state.name in states
+            for settings in [sweep.settings(trial.params)]
+        )
 
     def pids(self) -> set[int]:
         return {int(path.read_text()) for path in self.folder.glob("sweeps/sweep/runs/*/pid")}
@@ -163,11 +186,18 @@ def test_a_trial_that_raises_dies_or_runs_out_of_memory_costs_itself_only(place)
     place.write({"quality": {"value": 0.5}, "level": {"value": 1}, "ends": {"values": ends}})
     output = place.run("--workers", 2)
     failures = {place.trials()[i].user_attrs.get("failure", "").split("; see ")[0] for i in range(4)}
-    assert failures == {"", "ValueError: this learning rate is no good", "out of memory",
-                        "its process was killed by SIGKILL, as systems do when memory runs out"}
+    assert failures == {
+        "",
+        "ValueError: this learning rate is no good",
+        "out of memory",
+        "its process was killed by SIGKILL, as systems do when memory runs out",
+    }
     assert "1 trials finished, 0 pruned, 3 failed." in output
-    (log,) = [trial.user_attrs["failure"].split("; see ")[1] for trial in place.trials()
-              if "ValueError" in trial.user_attrs.get("failure", "")]
+    (log,) = [
+        trial.user_attrs["failure"].split("; see ")[1]
+        for trial in place.trials()
+        if "ValueError" in trial.user_attrs.get("failure", "")
+    ]
     assert "Traceback" in (place.folder / log).read_text()
     (died,) = [trial for trial in place.trials() if "SIGKILL" in trial.user_attrs.get("failure", "")]
     summary = json.loads((place.folder / died.user_attrs["folder"] / "summary.json").read_text())
@@ -216,9 +246,11 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(place):
 
 
 def test_hopeless_trials_are_pruned_and_the_target_ends_the_sweep(place):
-    place.write({"quality": {"values": [0.9, 0.4, 0.3, 0.2, 0.1, 0.99, 0.5]}, "level": {"value": 1},
-                 "epochs": {"value": 4}}, early_terminate={"type": "hyperband", "min_iter": 2},
-                metric={"name": "val_accuracy", "goal": "maximize", "target": 0.79})
+    place.write(
+        {"quality": {"values": [0.9, 0.4, 0.3, 0.2, 0.1, 0.99, 0.5]}, "level": {"value": 1}, "epochs": {"value": 4}},
+        early_terminate={"type": "hyperband", "min_iter": 2},
+        metric={"name": "val_accuracy", "goal": "maximize", "target": 0.79},
+    )
     output = place.run()
     assert [trial.state.name for trial in place.trials()] == ["COMPLETE", *["PRUNED"] * 4, "COMPLETE"]
     assert [len(trial.intermediate_values) for trial in place.trials()] == [4, 2, 2, 2, 2, 4]
@@ -231,8 +263,9 @@ def test_fidelity_promotes_the_best_to_the_real_settings_and_trains_them_to_the_
     assert place.settings("COMPLETE") == [(0.1, 1)]
     place.write({"epochs": {"value": 4}}, early_terminate={"type": "hyperband", "min_iter": 1})
     place.run("--name", "other", "--count", 1)
-    output = place.run("--name", "other", "--fidelity", "image_size=32", "--fidelity", "train_fraction=0.25",
-                       "--workers", 2)
+    output = place.run(
+        "--name", "other", "--fidelity", "image_size=32", "--fidelity", "train_fraction=0.25", "--workers", 2
+    )
     sweep = place.folder / "sweeps" / "other"
     assert len(list((sweep / "runs@image_size=32,train_fraction=0.25").iterdir())) == 6
     qualities = sorted(yaml.safe_load(path.read_text())["quality"] for path in sweep.glob("runs/*/config.yaml"))
@@ -279,19 +312,28 @@ def test_a_machine_that_ran_nothing_says_where_the_best_trial_is(place):
     assert "No report: " in output and "was run on another machine, in its folder sweeps/sweep/runs/" in output
 
 
-@pytest.mark.parametrize(("arguments", "message"), [
-    (["--workers", "0"], "--count and --workers must be at least 1"),
-    (["--fidelity", "image_size"], "--fidelity must be NAME=VALUE"),
-    (["--fidelity", "quality=1"], "the sweep searches that setting itself"),
-    (["--fidelity", "image_size=128"], "with image_size=128 a round would be no other than the last or an earlier one"),
-    (["--fidelity", "image_size=32,64", "--fidelity", "train_fraction=0.1"], "as many values as the others"),
-    (["--set", "runs-dir=elsewhere"], "runs_dir cannot be set: the sweep gives every trial its own"),
-    (["--set", "quality=1"], "quality is set by sweep.yaml, so it cannot be set for every trial as well"),
-    (["--set", "qualty=1"], "no setting --qualty; did you mean quality"),
-    (["--storage", "nonsense"], "--storage must be a database URL"),
-    (["--storage", "sqlite:////proc/none/x.db"], "cannot be used"),
-    (["--storage", "postgresql://me:secret@127.0.0.1:9/x"], r"postgresql\+psycopg://me:\*\*\*@127.0.0.1:9/x cannot be"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--workers", "0"], "--count and --workers must be at least 1"),
+        (["--fidelity", "image_size"], "--fidelity must be NAME=VALUE"),
+        (["--fidelity", "quality=1"], "the sweep searches that setting itself"),
+        (
+            ["--fidelity", "image_size=128"],
+            "with image_size=128 a round would be no other than the last or an earlier one",
+        ),
+        (["--fidelity", "image_size=32,64", "--fidelity", "train_fraction=0.1"], "as many values as the others"),
+        (["--set", "runs-dir=elsewhere"], "runs_dir cannot be set: the sweep gives every trial its own"),
+        (["--set", "quality=1"], "quality is set by sweep.yaml, so it cannot be set for every trial as well"),
+        (["--set", "qualty=1"], "no setting --qualty; did you mean quality"),
+        (["--storage", "nonsense"], "--storage must be a database URL"),
+        (["--storage", "sqlite:////proc/none/x.db"], "cannot be used"),
+        (
+            ["--storage", "postgresql://me:secret@127.0.0.1:9/x"],
+            r"postgresql\+psycopg://me:\*\*\*@127.0.0.1:9/x cannot be",
+        ),
+    ],
+)
 def test_mistakes_on_the_command_line_are_one_sentence(place, monkeypatch, arguments, message):
     from naturalist.__main__ import main
 
@@ -341,7 +383,7 @@ def test_bayes_finds_a_better_setting_than_chance_does(place):
             trials = Trials(store, "sweep", read_sweep(place.folder / "sweep.yaml"), seed=seed)
             while (trial := trials.choose(25)) is not None:
                 settings = trials.settings(trial)
-                value = 1 - (settings["quality"] - 0.3)**2 - (settings["level"] / 20 - 0.8)**2
+                value = 1 - (settings["quality"] - 0.3) ** 2 - (settings["level"] / 20 - 0.8) ** 2
                 trials.report(trial, {"val_accuracy": value})
                 trials.finish(trial, seconds=1)
             best[method].append(trials.value(trials.best()))
@@ -355,8 +397,16 @@ def test_the_real_program_is_swept_from_the_original_file(tmp_path):
     make_sample(tmp_path / "photographs", train_images=60, test_images=20)
     command = [sys.executable, "-m", "naturalist", "sweep", "sweep.yaml", "--count", "1", "--data", "photographs"]
     command += ["--set", "image_size=32", "--set", "dense_units=4"]
-    result = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, text=True, timeout=240,
-                            capture_output=True, stdin=subprocess.DEVNULL, check=False)
+    result = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        text=True,
+        timeout=240,
+        capture_output=True,
+        stdin=subprocess.DEVNULL,
+        check=False,
+    )
     assert result.returncode == 0, result.stderr
     report = tmp_path / "sweeps" / "sweep" / "report"
     assert {"runs.png", "runs.csv", "findings.txt", "best.yaml"} <= {path.name for path in report.iterdir()}

@@ -43,8 +43,15 @@ class Server:
         self._run("pg_ctl", "-m", "immediate", "stop", check=check)
 
     def _run(self, program: str, *arguments: str, check: bool = True) -> None:
-        subprocess.run([self._binaries / program, "-D", str(self.folder / "data"), *arguments], user=SERVER_USER,
-                       cwd=self.folder, check=check, timeout=120, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [self._binaries / program, "-D", str(self.folder / "data"), *arguments],
+            user=SERVER_USER,
+            cwd=self.folder,
+            check=check,
+            timeout=120,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+        )
 
 
 @pytest.fixture

@@ -26,18 +26,25 @@ def make_runs(number: int, effect: float) -> list[RunRecord]:
     generator = random.Random(0)
     runs = []
     for i in range(number):
-        settings = {"learning_rate": 1e-3 if i % 2 else 1e-4, "dropout": 0.3 if i % 4 < 2 else 0.2,
-                    "activation": ["ReLU", "GELU", "SiLU"][i % 3], "name": f"run-{i}"}
+        settings = {
+            "learning_rate": 1e-3 if i % 2 else 1e-4,
+            "dropout": 0.3 if i % 4 < 2 else 0.2,
+            "activation": ["ReLU", "GELU", "SiLU"][i % 3],
+            "name": f"run-{i}",
+        }
         runs.append(make_run(i, 0.4 + effect * (i % 2) + generator.gauss(0, 0.01), **settings))
     return runs
 
 
 def test_a_setting_that_matters_is_named_with_its_figures_and_one_that_does_not_too():
     found = sentences(make_runs(24, effect=0.1), "val_accuracy")
-    assert re.match(r"learning_rate matters: average best val_accuracy is 0\.001 \d\d\.\d % \(n = 12\), "
-                    r"0\.0001 \d\d\.\d % \(n = 12\); 0\.001 is (9|10)\.\d points above 0\.0001, "
-                    r"95 % interval \d+\.\d to \d+\.\d points, "
-                    r"p less than 0\.0001 after Holm's correction for 3 settings\.", found[0])
+    assert re.match(
+        r"learning_rate matters: average best val_accuracy is 0\.001 \d\d\.\d % \(n = 12\), "
+        r"0\.0001 \d\d\.\d % \(n = 12\); 0\.001 is (9|10)\.\d points above 0\.0001, "
+        r"95 % interval \d+\.\d to \d+\.\d points, "
+        r"p less than 0\.0001 after Holm's correction for 3 settings\.",
+        found[0],
+    )
     assert not any(sentence.startswith(("dropout matters", "activation matters")) for sentence in found)
     found = sentences(make_runs(40, effect=0.0), "val_accuracy")
     assert any(re.match(r"dropout does not matter by more than 2 points: .*n = 20", sentence) for sentence in found)
@@ -49,10 +56,14 @@ def test_few_runs_say_nothing_about_settings():
 
 def test_what_the_failed_runs_share_is_said():
     runs = make_runs(24, effect=0.0)
-    failing = [make_run(100 + i, None, "failed", learning_rate=1e-2, dropout=0.2 + i % 2 / 10, activation="ReLU")
-               for i in range(4)]
-    assert ("What failed runs share: learning_rate = 0.01: 4 of 4 failed runs have it, and 0 of 24 others"
-            in sentences(runs + failing, "val_accuracy")[-1])
+    failing = [
+        make_run(100 + i, None, "failed", learning_rate=1e-2, dropout=0.2 + i % 2 / 10, activation="ReLU")
+        for i in range(4)
+    ]
+    assert (
+        "What failed runs share: learning_rate = 0.01: 4 of 4 failed runs have it, and 0 of 24 others"
+        in sentences(runs + failing, "val_accuracy")[-1]
+    )
     assert "too few to say what they share" in sentences(runs + failing[:2], "val_accuracy")[-1]
 
 
@@ -82,17 +93,30 @@ def test_a_run_that_an_agent_stopped_is_pruned_and_one_that_was_stopped_by_hand_
         write_run(tmp_path / name, {"epochs": 9}, [0.3], "stopped", "2026-01-01T00:00:00")
         (tmp_path / name / "summary.json").write_text(json.dumps({"status": "stopped", **more}))
     assert {run.name: run.state for run in read_runs([tmp_path], "val_accuracy", True)} == {
-        "by hand": "cut off", "by an agent": "pruned"}
+        "by hand": "cut off",
+        "by an agent": "pruned",
+    }
 
 
 def test_pictures_tables_and_the_best_settings_are_made_from_run_folders(tmp_path):
     generator = random.Random(0)
     for i in range(14):
-        settings = {"learning_rate": generator.choice([1e-3, 1e-4]), "activation": generator.choice(["ReLU", "SiLU"]),
-                    "weight_decay": generator.random(), "name": None, "runs_dir": "runs", "epochs": 5}
+        settings = {
+            "learning_rate": generator.choice([1e-3, 1e-4]),
+            "activation": generator.choice(["ReLU", "SiLU"]),
+            "weight_decay": generator.random(),
+            "name": None,
+            "runs_dir": "runs",
+            "epochs": 5,
+        }
         accuracy = 0.3 + 100 * settings["learning_rate"]
-        write_run(tmp_path / "runs" / f"run-{i}", settings, [0.1, accuracy, accuracy - 0.05],
-                  "pruned" if i % 3 else "finished", f"2026-01-01T00:00:{59 - i:02d}+00:00")
+        write_run(
+            tmp_path / "runs" / f"run-{i}",
+            settings,
+            [0.1, accuracy, accuracy - 0.05],
+            "pruned" if i % 3 else "finished",
+            f"2026-01-01T00:00:{59 - i:02d}+00:00",
+        )
     write_run(tmp_path / "runs" / "broken", settings, [], "failed", "2026-01-01T00:01:00+00:00")
     write_run(tmp_path / "runs" / "killed", settings, [0.99], None, "2026-01-01T00:01:00+00:00")
     target = tmp_path / "report"
@@ -115,10 +139,16 @@ def test_offline_files_of_wandb_tell_the_same_as_the_run_folder(tmp_path, monkey
     import wandb
 
     monkeypatch.setenv("WANDB_ERROR_REPORTING", "false")
-    settings = wandb.Settings(root_dir=str(tmp_path), silent=True, console="off", disable_git=True, x_disable_meta=True,
-                              x_disable_stats=True)
-    with wandb.init(mode="offline", project="demo", name="demo", settings=settings,
-                    config={"activation": "SiLU", "num_filters": [1, 2], "notes": "x" * 100_000}) as run:
+    settings = wandb.Settings(
+        root_dir=str(tmp_path), silent=True, console="off", disable_git=True, x_disable_meta=True, x_disable_stats=True
+    )
+    with wandb.init(
+        mode="offline",
+        project="demo",
+        name="demo",
+        settings=settings,
+        config={"activation": "SiLU", "num_filters": [1, 2], "notes": "x" * 100_000},
+    ) as run:
         for epoch, accuracy in enumerate((0.1, 0.5, 0.4), start=1):
             run.log({"epoch": epoch, "val_accuracy": accuracy})
         run.log({"picture": 1})

@@ -16,8 +16,12 @@ from naturalist.sweeps.program import check_sweep, command_line, load_program
 from naturalist.sweeps.space import SweepFile, read_sweep
 
 ROOT = Path(__file__).parents[2]
-BASE = {"program": str(ROOT / "partA" / "train.py"), "method": "random",
-        "metric": {"name": "val_accuracy", "goal": "maximize"}, "parameters": {"dropout": {"values": [0.2, 0.3]}}}
+BASE = {
+    "program": str(ROOT / "partA" / "train.py"),
+    "method": "random",
+    "metric": {"name": "val_accuracy", "goal": "maximize"},
+    "parameters": {"dropout": {"values": [0.2, 0.3]}},
+}
 
 
 def sweep_of(tmp_path: Path, **changes: object) -> SweepFile:
@@ -32,7 +36,8 @@ def draws(sweep: SweepFile, number: int = 300) -> list:
 
 
 BOUNDED = [
-    ({"min": 1, "max": 6}, 1, 6), ({"min": 0.5, "max": 2.5}, 0.5, 2.5),
+    ({"min": 1, "max": 6}, 1, 6),
+    ({"min": 0.5, "max": 2.5}, 0.5, 2.5),
     ({"distribution": "int_uniform", "min": -3, "max": 3}, -3, 3),
     ({"distribution": "uniform", "min": 0, "max": 1}, 0, 1),
     ({"distribution": "q_uniform", "min": 0.1, "max": 0.9, "q": 0.25}, 0.25, 0.75),
@@ -44,7 +49,8 @@ BOUNDED = [
     ({"distribution": "q_log_uniform", "min": 0, "max": 5, "q": 2}, 2, 148),
     ({"distribution": "q_log_uniform_values", "min": 16, "max": 250, "q": 16}, 16, 240),
     ({"distribution": "log_normal", "mu": 1, "sigma": 0.5}, 0, math.inf),
-    ({"distribution": "normal"}, -7, 7)]
+    ({"distribution": "normal"}, -7, 7),
+]
 
 
 @pytest.mark.parametrize(("spec", "low", "high"), BOUNDED, ids=[str(spec) for spec, _, _ in BOUNDED])
@@ -64,19 +70,22 @@ def test_draws_stay_within_their_bounds_and_fill_them(tmp_path, spec, low, high)
 def test_normal_draws_have_their_mean_and_deviation(tmp_path):
     values = draws(sweep_of(tmp_path, parameters={"x": {"distribution": "normal", "mu": 10, "sigma": 2}}), 1000)
     mean = sum(values) / len(values)
-    deviation = math.sqrt(sum((value - mean)**2 for value in values) / len(values))
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
     assert abs(mean - 10) < 0.3 and abs(deviation - 2) < 0.25
     logs = draws(sweep_of(tmp_path, parameters={"x": {"distribution": "log_normal", "mu": 1, "sigma": 0.5}}), 1000)
     assert abs(sum(map(math.log, logs)) / len(logs) - 1) < 0.1
     quantized = draws(sweep_of(tmp_path, parameters={"x": {"distribution": "q_normal", "mu": 50, "sigma": 20, "q": 5}}))
     assert all(value % 5 == 0 for value in quantized)
-    assert all(value % 2 == 0 for value in draws(sweep_of(
-        tmp_path, parameters={"x": {"distribution": "q_log_normal", "mu": 2, "q": 2}})))
+    assert all(
+        value % 2 == 0
+        for value in draws(sweep_of(tmp_path, parameters={"x": {"distribution": "q_log_normal", "mu": 2, "q": 2}}))
+    )
 
 
 def test_probabilities_are_kept(tmp_path):
-    values = draws(sweep_of(tmp_path, parameters={"x": {"values": ["a", "b", "c"], "probabilities": [0.7, 0.3, 0]}}),
-                   1000)
+    values = draws(
+        sweep_of(tmp_path, parameters={"x": {"values": ["a", "b", "c"], "probabilities": [0.7, 0.3, 0]}}), 1000
+    )
     assert abs(values.count("a") / 1000 - 0.7) < 0.05
     assert "c" not in values
 
@@ -88,9 +97,16 @@ def test_values_keep_their_types(tmp_path):
 
 
 def test_a_grid_has_every_combination_once(tmp_path):
-    sweep = sweep_of(tmp_path, method="grid", parameters={
-        "a": {"values": [1, 2, 3]}, "b": {"value": 7}, "c": {"min": 1, "max": 2},
-        "d": {"distribution": "q_uniform", "min": 0.0, "max": 1.0, "q": 0.5}})
+    sweep = sweep_of(
+        tmp_path,
+        method="grid",
+        parameters={
+            "a": {"values": [1, 2, 3]},
+            "b": {"value": 7},
+            "c": {"min": 1, "max": 2},
+            "d": {"distribution": "q_uniform", "min": 0.0, "max": 1.0, "q": 0.5},
+        },
+    )
     combinations = [tuple(sweep.settings(item).values()) for item in sweep.grid()]
     assert combinations == list(itertools.product([1, 2, 3], [7], [1, 2], [0.0, 0.5, 1.0]))
     assert sweep.size() == 18
@@ -128,8 +144,10 @@ REFUSED = [
     ({"parameters": {"dropout": {"min": 0.1, "max": 0.3, "step": 0.1}}}, "'step', which is not honoured"),
     ({"parameters": {"dropout": {"min": 0.3, "max": 0.1}}}, "min .* is greater than max"),
     ({"parameters": {"dropout": {"values": [0.2, 0.3], "probabilities": [0.5, 0.6]}}}, "add up to 1"),
-    ({"parameters": {"learning_rate": {"distribution": "log_uniform_values", "min": "1e-5", "max": 0.1}}},
-     "YAML reads 1e-5 as text, not as a number; write 1.0e-5"),
+    (
+        {"parameters": {"learning_rate": {"distribution": "log_uniform_values", "min": "1e-5", "max": 0.1}}},
+        "YAML reads 1e-5 as text, not as a number; write 1.0e-5",
+    ),
     ({"method": "grid", "parameters": {"dropout": {"min": 0.1, "max": 0.3}}}, "a grid needs values"),
 ]
 
@@ -154,8 +172,19 @@ def test_numbers_that_yaml_reads_as_text_work_as_values(tmp_path):
 
 def test_the_command_is_expanded_as_an_agent_expands_it(tmp_path, monkeypatch):
     monkeypatch.setenv("EPOCHS", "7")
-    sweep = sweep_of(tmp_path, command=["${env}", "${interpreter}", "${program}", "--config", "smoke.yaml",
-                                        "--epochs", "${envvar:EPOCHS}", "${args_no_boolean_flags}"])
+    sweep = sweep_of(
+        tmp_path,
+        command=[
+            "${env}",
+            "${interpreter}",
+            "${program}",
+            "--config",
+            "smoke.yaml",
+            "--epochs",
+            "${envvar:EPOCHS}",
+            "${args_no_boolean_flags}",
+        ],
+    )
     arguments = command_line(sweep, {"batch_norm": True, "data_augmentation": False, "dropout": 0.2})
     assert arguments == ["--config", "smoke.yaml", "--epochs", "7", "--batch_norm", "--dropout=0.2"]
 
@@ -167,23 +196,36 @@ def test_a_variable_is_filled_in_within_an_argument_too(tmp_path, monkeypatch):
 
 
 def test_values_that_only_go_together_with_others_of_the_search_are_not_refused(tmp_path):
-    sweep = sweep_of(tmp_path, method="grid", parameters={"image_size": {"values": [32, 64]},
-                                                          "cache_size": {"values": [64]}})
+    sweep = sweep_of(
+        tmp_path, method="grid", parameters={"image_size": {"values": [32, 64]}, "cache_size": {"values": [64]}}
+    )
     check_sweep(sweep, load_program(sweep.program), [])
-    sweep = sweep_of(tmp_path, method="grid", parameters={"image_size": {"values": [32, 64]},
-                                                          "cache_size": {"values": [16, 64]}})
+    sweep = sweep_of(
+        tmp_path, method="grid", parameters={"image_size": {"values": [32, 64]}, "cache_size": {"values": [16, 64]}}
+    )
     with pytest.raises(UserError, match="cache_size: cache_size must be at least image_size"):
         check_sweep(sweep, load_program(sweep.program), [])
 
 
 def test_the_original_search_is_the_one_in_the_repository():
     sweep = read_sweep(ROOT / "sweep.yaml")
-    assert (sweep.method, sweep.metric, sweep.maximize, sweep.rule.bands[:3]) == ("bayes", "val_accuracy", True,
-                                                                                 [3, 9, 27])
+    assert (sweep.method, sweep.metric, sweep.maximize, sweep.rule.bands[:3]) == (
+        "bayes",
+        "val_accuracy",
+        True,
+        [3, 9, 27],
+    )
     assert {item.name: item.spec["values"] for item in sweep.parameters} == {
-        "epochs": [5, 10], "num_filters": [32, 64], "activation": ["ReLU", "GELU", "SiLU", "Mish"],
-        "filter_organization": ["same", "doubling", "halving"], "data_augmentation": [True, False],
-        "batch_norm": [True, False], "dropout": [0.2, 0.3], "batch_size": [32, 64], "learning_rate": [1e-3, 1e-4]}
+        "epochs": [5, 10],
+        "num_filters": [32, 64],
+        "activation": ["ReLU", "GELU", "SiLU", "Mish"],
+        "filter_organization": ["same", "doubling", "halving"],
+        "data_augmentation": [True, False],
+        "batch_norm": [True, False],
+        "dropout": [0.2, 0.3],
+        "batch_size": [32, 64],
+        "learning_rate": [1e-3, 1e-4],
+    }
     check_sweep(sweep, load_program(ROOT / sweep.program), [])
 
 
@@ -203,15 +245,22 @@ def test_the_pruner_follows_the_published_rule_on_random_histories(goal):
         for number in range(generator.randint(1, 8)):
             values = [round(generator.random(), 2) for _ in range(generator.randint(1, 15))]
             running = generator.random() < 0.5
-            runs.append({"name": str(number), "state": "running" if running else "finished",
-                         "history": [{"val_accuracy": value} for value in values]})
+            runs.append(
+                {
+                    "name": str(number),
+                    "state": "running" if running else "finished",
+                    "history": [{"val_accuracy": value} for value in values],
+                }
+            )
             trial = study.ask()
             for step, value in enumerate(values, start=1):
                 trial.report(value, step)
             if not running:
                 study.tell(trial, values[-1])
-        expected = hyperband_stops({"config": {"early_terminate": spec, "metric": {"name": "val_accuracy",
-                                                                                   "goal": goal}}}, runs)
-        stopped = [str(trial.number) for trial in study.trials if not trial.state.is_finished()
-                   and pruner.prune(study, trial)]
+        expected = hyperband_stops(
+            {"config": {"early_terminate": spec, "metric": {"name": "val_accuracy", "goal": goal}}}, runs
+        )
+        stopped = [
+            str(trial.number) for trial in study.trials if not trial.state.is_finished() and pruner.prune(study, trial)
+        ]
         assert stopped == expected, spec

@@ -16,12 +16,22 @@ ROOT = Path(__file__).parents[2]
 FAST_AGENT = "import wandb.wandb_agent as agent; agent.Agent.POLL_INTERVAL = 0.3; from wandb.cli.cli import cli; cli()"
 
 SWEEP = {
-    "program": "partA/train.py", "method": "grid", "project": "demo",
+    "program": "partA/train.py",
+    "method": "grid",
+    "project": "demo",
     "metric": {"name": "val_accuracy", "goal": "maximize"},
     "parameters": {
-        "activation": {"values": ["ReLU", "SiLU", "GELU"]}, "batch_norm": {"value": False}, "epochs": {"value": 3},
-        "learning_rate": {"value": 1.0e-3}, "image_size": {"value": 32}, "num_filters": {"value": 2},
-        "filter_organization": {"value": "same"}, "dense_units": {"value": 4}, "data": {"value": "photographs"}}}
+        "activation": {"values": ["ReLU", "SiLU", "GELU"]},
+        "batch_norm": {"value": False},
+        "epochs": {"value": 3},
+        "learning_rate": {"value": 1.0e-3},
+        "image_size": {"value": 32},
+        "num_filters": {"value": 2},
+        "filter_organization": {"value": "same"},
+        "dense_units": {"value": 4},
+        "data": {"value": "photographs"},
+    },
+}
 ENDLESS = 1_000_000
 """Epochs of a run that only a stop can end: small ones take a few hundredths of a second."""
 
@@ -35,7 +45,8 @@ def test_an_agent_runs_three_and_the_stopped_one_saves_and_ends_well(tmp_path, p
     runs, folders = run_sweep(tmp_path, photographs, ["ReLU", "SiLU", "GELU"], stopped=1, stop_via="agent")
     assert [run["displayName"].split("_")[:4] for run in runs] == [
         [f"ep-{epochs}", "nf-2", "fo-same", f"ac-{activation}"]
-        for epochs, activation in ((1, "ReLU"), (ENDLESS, "SiLU"), (1, "GELU"))]
+        for epochs, activation in ((1, "ReLU"), (ENDLESS, "SiLU"), (1, "GELU"))
+    ]
     assert [read_status(folder) for folder in folders] == ["finished", "stopped", "finished"]
     for run, folder in zip(runs, folders, strict=True):
         history = [row for row in run["history"] if "val_accuracy" in row]
@@ -61,8 +72,10 @@ def test_the_second_search_runs_under_an_agent_and_here(tmp_path, photographs):
     def suggest(sweep: dict, runs: list[dict]) -> dict | None:
         if runs:
             return None
-        return {name: spec.get("value", spec.get("values", [None])[0])
-                for name, spec in sweep["config"]["parameters"].items()}
+        return {
+            name: spec.get("value", spec.get("values", [None])[0])
+            for name, spec in sweep["config"]["parameters"].items()
+        }
 
     with FakeWandb(suggest=suggest) as server:
         run_wandb(server, tmp_path, "sweep", "sweep.yaml")
@@ -77,12 +90,14 @@ def test_the_second_search_runs_under_an_agent_and_here(tmp_path, photographs):
     assert "1 trials finished, 0 pruned, 0 failed" in done.stdout
 
 
-def run_sweep(folder: Path, photographs: Path, activations: list[str], stopped: int,
-              stop_via: str) -> tuple[list[dict], list[Path]]:
+def run_sweep(
+    folder: Path, photographs: Path, activations: list[str], stopped: int, stop_via: str
+) -> tuple[list[dict], list[Path]]:
     """Run one epoch with each activation; the run number ``stopped`` would never end, but is stopped.
 
     Returns what the server knows of the runs, and their folders; all have ended with code 0 and left checkpoints.
     """
+
     def suggest(sweep: dict, runs: list[dict]) -> dict | None:
         if len(runs) == len(activations):
             return None
@@ -90,8 +105,11 @@ def run_sweep(folder: Path, photographs: Path, activations: list[str], stopped: 
         return {**constants, "activation": activations[len(runs)], "epochs": ENDLESS if len(runs) == stopped else 1}
 
     def stop(sweep: dict, runs: list[dict]) -> list[str]:
-        return [run["name"] for run in runs[stopped:stopped + 1] if run["state"] == "running"
-                and any("val_accuracy" in row for row in run["history"])]
+        return [
+            run["name"]
+            for run in runs[stopped : stopped + 1]
+            if run["state"] == "running" and any("val_accuracy" in row for row in run["history"])
+        ]
 
     (folder / "partA").symlink_to(ROOT / "partA")
     (folder / "photographs").symlink_to(photographs)
@@ -115,7 +133,16 @@ def read_status(folder: Path) -> str:
 def run_wandb(server: FakeWandb, folder: Path, *arguments: str) -> str:
     env = server.env(folder)
     env |= {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}", "PYTHONPATH": str(ROOT)}
-    result = subprocess.run([sys.executable, "-c", FAST_AGENT, *arguments], cwd=folder, env=env, text=True, timeout=300,
-                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", FAST_AGENT, *arguments],
+        cwd=folder,
+        env=env,
+        text=True,
+        timeout=300,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
     assert result.returncode == 0, result.stdout
     return result.stdout

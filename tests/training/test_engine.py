@@ -20,14 +20,32 @@ from naturalist.training.engine import NonFiniteLoss, WeightAverage, evaluate, f
 from naturalist.training.optim import Schedule, make_optimizer, parameter_groups
 
 CPU = torch.device("cpu")
-DESCRIPTION = {"kind": "five_block_cnn", "num_classes": 3, "image_size": 32, "num_filters": 8, "dense_units": 8,
-               "filter_organization": "same", "dropout": 0.2}
+DESCRIPTION = {
+    "kind": "five_block_cnn",
+    "num_classes": 3,
+    "image_size": 32,
+    "num_filters": 8,
+    "dense_units": 8,
+    "filter_organization": "same",
+    "dropout": 0.2,
+}
 
 
 def settings_for(**changes) -> CnnSettings:
-    return CnnSettings(**{"image_size": 32, "batch_size": 8, "epochs": 3, "wandb": "disabled", "device": "cpu",
-                          "precision": "fp32", "learning_rate": 3e-3, "weight_decay": 0.0, "warmup_epochs": 0.0,
-                          **changes})
+    return CnnSettings(
+        **{
+            "image_size": 32,
+            "batch_size": 8,
+            "epochs": 3,
+            "wandb": "disabled",
+            "device": "cpu",
+            "precision": "fp32",
+            "learning_rate": 3e-3,
+            "weight_decay": 0.0,
+            "warmup_epochs": 0.0,
+            **changes,
+        }
+    )
 
 
 @pytest.fixture
@@ -38,8 +56,15 @@ def data() -> TrainingData:
     pixels = rng.integers(0, 120, (60, 32, 32, 3), dtype=np.uint8)
     pixels[np.arange(60), :, :, labels] += 100
     cache = ImageCache(pixels, np.arange(60), labels, tuple(f"{i}.jpg" for i in range(60)), ("a", "b", "c"), ())
-    return TrainingData(cache, np.arange(45), cache, np.arange(45, 60), ("a", "b", "c"),
-                        Preprocessing(32, 32, "squash", (0.4,) * 3, (0.3,) * 3), "noise")
+    return TrainingData(
+        cache,
+        np.arange(45),
+        cache,
+        np.arange(45, 60),
+        ("a", "b", "c"),
+        Preprocessing(32, 32, "squash", (0.4,) * 3, (0.3,) * 3),
+        "noise",
+    )
 
 
 @pytest.fixture
@@ -56,6 +81,7 @@ def run(tmp_path, data, monkeypatch):
         tracker = Tracker(folder, {}, "disabled", project="p", name=name, job_type="test", history=history)
         summary = fit(build_model(DESCRIPTION), DESCRIPTION, data, settings, tracker, CPU, should_stop)
         return summary, load_checkpoint(folder, LAST)["training"]["progress"]["history"]
+
     return run
 
 
@@ -72,10 +98,20 @@ def test_a_fit_learns_and_logs_every_metric_once_per_epoch(run):
     summary, history = run(epochs=8)
     assert summary["status"] == "finished" and summary["best_val_accuracy"] > 0.9
     assert [row["epoch"] for row in history] == list(range(1, 9))
-    assert set(history[0]) == {"epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy",
-                               "best_val_accuracy", "learning_rate", "images_per_second", "epoch_seconds"}
+    assert set(history[0]) == {
+        "epoch",
+        "train_loss",
+        "train_accuracy",
+        "val_loss",
+        "val_accuracy",
+        "best_val_accuracy",
+        "learning_rate",
+        "images_per_second",
+        "epoch_seconds",
+    }
     assert [row["best_val_accuracy"] for row in history] == list(
-        np.maximum.accumulate([row["val_accuracy"] for row in history]))
+        np.maximum.accumulate([row["val_accuracy"] for row in history])
+    )
 
 
 def test_the_same_seed_gives_the_same_weights_bit_for_bit(run, tmp_path):
@@ -86,9 +122,15 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(run, tmp_path):
     assert not torch.equal(weights(tmp_path / "one")["output.weight"], weights(tmp_path / "three")["output.weight"])
 
 
-@pytest.mark.parametrize("changes", [
-    {}, {"ema_decay": 0.9, "optimizer": "SGD", "schedule": "plateau", "plateau_patience": 0},
-    {"accumulate": 2, "schedule": "one-cycle", "optimizer": "NAdam", "gradient_clip": 1.0, "mixup": 0.2}], ids=str)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"ema_decay": 0.9, "optimizer": "SGD", "schedule": "plateau", "plateau_patience": 0},
+        {"accumulate": 2, "schedule": "one-cycle", "optimizer": "NAdam", "gradient_clip": 1.0, "mixup": 0.2},
+    ],
+    ids=str,
+)
 def test_a_resumed_fit_ends_with_the_weights_of_an_uninterrupted_one(run, tmp_path, changes):
     _, whole = run("whole", epochs=4, **changes)
     run("parts", epochs=4, should_stop=lambda metrics: metrics["epoch"] == 2, **changes)
@@ -117,7 +159,8 @@ def test_an_interrupted_epoch_is_done_again_on_resume(run, tmp_path, monkeypatch
 
 
 def test_the_best_checkpoint_is_the_one_with_the_best_accuracy_and_of_equals_the_lowest_loss(
-        run, tmp_path, monkeypatch):
+    run, tmp_path, monkeypatch
+):
     outcomes = iter([(0.5, 1.0), (0.7, 0.9), (0.7, 0.8), (0.7, 0.85), (0.6, 0.1)])
 
     def pretend(model, loader, preprocessing, precision, settings, bar=None):
@@ -172,14 +215,26 @@ def test_the_engine_never_waits_for_the_device_within_an_epoch(data, monkeypatch
     fetched = []
     for name in ("item", "tolist", "__float__", "__int__", "__bool__"):
         original = getattr(torch.Tensor, name)
-        monkeypatch.setattr(torch.Tensor, name, lambda tensor, *rest, original=original, name=name: (
-            fetched.append(name) or original(tensor, *rest)))
+        monkeypatch.setattr(
+            torch.Tensor,
+            name,
+            lambda tensor, *rest, original=original, name=name: fetched.append(name) or original(tensor, *rest),
+        )
     batches_seen = []
     original_epoch = loader.epoch
-    monkeypatch.setattr(loader, "epoch", lambda epoch: (
-        batches_seen.append(len(fetched)) or batch for batch in original_epoch(epoch)))
-    train_one_epoch(model, loader, data.preprocessing, optimizer, Schedule(optimizer, settings, len(loader), 1),
-                    settings, Precision("fp32", CPU), epoch=0)
+    monkeypatch.setattr(
+        loader, "epoch", lambda epoch: (batches_seen.append(len(fetched)) or batch for batch in original_epoch(epoch))
+    )
+    train_one_epoch(
+        model,
+        loader,
+        data.preprocessing,
+        optimizer,
+        Schedule(optimizer, settings, len(loader), 1),
+        settings,
+        Precision("fp32", CPU),
+        epoch=0,
+    )
     assert len(batches_seen) == len(loader) > 3
     assert batches_seen[1] == batches_seen[-1]
 
@@ -193,8 +248,16 @@ def test_accumulated_batches_equal_one_large_batch(data, monkeypatch):
         settings = settings_for(batch_size=batch_size, accumulate=accumulate, optimizer="SGD", momentum=0.0)
         loader = BatchLoader(data.train_cache, data.train_indices, batch_size, CPU, shuffle_seed=0)
         optimizer = make_optimizer(parameter_groups(model, 0.0), settings, CPU)
-        train_one_epoch(model, loader, data.preprocessing, optimizer, Schedule(optimizer, settings, 3, 1), settings,
-                        Precision("fp32", CPU), epoch=0)
+        train_one_epoch(
+            model,
+            loader,
+            data.preprocessing,
+            optimizer,
+            Schedule(optimizer, settings, 3, 1),
+            settings,
+            Precision("fp32", CPU),
+            epoch=0,
+        )
         results.append(model[1].weight.detach().clone())
     torch.testing.assert_close(*results, atol=1e-6, rtol=1e-4)
 
@@ -202,13 +265,22 @@ def test_accumulated_batches_equal_one_large_batch(data, monkeypatch):
 def test_evaluation_is_the_mean_over_every_image_without_dropout(data, monkeypatch):
     monkeypatch.setattr(ImageCache, "release", lambda self: None)
     model = build_model(DESCRIPTION).train()
-    results = [evaluate(model, BatchLoader(data.val_cache, data.val_indices, batch_size, CPU), data.preprocessing,
-                        Precision("fp32", CPU), settings_for()) for batch_size in (4, 15)]
+    results = [
+        evaluate(
+            model,
+            BatchLoader(data.val_cache, data.val_indices, batch_size, CPU),
+            data.preprocessing,
+            Precision("fp32", CPU),
+            settings_for(),
+        )
+        for batch_size in (4, 15)
+    ]
     assert torch.allclose(results[0].logits, results[1].logits, atol=1e-5)
     expected = nn.functional.cross_entropy(results[0].logits, torch.from_numpy(data.val_cache.labels[45:60]))
     assert math.isclose(results[0].loss, float(expected), rel_tol=1e-5)
     assert results[0].accuracy == pytest.approx(
-        float((results[0].logits.argmax(1).numpy() == data.val_cache.labels[45:60]).mean()))
+        float((results[0].logits.argmax(1).numpy() == data.val_cache.labels[45:60]).mean())
+    )
 
 
 def test_the_average_of_constant_weights_is_those_weights_and_lags_behind_changes():
@@ -261,8 +333,14 @@ def test_a_fit_on_the_gpu_learns_whether_images_are_resident_or_streamed(data, t
         folder = tmp_path / str(share)
         folder.mkdir()
         tracker = Tracker(folder, {}, "disabled", project="p", name="gpu", job_type="test")
-        summary = fit(build_model(DESCRIPTION), DESCRIPTION, data, settings_for(epochs=8, precision="auto"), tracker,
-                      torch.device("cuda"))
+        summary = fit(
+            build_model(DESCRIPTION),
+            DESCRIPTION,
+            data,
+            settings_for(epochs=8, precision="auto"),
+            tracker,
+            torch.device("cuda"),
+        )
         assert summary["best_val_accuracy"] > 0.9
 
 
@@ -288,7 +366,15 @@ def test_no_step_waits_for_the_gpu(data, monkeypatch, resident):
 
     monkeypatch.setattr(loader, "epoch", watched)
     try:
-        train_one_epoch(model, loader, augment, optimizer, Schedule(optimizer, settings, len(loader), 1), settings,
-                        Precision("auto", device), epoch=0)
+        train_one_epoch(
+            model,
+            loader,
+            augment,
+            optimizer,
+            Schedule(optimizer, settings, len(loader), 1),
+            settings,
+            Precision("auto", device),
+            epoch=0,
+        )
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -36,8 +36,12 @@ class Colours(NamedTuple):
         hue = rng.random()
         other = lightness + (0.22 if lightness < 0.5 else -0.22)
         line = 0.06 if lightness > 0.35 else 0.94
-        return cls(body=some_colour(rng, lightness, hue), pattern=some_colour(rng, other),
-                   limb=some_colour(rng, 0.8 * lightness, hue), line=some_colour(rng, line))
+        return cls(
+            body=some_colour(rng, lightness, hue),
+            pattern=some_colour(rng, other),
+            limb=some_colour(rng, 0.8 * lightness, hue),
+            line=some_colour(rng, line),
+        )
 
 
 class Pen:
@@ -74,13 +78,13 @@ class Pen:
         """Draw a pointed leaf that grows from ``start`` towards ``angle`` (radians)."""
         along = np.linspace(0, 1, 9)
         path = np.array(start) + along[:, None] * length * np.array((np.cos(angle), np.sin(angle)))
-        self.band(path, width * np.sin(np.pi * along ** 0.8), fill)
+        self.band(path, width * np.sin(np.pi * along**0.8), fill)
 
 
 def bend(start: tuple, knee: tuple, end: tuple) -> np.ndarray:
     """Return a curve [9, 2] from ``start`` to ``end`` drawn towards ``knee`` (a quadratic Bézier curve)."""
     t = np.linspace(0, 1, 9)[:, None]
-    return (1 - t) ** 2 * np.array(start) + 2 * t * (1 - t) * np.array(knee) + t ** 2 * np.array(end)
+    return (1 - t) ** 2 * np.array(start) + 2 * t * (1 - t) * np.array(knee) + t**2 * np.array(end)
 
 
 def rotation(angle: float) -> np.ndarray:
@@ -176,8 +180,13 @@ def bird(pen: Pen, rng: np.random.Generator, c: Colours) -> None:
     raised = rng.random() < 0.4
     for feather in range(4):
         angle = (-1.9 - 0.22 * feather) if raised else (np.pi - 0.25 - 0.17 * feather)
-        pen.leaf((0.22, 0.02), angle, (0.95 if raised else 0.8) - 0.08 * feather, 0.27,
-                 c.pattern if feather % 2 == 0 else c.limb)
+        pen.leaf(
+            (0.22, 0.02),
+            angle,
+            (0.95 if raised else 0.8) - 0.08 * feather,
+            0.27,
+            c.pattern if feather % 2 == 0 else c.limb,
+        )
 
 
 def mushroom(pen: Pen, rng: np.random.Generator, c: Colours) -> None:
@@ -190,8 +199,14 @@ def mushroom(pen: Pen, rng: np.random.Generator, c: Colours) -> None:
         pen.limb(((0.3 * x, 0.1), (x * width, -0.03)), 0.02, 0.02, c.line)
     theta = np.linspace(np.pi, 2 * np.pi, 20)
     pen.polygon(np.stack((width * np.cos(theta), -0.02 + height * np.sin(theta)), axis=1), c.body)
-    for x, y, size in ((-0.5, -0.25, 0.1), (-0.12, -0.2, 0.12), (0.35, -0.22, 0.11), (-0.25, -0.48, 0.1),
-                       (0.15, -0.52, 0.12), (0.62, -0.12, 0.07)):
+    for x, y, size in (
+        (-0.5, -0.25, 0.1),
+        (-0.12, -0.2, 0.12),
+        (0.35, -0.22, 0.11),
+        (-0.25, -0.48, 0.1),
+        (0.15, -0.52, 0.12),
+        (0.62, -0.12, 0.07),
+    ):
         size *= rng.uniform(0.8, 1.2)
         pen.ellipse(x * width, y * height / 0.75, size, 0.8 * size, c.pattern)
 
@@ -283,8 +298,7 @@ def reptile(pen: Pen, rng: np.random.Generator, c: Colours) -> None:
         for joint, lead in ((6, 0.15), (18, -0.15)):
             x, y = path[joint]
             for side in (-1, 1):
-                pen.limb(bend((x, y), (x + lead, y + side * 0.35), (x + 2 * lead, y + side * 0.45)),
-                         0.15, 0.09, c.limb)
+                pen.limb(bend((x, y), (x + lead, y + side * 0.35), (x + 2 * lead, y + side * 0.45)), 0.15, 0.09, c.limb)
     pen.limb(((0.9, 0), (1.08, rng.uniform(-0.06, 0.06))), 0.03, 0.02, c.line)
     pen.band(path, widths, c.body)
     for joint in range(3, 34, 3):

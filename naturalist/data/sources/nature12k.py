@@ -33,8 +33,7 @@ from requests.exceptions import ChunkedEncodingError
 from naturalist.errors import UserError
 from naturalist.progress import progress_bar
 
-URL = (os.environ.get("NATURALIST_NATURE_12K_URL")
-       or "https://storage.googleapis.com/wandb_datasets/nature_12K.zip")
+URL = os.environ.get("NATURALIST_NATURE_12K_URL") or "https://storage.googleapis.com/wandb_datasets/nature_12K.zip"
 """Where the archive comes from; the environment variable names a mirror instead."""
 
 MARKER = ".complete"
@@ -77,8 +76,10 @@ def fetch_nature_12k(folder: Path, url: str = URL) -> Path:
             if _is_whole(unpacked):  # by the process that held the lock
                 return unpacked
             if unpacked.exists():
-                raise UserError(f"{unpacked} is not known to be whole, as it has no {MARKER} in it: pass it "
-                                "with --data if it is yours, or move it away and run the same command again")
+                raise UserError(
+                    f"{unpacked} is not known to be whole, as it has no {MARKER} in it: pass it "
+                    "with --data if it is yours, or move it away and run the same command again"
+                )
             if not archive.exists():
                 download(url, archive)
             unpack(archive, unpacked)
@@ -104,11 +105,15 @@ def download(url: str, archive: Path) -> None:
                 furthest, failures = here, 0
             problem = _explain(error, url)
             if not here:
-                raise UserError(f"{problem}; run the same command again later, or pass a copy of nature_12K "
-                                "that you have with --data FOLDER") from error
+                raise UserError(
+                    f"{problem}; run the same command again later, or pass a copy of nature_12K "
+                    "that you have with --data FOLDER"
+                ) from error
             if failures == len(RETRY_SECONDS):
-                raise UserError(f"{problem}; {here / MB:,.1f} MB are in {part}: the same command continues "
-                                "from there, or pass a copy that you have with --data FOLDER") from error
+                raise UserError(
+                    f"{problem}; {here / MB:,.1f} MB are in {part}: the same command continues "
+                    "from there, or pass a copy that you have with --data FOLDER"
+                ) from error
             pause = RETRY_SECONDS[failures]
             print(f"{problem}; continuing in {pause} s", flush=True)
             time.sleep(pause)
@@ -129,16 +134,19 @@ def unpack(archive: Path, folder: Path) -> None:
     try:
         with zipfile.ZipFile(archive) as opened:
             members = _wanted_members(opened, archive.stat().st_size)
-            _require_space(folder.parent, sum(member.file_size + BLOCK for member in members),
-                           f"unpacking {archive.name}")
+            _require_space(
+                folder.parent, sum(member.file_size + BLOCK for member in members), f"unpacking {archive.name}"
+            )
             _extract(opened, members, unfinished)
         (unfinished / MARKER).write_text(f"{len(members)} files from {archive.name}\n", encoding="utf-8")
         unfinished.replace(folder)
     except _ZIP_ERRORS as error:
         rejected = _beside(archive, ".rejected")
         archive.replace(rejected)
-        raise UserError(f"{archive} is damaged or unsafe ({error}) and is now {rejected.name}, which may be "
-                        "deleted: run the same command again to download it anew") from error
+        raise UserError(
+            f"{archive} is damaged or unsafe ({error}) and is now {rejected.name}, which may be "
+            "deleted: run the same command again to download it anew"
+        ) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -163,11 +171,14 @@ def _receive(url: str, part: Path) -> None:
             validator_file.write_text(_validator(response), encoding="utf-8")
             here = 0
         else:
-            raise UserError(f"{url} does not say how long the file is, so that a part could pass for the "
-                            "whole: pass a copy of nature_12K that you have with --data FOLDER")
+            raise UserError(
+                f"{url} does not say how long the file is, so that a part could pass for the "
+                "whole: pass a copy of nature_12K that you have with --data FOLDER"
+            )
         missing = total - here
-        _require_space(part.parent, missing + total,
-                       f"{missing / MB:,.1f} MB of download, with the photographs in it unpacked,")
+        _require_space(
+            part.parent, missing + total, f"{missing / MB:,.1f} MB of download, with the photographs in it unpacked,"
+        )
 
         print(f"Downloading {url} to {part.parent}: {missing / MB:,.1f} of {total / MB:,.1f} MB", flush=True)
         with part.open("ab") as file, progress_bar("Download", missing // MB, unit="MB") as bar:
@@ -198,8 +209,10 @@ def _ask(url: str, here: int, validator: str) -> requests.Response:
     if response.status_code >= 500:
         response.raise_for_status()
     if response.status_code != 200:
-        raise UserError(f"{url} answered {response.status_code} {response.reason}: pass a copy of nature_12K "
-                        "that you have with --data FOLDER, or name a mirror in NATURALIST_NATURE_12K_URL")
+        raise UserError(
+            f"{url} answered {response.status_code} {response.reason}: pass a copy of nature_12K "
+            "that you have with --data FOLDER, or name a mirror in NATURALIST_NATURE_12K_URL"
+        )
     return response
 
 
@@ -211,8 +224,7 @@ def _continues(response: requests.Response, here: int, validator: str) -> bool:
     content_range = response.headers.get("Content-Range", "")
     if response.status_code == 416:
         return content_range == f"bytes */{here}"
-    return (re.fullmatch(rf"bytes {here}-\d+/\d+", content_range) is not None
-            and _validator(response) in ("", validator))
+    return re.fullmatch(rf"bytes {here}-\d+/\d+", content_range) is not None and _validator(response) in ("", validator)
 
 
 def _validator(response: requests.Response) -> str:
@@ -282,8 +294,10 @@ def _extract(opened: zipfile.ZipFile, members: list[zipfile.ZipInfo], folder: Pa
 def _require_space(folder: Path, needed: int, purpose: str) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
-        raise UserError(f"{purpose} needs {needed / MB:,.1f} MB and the disk that holds {folder} has "
-                        f"{free / MB:,.1f} MB free: make room and run the same command again")
+        raise UserError(
+            f"{purpose} needs {needed / MB:,.1f} MB and the disk that holds {folder} has "
+            f"{free / MB:,.1f} MB free: make room and run the same command again"
+        )
 
 
 @contextmanager
@@ -293,8 +307,10 @@ def _disk_errors_in_one_sentence(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise UserError(f"the disk that holds {folder} is full: make room and run the same command "
-                            "again, which continues what was begun") from error
+            raise UserError(
+                f"the disk that holds {folder} is full: make room and run the same command "
+                "again, which continues what was begun"
+            ) from error
         raise UserError(f"nature_12K cannot be stored in {folder}: {error.strerror or error}") from error
 
 

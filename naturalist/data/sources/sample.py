@@ -68,11 +68,17 @@ def make_sample(folder: Path, *, seed: int = 0, train_images: int = 1000, test_i
         UserError: ``folder`` holds something else or cannot be written, or a count or the seed is too small.
     """
     if min(train_images, test_images) < len(CLASSES) or seed < 0:
-        raise UserError(f"a sample needs at least {len(CLASSES)} train and test images, one for each class, "
-                        f"and a seed of at least 0; got {train_images}, {test_images} and seed {seed}.")
+        raise UserError(
+            f"a sample needs at least {len(CLASSES)} train and test images, one for each class, "
+            f"and a seed of at least 0; got {train_images}, {test_images} and seed {seed}."
+        )
     place = folder.resolve()  # beyond a link, which must not be replaced by a folder
-    recipe = {"drawing_version": DRAWING_VERSION, "seed": seed,
-              "train_images": train_images, "test_images": test_images}
+    recipe = {
+        "drawing_version": DRAWING_VERSION,
+        "seed": seed,
+        "train_images": train_images,
+        "test_images": test_images,
+    }
     if _is_sample(place, recipe):
         return folder
     try:
@@ -86,8 +92,9 @@ def make_sample(folder: Path, *, seed: int = 0, train_images: int = 1000, test_i
                 shutil.rmtree(place, ignore_errors=True)
                 unfinished.replace(place)
     except OSError as error:
-        raise UserError(f"cannot write the sample to {str(folder)!r}: {error.strerror or error}; name a "
-                        "folder that can be written.") from error
+        raise UserError(
+            f"cannot write the sample to {str(folder)!r}: {error.strerror or error}; name a folder that can be written."
+        ) from error
     return folder
 
 
@@ -121,8 +128,9 @@ def draw(class_name: str, rng: np.random.Generator) -> Image.Image:
     return image.convert("L") if rng.random() < GREYSCALE_SHARE else image
 
 
-def _creature(rng: np.random.Generator, width: int, height: int, class_name: str,
-              lightness: float, ground_lightness: float) -> Image.Image:
+def _creature(
+    rng: np.random.Generator, width: int, height: int, class_name: str, lightness: float, ground_lightness: float
+) -> Image.Image:
     """Draw a creature near the middle, behind a few blades of grass, on a transparent RGBA image."""
     sharp = 2  # drawn this much larger, for smooth edges
     size = np.array((width, height)) * sharp
@@ -146,30 +154,30 @@ def _background(rng: np.random.Generator, width: int, height: int, lightness: fl
         grid = rng.random((max(2, round(octave * stretch)), max(2, round(octave / stretch))), np.float32)
         smooth = Image.fromarray(grid).resize((width, height), Image.Resampling.BILINEAR)
         texture += weight * np.asarray(smooth)
-    dark, light = (Image.new("RGB", (width, height), some_colour(rng, lightness + shift))
-                   for shift in (-0.14, 0.14))
+    dark, light = (Image.new("RGB", (width, height), some_colour(rng, lightness + shift)) for shift in (-0.14, 0.14))
     image = Image.composite(light, dark, Image.fromarray(texture.astype(np.uint8)))
     canvas = ImageDraw.Draw(image)
     if rng.random() < 0.5:
         for _ in range(rng.integers(5, 50)):  # pebbles
             x, y, radius = rng.uniform(0, width), rng.uniform(0, height), rng.uniform(3, 16)
             flat = radius * rng.uniform(0.6, 1)
-            canvas.ellipse((x - radius, y - flat, x + radius, y + flat),
-                           some_colour(rng, lightness + rng.uniform(-0.15, 0.15)))
+            canvas.ellipse(
+                (x - radius, y - flat, x + radius, y + flat), some_colour(rng, lightness + rng.uniform(-0.15, 0.15))
+            )
     if rng.random() < 0.5:
         _grass(rng, canvas, (width, height), lightness, rng.integers(5, 50))
     return image.filter(ImageFilter.BoxBlur(rng.uniform(0.7, 3.5)))
 
 
-def _grass(rng: np.random.Generator, canvas: ImageDraw.ImageDraw, size: tuple, lightness: float, blades: int
-           ) -> None:
+def _grass(rng: np.random.Generator, canvas: ImageDraw.ImageDraw, size: tuple, lightness: float, blades: int) -> None:
     """Draw blades of grass that grow upwards, anywhere on an image of ``size`` (width, height)."""
     unit = min(size)
     for _ in range(blades):
         x, y = rng.uniform(0, 1, 2) * size * (1, 1.2)
         foot, tip, reach = rng.uniform((0.012, -0.2, 0.15), (0.04, 0.2, 0.5)) * unit
-        canvas.polygon((x - foot, y, x + foot, y, x + tip, y - reach),
-                       some_colour(rng, lightness + rng.uniform(-0.15, 0.15)))
+        canvas.polygon(
+            (x - foot, y, x + foot, y, x + tip, y - reach), some_colour(rng, lightness + rng.uniform(-0.15, 0.15))
+        )
 
 
 def _is_sample(folder: Path, recipe: dict) -> bool:
@@ -179,8 +187,7 @@ def _is_sample(folder: Path, recipe: dict) -> bool:
             return False
     except (OSError, ValueError):
         return False
-    return all(sum(1 for _ in (folder / split).glob("*/*.jpg")) == recipe[f"{split}_images"]
-               for split in SPLITS)
+    return all(sum(1 for _ in (folder / split).glob("*/*.jpg")) == recipe[f"{split}_images"] for split in SPLITS)
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -188,8 +195,10 @@ def _refuse_foreign(folder: Path) -> None:
     if not folder.exists() or (folder / MARKER).is_file():
         return
     if not folder.is_dir() or any(folder.iterdir()):
-        raise UserError(f"{str(folder)!r} holds something other than the drawn sample; name another folder "
-                        "for the sample, or move this one away.")
+        raise UserError(
+            f"{str(folder)!r} holds something other than the drawn sample; name another folder "
+            "for the sample, or move this one away."
+        )
 
 
 def _write_sample(folder: Path, recipe: dict) -> None:
