@@ -2,10 +2,9 @@
 
 import csv
 import json
-from dataclasses import dataclass
 from math import sqrt
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 
 import yaml
 from rich.console import Console
@@ -13,60 +12,17 @@ from rich.table import Table
 
 from naturalist.errors import UserError
 from naturalist.plots.comparison import plot_accuracy_over_parameters, plot_accuracy_over_time, plot_learning_curves
+from naturalist.runs.records import COLUMNS, Group, Run
 from naturalist.runs.tracking import read_metrics
 from naturalist.settings.config import BOOKKEEPING
 
 NOT_COMPARED = ("seed", *BOOKKEEPING)
 """Settings in which runs of one group may differ."""
-COLUMNS = {
-    "trainable_parameters": "trainable parameters",
-    "epochs": "epochs",
-    "epoch_seconds": "s per epoch",
-    "total_seconds": "s in all",
-    "peak_memory_mb": "peak memory, MB",
-    "train_accuracy": "train",
-    "val_accuracy": "validation",
-    "gap": "train − validation",
-    "test_accuracy": "test",
-    "test_balanced_accuracy": "test, balanced",
-}
 TERMINAL_COLUMNS = ("total_seconds", "val_accuracy", "test_accuracy", "test_balanced_accuracy")
 """What 80 characters have room for; the files hold all columns."""
 SHARES = ("train_accuracy", "val_accuracy", "gap", "test_accuracy", "test_balanced_accuracy")
 CHEAP_ENOUGH = 0.02
 """How much less accurate than the best a strategy may be to be named as the cheap alternative."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """What a finished run's folder tells."""
-
-    name: str
-    label: str
-    seed: int
-    config: dict
-    history: list[dict]
-    feature_seconds: float
-    values: dict[str, float | None]
-    """A value for each of :data:`COLUMNS`; accuracies of train and validation are those of the best epoch."""
-
-
-@dataclass(frozen=True)
-class Group:
-    """Runs that differ in nothing but the seed."""
-
-    label: str
-    runs: tuple[Run, ...]
-
-    def average(self, column: str) -> float | None:
-        """Mean over the runs; None where a run has no value."""
-        values = [run.values[column] for run in self.runs]
-        return None if None in values else mean(values)
-
-    def deviation(self, column: str) -> float | None:
-        """Standard deviation over the runs; None for a single run."""
-        values = [run.values[column] for run in self.runs]
-        return None if None in values or len(values) < 2 else stdev(values)
 
 
 def compare_runs(folders: list[Path], output: Path | None = None) -> Path:

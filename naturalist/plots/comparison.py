@@ -12,7 +12,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 from naturalist.plots.style import BLUE, GREEN, GREY, INK, ORANGE, VERMILLION, new_figure
 
 if TYPE_CHECKING:
-    from naturalist.compare.compare import Group, Run
+    from naturalist.runs.records import Group, Run
 
 COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, "#CC79A7", "#56B4E9", INK)
 LINES = ("-", "--", "-.", ":")

@@ -11,7 +11,7 @@ from matplotlib.path import Path as Curve
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from naturalist.plots.style import BLUE, GREY, INK, ORANGE, PALE, VERMILLION, new_figure
-from naturalist.sweeps.analysis import Influences, as_numbers, is_number, level_name
+from naturalist.runs.records import Influences, as_numbers, is_number, level_name
 
 COLOURS = "cividis"
 ROWS_SHOWN = 30

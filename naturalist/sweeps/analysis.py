@@ -7,7 +7,8 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from naturalist.sweeps.records import RunRecord, searched_settings
+from naturalist.runs.records import Influence, Influences, RunRecord, as_numbers, is_number, level_name
+from naturalist.sweeps.records import searched_settings
 
 LEAST_RUNS = 10
 """Below so many runs nothing is said about settings."""
@@ -24,36 +25,6 @@ MARGIN = 0.02
 MANY_VALUES = 5
 """A number with more values than this is compared below and above its median."""
 
-LOG_RATIO = 50
-"""A number that spans such a ratio is seen by its logarithm."""
-
-
-@dataclass(frozen=True)
-class Influence:
-    """One row of the table: a number, or one level of a setting."""
-
-    setting: str
-    level: str | None
-    correlation: float
-    importance: float
-    """Share of what the forest explains, 0 to 1."""
-    n: int
-    """Runs that have the level; all runs for a number."""
-
-    @property
-    def label(self) -> str:
-        """As axes and tables show it."""
-        return self.setting if self.level is None else f"{self.setting} = {self.level}"
-
-
-@dataclass(frozen=True)
-class Influences:
-    """The whole table, the most important first."""
-
-    rows: list[Influence]
-    explained: float | None
-    """R² of the forest for runs that a tree has not seen; None with too few runs."""
-
 
 def judged(runs: list[RunRecord]) -> list[RunRecord]:
     """The runs whose value says something: finished or pruned."""
@@ -65,22 +36,6 @@ def varied_settings(runs: list[RunRecord]) -> dict[str, list]:
     names = dict.fromkeys(name for run in runs for name in searched_settings(run.settings))
     columns = {name: [run.settings.get(name) for run in runs] for name in names}
     return {name: values for name, values in columns.items() if len(set(map(str, values))) > 1}
-
-
-def is_number(values: list) -> bool:
-    """Whether a setting is a number everywhere."""
-    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-
-
-def as_numbers(values: list) -> np.ndarray:
-    """A number's values, or their logarithms where they span orders of magnitude."""
-    numbers = np.array(values, dtype=float)
-    return np.log10(numbers) if numbers.min() > 0 and numbers.max() / numbers.min() >= LOG_RATIO else numbers
-
-
-def level_name(value: object) -> str:
-    """A value in a picture."""
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def influences(runs: list[RunRecord]) -> Influences:

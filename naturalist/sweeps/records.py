@@ -4,13 +4,13 @@ import json
 import math
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
 import yaml
 
 from naturalist.errors import UserError
+from naturalist.runs.records import RunRecord
 from naturalist.runs.tracking import read_metrics
 from naturalist.settings.config import BOOKKEEPING
 
@@ -19,25 +19,6 @@ CUT_OFF = "cut off"
 
 STATES = {"finished": "finished", "stopped early": "finished", "pruned": "pruned", "failed": "failed"}
 """States of the runs that ended by themselves, by what their summaries say."""
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """A run, as the pictures need it."""
-
-    name: str
-    state: str
-    """finished, pruned, failed, or cut off (killed, stopped by hand, still running, or run again)."""
-    settings: dict
-    value: float | None
-    """The metric's best epoch."""
-    epochs: int
-    started: float
-    """Seconds since 1970."""
-    seconds: float | None
-    """From beginning to end."""
-    reason: str = ""
-    """Why a run failed."""
 
 
 def read_runs(folders: list[Path], metric: str, maximize: bool) -> list[RunRecord]:

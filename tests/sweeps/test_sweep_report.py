@@ -12,8 +12,9 @@ import yaml
 from PIL import Image
 
 from naturalist.errors import UserError
+from naturalist.runs.records import RunRecord
 from naturalist.sweeps.analysis import influences, sentences
-from naturalist.sweeps.records import RunRecord, read_runs
+from naturalist.sweeps.records import read_runs
 from naturalist.sweeps.report import report_runs
 
 

@@ -1,0 +1,116 @@
+"""Runs as tables and figures see them: what a folder tells of one run, and of several."""
+
+from dataclasses import dataclass
+from statistics import mean, stdev
+
+import numpy as np
+
+LOG_RATIO = 50
+"""A number that spans such a ratio is seen by its logarithm."""
+
+COLUMNS = {
+    "trainable_parameters": "trainable parameters",
+    "epochs": "epochs",
+    "epoch_seconds": "s per epoch",
+    "total_seconds": "s in all",
+    "peak_memory_mb": "peak memory, MB",
+    "train_accuracy": "train",
+    "val_accuracy": "validation",
+    "gap": "train − validation",
+    "test_accuracy": "test",
+    "test_balanced_accuracy": "test, balanced",
+}
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run, as the pictures need it."""
+
+    name: str
+    state: str
+    """finished, pruned, failed, or cut off (killed, stopped by hand, still running, or run again)."""
+    settings: dict
+    value: float | None
+    """The metric's best epoch."""
+    epochs: int
+    started: float
+    """Seconds since 1970."""
+    seconds: float | None
+    """From beginning to end."""
+    reason: str = ""
+    """Why a run failed."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a finished run's folder tells."""
+
+    name: str
+    label: str
+    seed: int
+    config: dict
+    history: list[dict]
+    feature_seconds: float
+    values: dict[str, float | None]
+    """A value for each of :data:`COLUMNS`; accuracies of train and validation are those of the best epoch."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in nothing but the seed."""
+
+    label: str
+    runs: tuple[Run, ...]
+
+    def average(self, column: str) -> float | None:
+        """Mean over the runs; None where a run has no value."""
+        values = [run.values[column] for run in self.runs]
+        return None if None in values else mean(values)
+
+    def deviation(self, column: str) -> float | None:
+        """Standard deviation over the runs; None for a single run."""
+        values = [run.values[column] for run in self.runs]
+        return None if None in values or len(values) < 2 else stdev(values)
+
+
+@dataclass(frozen=True)
+class Influence:
+    """One row of the table: a number, or one level of a setting."""
+
+    setting: str
+    level: str | None
+    correlation: float
+    importance: float
+    """Share of what the forest explains, 0 to 1."""
+    n: int
+    """Runs that have the level; all runs for a number."""
+
+    @property
+    def label(self) -> str:
+        """As axes and tables show it."""
+        return self.setting if self.level is None else f"{self.setting} = {self.level}"
+
+
+@dataclass(frozen=True)
+class Influences:
+    """The whole table, the most important first."""
+
+    rows: list[Influence]
+    explained: float | None
+    """R² of the forest for runs that a tree has not seen; None with too few runs."""
+
+
+def is_number(values: list) -> bool:
+    """Whether a setting is a number everywhere."""
+    return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def as_numbers(values: list) -> np.ndarray:
+    """A number's values, or their logarithms where they span orders of magnitude."""
+    numbers = np.array(values, dtype=float)
+    return np.log10(numbers) if numbers.min() > 0 and numbers.max() / numbers.min() >= LOG_RATIO else numbers
+
+
+def level_name(value: object) -> str:
+    """A value in a picture."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
