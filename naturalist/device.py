@@ -2,10 +2,14 @@
 
 import contextlib
 import sys
+from typing import TypeVar
 
 import torch
+from torch.nn import Module
 
 from naturalist.errors import UserError
+
+Model = TypeVar("Model", bound=Module)
 
 
 def choose_device(name: str) -> torch.device:
@@ -41,17 +45,27 @@ def peak_memory_mb(device: torch.device) -> float | None:
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
 
 
-class Precision:
-    """Automatic mixed precision: fp32, bf16 or fp16, the last with gradient scaling."""
+class Compute:
+    """How a device computes: its arithmetic (fp32, bf16, or fp16 with gradient scaling) and its memory layout."""
 
-    def __init__(self, name: str, device: torch.device):
-        if name == "auto":
-            name = "bf16" if multiplies_bf16(device) else "fp32"
-        self.name, self.device = name, device
-        self._dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
-        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+    def __init__(self, device: torch.device, precision: str = "auto", *, channels_last: bool = True) -> None:
+        if precision == "auto":
+            precision = "bf16" if multiplies_bf16(device) else "fp32"
+        self.device, self.precision, self.channels_last = device, precision, channels_last
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self._dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
 
-    def autocast(self) -> contextlib.AbstractContextManager:
+    def place(self, model: Model) -> Model:
+        """Bring a model to the device, in its layout."""
+        return model.to(self.device, memory_format=self.memory_format)  # type: ignore[call-overload, no-any-return]  # torch's stubs forget memory_format without dtype
+
+    def lay_out(self, inputs: torch.Tensor) -> torch.Tensor:
+        """A batch in the device's layout; features of a frozen part may be vectors or tokens, which have none."""
+        is_image = inputs.ndim == 4
+        return inputs.contiguous(memory_format=self.memory_format if is_image else torch.contiguous_format)
+
+    def autocast(self) -> contextlib.AbstractContextManager[None]:
         """Context for forward passes; weights and optimiser stay in fp32."""
         if self._dtype is None:
             return contextlib.nullcontext()

@@ -4,5 +4,5 @@
 class UserError(Exception):
     """A mistake in the input, told in one sentence: what is wrong, where, and what to do.
 
-    Entry points print it after ``error:`` and exit with code 2; see :func:`naturalist.settings.config.entry_point`.
+    Entry points print it after ``error:`` and exit with code 2; see :func:`naturalist.entry.entry_point`.
     """

@@ -4,68 +4,83 @@ python partA/train.py --config configs/partA/default.yaml --data nature_12K
 python partA/train.py --data sample --num_filters 64 --activation GELU --no_batch_norm
 """
 
-from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from naturalist.settings.config import CnnSettings, entry_point, parse_settings
+from naturalist.entry import entry_point
+from naturalist.settings.command_line import parse_settings
+from naturalist.settings.part_a import CnnSettings
+
+if TYPE_CHECKING:
+    from naturalist.data.dataset import Scan
+    from naturalist.training.fit import ShouldStop
+
+RECIPES = Path(__file__).resolve().parent.parent / "configs" / "partA"
+EXAMPLE = "python partA/train.py --config default.yaml --data nature_12K --num_filters 64"
 
 
 def main() -> None:
     """Parse the command line and train."""
-    train(parse_settings(CnnSettings, "Train the five-block CNN from scratch."))
+    train(parse_settings(CnnSettings, "Train the five-block CNN from scratch.", example=EXAMPLE, recipes=RECIPES))
 
 
-def train(settings: CnnSettings, should_stop: Callable[[dict], bool] | None = None) -> dict:
+def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: "Scan | None" = None) -> dict[str, Any]:
     """Settings → data → model → fit → a look at the validation set.
 
     Args:
         settings: everything that can be set.
         should_stop: asked after every epoch with its metrics; a sweep ends hopeless runs by it.
+        scan: lists a folder; a sweep remembers what it found.
 
     Returns:
-        The run's summary, see :func:`naturalist.training.engine.fit`, with ``folder``.
+        The run's summary, see :func:`naturalist.training.fit.fit`, with ``folder``.
     """
-    # Imported after parsing, so that --help does not wait for torch.
+    print(f"The five-block CNN, from scratch, on {settings.data.data}", flush=True)
+    # Imported now, so that --help does not wait for torch, and nobody waits for the line above.
     import torch
 
-    from naturalist.data.dataset import load_training_data
-    from naturalist.device import choose_device
-    from naturalist.evaluation.closing import finish_run, record_run
+    from naturalist.evaluation.closing import finish_run
     from naturalist.models import build_model
     from naturalist.models.summary import summarize
+    from naturalist.runs.recording import record_run
     from naturalist.seeding import derive_seed
-    from naturalist.training.engine import fit
+    from naturalist.training.fit import fit
+    from naturalist.training.start import start_training
 
-    device = choose_device(settings.device)
-    data = load_training_data(settings)
+    start = start_training(settings, scan)
     description = {
         "kind": "five_block_cnn",
-        "num_classes": len(data.class_names),
-        "image_size": settings.image_size,
-        "num_filters": settings.num_filters,
-        "filter_organization": settings.filter_organization,
-        "kernel_size": settings.kernel_size,
-        "padding": settings.padding,
-        "activation": settings.activation,
-        "batch_norm": settings.batch_norm,
-        "pooling": settings.pooling,
-        "dropout": settings.dropout,
-        "dense_units": settings.dense_units,
+        "num_classes": start.plan.num_classes,
+        "image_size": settings.data.image_size,
+        **vars(settings.model),
     }
-    torch.manual_seed(derive_seed(settings.seed, "weights"))
+    torch.manual_seed(derive_seed(settings.training.seed, "weights"))
     model = build_model(description)
-    summary = summarize(model, settings.image_size)
-    print(f"Data: {data.description}")
+    summary = summarize(model, settings.data.image_size)
+    print(f"Data: {start.plan.description}")
     print(
         f"Model: {summary.parameters:,} parameters, {summary.multiply_accumulates / 1e6:,.0f} million "
         "multiply–accumulates per image"
     )
+    if start.data is None:
+        print(start.steps)
+        return {"status": "dry run"}
 
     with record_run(settings, job_type="partA") as tracker:
         (tracker.folder / "model.txt").write_text(f"{summary}\n", encoding="utf-8")
         tracker.set_summary({"parameters": summary.parameters, "multiply_accumulates": summary.multiply_accumulates})
-        result = fit(model, description, data, settings, tracker, device, should_stop)
-        finish_run(tracker, result, settings)
-    return {**result, "folder": str(tracker.folder)}
+        result = fit(
+            model,
+            start.data,
+            settings.training,
+            settings.augmentation,
+            start.compute,
+            tracker,
+            settings.origin(description),
+            resume=settings.record.resume is not None,
+            should_stop=should_stop,
+        )
+        return finish_run(tracker, result, settings)
 
 
 if __name__ == "__main__":

@@ -2,94 +2,111 @@
 
 python partB/finetune.py --strategy head --backbone resnet50 --data nature_12K
 python partB/finetune.py --strategy partial --unfreeze_from layer3 --weights resnet50-11ad3fa6.pth --data FOLDER
+python partB/finetune.py --help_backbones
 python partB/finetune.py --help_stages resnet50
 """
 
-import sys
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from naturalist.settings.config import FinetuneSettings, entry_point, parse_settings
+from naturalist.entry import entry_point
+from naturalist.settings.command_line import Information, parse_settings
+from naturalist.settings.part_b import FinetuneSettings
+
+if TYPE_CHECKING:
+    from naturalist.data.dataset import Scan
+    from naturalist.training.fit import ShouldStop
+
+RECIPES = Path(__file__).resolve().parent.parent / "configs" / "partB"
+EXAMPLE = "python partB/finetune.py --strategy partial --backbone mobilenet_v2 --data nature_12K"
 
 
 def main() -> None:
-    """Parse the command line and train, or list the stages of a backbone."""
-    name, _, value = (sys.argv[1] if len(sys.argv) > 1 else "").partition("=")
-    if name.replace("-", "_") == "__help_stages":
-        print_stages(value or (sys.argv[2] if len(sys.argv) > 2 else FinetuneSettings.backbone))
-        return
-    train(parse_settings(FinetuneSettings, "Adapt a pre-trained backbone; --help_stages BACKBONE lists its stages."))
+    """Parse the command line and train, or list backbones, or the stages of one."""
+    information = {
+        "help_backbones": Information("List the backbones, with their sizes and where their weights come from.", _list),
+        "help_stages": Information("List the stages of a backbone, for --unfreeze_from.", print_stages, "BACKBONE"),
+    }
+    summary = "Adapt a pre-trained backbone to other classes."
+    train(parse_settings(FinetuneSettings, summary, example=EXAMPLE, recipes=RECIPES, information=information))
 
 
-def train(settings: FinetuneSettings, should_stop: Callable[[dict], bool] | None = None) -> dict:
+def train(
+    settings: FinetuneSettings, should_stop: "ShouldStop | None" = None, scan: "Scan | None" = None
+) -> dict[str, Any]:
     """Settings → data → model → weights → strategy → features of what is frozen → fit → a look at the validation set.
 
     Args:
         settings: everything that can be set.
         should_stop: asked after every epoch with its metrics; a sweep ends hopeless runs by it.
+        scan: lists a folder; a sweep remembers what it found.
 
     Returns:
-        The run's summary, see :func:`naturalist.training.engine.fit`, with ``folder``.
+        The run's summary, see :func:`naturalist.training.fit.fit`, with ``folder``.
     """
-    # Imported after parsing, so that --help does not wait for torch.
+    print(f"{settings.model.backbone}, {settings.strategy.strategy}, on {settings.data.data}", flush=True)
+    # Imported now, so that --help does not wait for torch, and nobody waits for the line above.
     import torch
 
-    from naturalist.data.dataset import load_training_data
-    from naturalist.data.features import cache_features
-    from naturalist.device import choose_device
-    from naturalist.evaluation.closing import finish_run, record_run
-    from naturalist.models import build_model
+    from naturalist.data.features import Views, cache_features
+    from naturalist.evaluation.closing import finish_run
+    from naturalist.models.backbones import StagedNetwork
+    from naturalist.models.prefix import FrozenPrefix
     from naturalist.models.strategies import Strategy
     from naturalist.models.weights import load_weights, settings_from_weights
     from naturalist.runs.checkpoint import LAST, load_checkpoint
+    from naturalist.runs.recording import record_run
     from naturalist.seeding import derive_seed
-    from naturalist.training.engine import fit
+    from naturalist.training.fit import fit
+    from naturalist.training.start import start_training
 
-    device = choose_device(settings.device)
     settings = settings_from_weights(settings)
-    data = load_training_data(settings)
-    description = {
-        "kind": "torchvision",
-        "backbone": settings.backbone,
-        "num_classes": len(data.class_names),
-        "image_size": settings.image_size,
-        "dropout": settings.dropout,
+    start, record, backbone = start_training(settings, scan), settings.record, settings.model.backbone
+    arguments = {
+        "backbone": backbone,
+        "num_classes": start.plan.num_classes,
+        "image_size": settings.data.image_size,
+        "dropout": settings.model.dropout,
     }
-    torch.manual_seed(derive_seed(settings.seed, "weights"))
-    model = build_model(description)
-    if settings.resume:
-        model.load_state_dict(load_checkpoint(Path(settings.resume), LAST)["state_dict"])
-        weights = f"the weights of {settings.resume}"
+    torch.manual_seed(derive_seed(settings.training.seed, "weights"))
+    model = StagedNetwork(**arguments)
+    if record.resume:
+        model.load_state_dict(load_checkpoint(Path(record.resume), LAST)["state_dict"])
+        weights = f"the weights of {record.resume}"
     else:
-        weights = load_weights(model, settings)
-    strategy = Strategy(model, settings)
-    print(f"Data: {data.description}")
-    print(
-        f"Model: {settings.backbone} with {weights}, strategy {settings.strategy}: "
-        f"{strategy.trainable_parameters:,} parameters learn, {strategy.frozen_parameters:,} are frozen"
-    )
+        weights = load_weights(model, settings.model)
+    strategy = Strategy(model, settings.strategy, settings.training, backbone)
+    print(f"Data: {start.plan.description}")
+    print(f"Model: {backbone} with {weights}, strategy {settings.strategy.strategy}: {strategy.describe()}")
     print(strategy)
+    if start.data is None:
+        print(start.steps)
+        return {"status": "dry run"}
 
     with record_run(settings, job_type="partB") as tracker:
         (tracker.folder / "model.txt").write_text(f"{strategy}\n", encoding="utf-8")
-        feature_seconds = 0.0
+        data, feature_seconds = start.data, 0.0
         if strategy.frozen_parameters and settings.uses_features:
-            features = cache_features(model, strategy.first_trained_stage, data, settings, device)
+            prefix = FrozenPrefix(start.compute.place(model), backbone, strategy.first_trained_stage)
+            views = Views(settings.strategy.views, settings.augmentation, settings.training.seed)
+            features = cache_features(prefix, data, views, start.compute, settings.cache_folder)
             if features is not None:
                 model.start_at(strategy.first_trained_stage)
                 data, feature_seconds = features, features.seconds
-        tracker.set_summary(
-            {
-                "parameters": strategy.trainable_parameters + strategy.frozen_parameters,
-                "trainable_parameters": strategy.trainable_parameters,
-                "frozen_parameters": strategy.frozen_parameters,
-                "stages": strategy.record(),
-                "feature_seconds": feature_seconds,
-            }
+        tracker.set_summary({**strategy.summary(), "feature_seconds": feature_seconds})
+        result = fit(
+            model,
+            data,
+            settings.training,
+            settings.augmentation,
+            start.compute,
+            tracker,
+            settings.origin({"kind": "torchvision", **arguments}),
+            resume=record.resume is not None,
+            should_stop=should_stop,
+            release=strategy.release,
         )
-        result = fit(model, description, data, settings, tracker, device, should_stop, strategy.release)
-        finish_run(tracker, result, settings)
-    return {**result, "folder": str(tracker.folder)}
+        return finish_run(tracker, result, settings)
 
 
 def print_stages(backbone: str) -> None:
@@ -98,8 +115,14 @@ def print_stages(backbone: str) -> None:
     from naturalist.models.strategies import describe_stages
     from naturalist.models.weights import settings_from_weights
 
-    settings = settings_from_weights(FinetuneSettings(backbone=backbone))
-    print(describe_stages(StagedNetwork(backbone, 10, settings.image_size)))
+    settings = settings_from_weights(FinetuneSettings.of(**({"backbone": backbone} if backbone else {})))
+    print(describe_stages(StagedNetwork(settings.model.backbone, 10, settings.data.image_size)))
+
+
+def _list(_: str) -> None:
+    from naturalist.models.backbones import describe_backbones
+
+    print(describe_backbones())
 
 
 if __name__ == "__main__":

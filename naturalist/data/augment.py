@@ -1,21 +1,20 @@
-"""Pixels → what the model sees: normalisation for all, augmentation for training batches only.
+"""Variation of training batches, and of nothing else.
 
-Augmentation runs on whole batches on the device, with parameters drawn for every image by itself. All geometry
+It runs on whole batches on the device, with parameters drawn for every image by itself. All geometry
 (random resized crop, mirror, rotation) is one affine map, so pixels are interpolated once.
 """
 
 import math
-from dataclasses import dataclass
-from functools import lru_cache
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample, interpolate
+from torch.nn.functional import affine_grid, grid_sample
 
+from naturalist.data.preprocessing import Preprocessing, per_channel
 from naturalist.seeding import derive_seed, generator
-from naturalist.settings.config import RunSettings
+from naturalist.settings.groups import AugmentationSettings
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ASPECT_RATIO = (3 / 4, 4 / 3)
 """Range of a random crop's aspect ratio (Szegedy et al. 2015, "Going deeper with convolutions")."""
 ERASED_SHARE, ERASED_RATIO = (0.02, 0.2), (0.3, 3.3)
@@ -24,50 +23,22 @@ LUMA = (0.299, 0.587, 0.114)
 """Weights of R, G and B in brightness (ITU-R BT.601)."""
 
 
-@dataclass(frozen=True)
-class Preprocessing:
-    """From cached pixels to the model's input, the same for validation, test and new photographs."""
-
-    image_size: int
-    cache_size: int
-    resize_mode: str
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """uint8 ``[B, 3, cache_size, cache_size]`` → normalised float32 ``[B, 3, image_size, image_size]``."""
-        if self.image_size != self.cache_size:
-            if self.resize_mode != "squash":
-                margin = (self.cache_size - self.image_size) // 2
-                images = images[..., margin : margin + self.image_size, margin : margin + self.image_size]
-            else:
-                images = interpolate(
-                    images.float(),
-                    (self.image_size, self.image_size),
-                    mode="bilinear",
-                    antialias=True,
-                    align_corners=False,
-                )
-        return self.normalize(images.float() / 255)
-
-    def normalize(self, images: Tensor) -> Tensor:
-        """Float images in [0, 1], ``[B, 3, H, W]`` → zero mean and unit deviation per channel."""
-        return (images - _per_channel(self.mean, images.device)) / _per_channel(self.std, images.device)
-
-
 class Augmentation:
     """Augments training batches; equal (seed, epoch, step) give equal pictures on every device.
 
     Args:
-        settings: the fields below "Augmentation" of :class:`naturalist.settings.config.RunSettings`.
+        settings: how much.
+        seed: of all chance.
         preprocessing: normalisation and sizes.
         num_classes: for the soft targets of MixUp and CutMix.
     """
 
-    def __init__(self, settings: RunSettings, preprocessing: Preprocessing, num_classes: int):
-        self.settings, self.preprocessing = settings, preprocessing
-        self.mixes = []
-        if settings.mixup or settings.cutmix:
+    def __init__(
+        self, settings: AugmentationSettings, seed: int, preprocessing: Preprocessing, num_classes: int
+    ) -> None:
+        self.settings, self.seed, self.preprocessing = settings, seed, preprocessing
+        self.mixes: list[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = []
+        if settings.mixes:
             from torchvision.transforms import v2  # takes as long to import as torch, and few runs mix
         if settings.mixup:
             self.mixes.append(v2.MixUp(alpha=settings.mixup, num_classes=num_classes))
@@ -87,14 +58,14 @@ class Augmentation:
             Normalised float32 ``[B, 3, image_size, image_size]``; labels, or soft targets ``[B, classes]`` from
             MixUp (Zhang et al. 2018) and CutMix (Yun et al. 2019).
         """
-        draws = _Draws(len(images), generator(self.settings.seed, "augment", epoch, step), images.device)
+        draws = _Draws(len(images), generator(self.seed, "augment", epoch, step), images.device)
         pictures = self._warp(images.float() / 255, draws)
         pictures = self._jitter_colors(pictures, draws)
         pictures = self._erase(self.preprocessing.normalize(pictures), draws)
         if self.mixes:
             # torchvision draws from the global CPU generator; torch.manual_seed would reseed the GPU's as well.
             with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(derive_seed(self.settings.seed, "mix", epoch, step))
+                torch.default_generator.manual_seed(derive_seed(self.seed, "mix", epoch, step))
                 mix = self.mixes[int(torch.randint(len(self.mixes), ()))]
                 pictures, labels = mix(pictures, labels)
         return pictures, labels
@@ -129,7 +100,7 @@ class Augmentation:
             for amount in (settings.brightness, settings.contrast, settings.saturation)
         )
         images = images * brightness
-        gray = (images * _per_channel(LUMA, images.device)).sum(dim=1, keepdim=True)
+        gray = (images * per_channel(LUMA, images.device)).sum(dim=1, keepdim=True)
         images = torch.lerp(gray.expand_as(images), images, saturation.expand_as(images))
         return torch.lerp(gray.mean(dim=(2, 3), keepdim=True), images, contrast).clamp_(0, 1)
 
@@ -155,8 +126,10 @@ class _Draws:
     COUNT = 16
     """Numbers set aside per image: all are drawn, and sent to the device, at once."""
 
-    def __init__(self, batch: int, generator: torch.Generator, device: torch.device):
-        self._numbers = iter(torch.rand(self.COUNT, batch, generator=generator).to(device, non_blocking=True))
+    def __init__(self, batch: int, generator: torch.Generator, device: torch.device) -> None:
+        self._numbers: Iterator[Tensor] = iter(
+            torch.rand(self.COUNT, batch, generator=generator).to(device, non_blocking=True)
+        )
 
     def uniform(self, low: float, high: float) -> Tensor:
         """``[B]`` numbers between ``low`` and ``high``."""
@@ -165,23 +138,3 @@ class _Draws:
     def happens(self, probability: float) -> Tensor:
         """``[B]`` of 1 with the given probability, else 0."""
         return (next(self._numbers) < probability).float()
-
-
-@lru_cache(maxsize=64)
-def _per_channel(values: tuple[float, float, float], device: torch.device) -> Tensor:
-    """``[3, 1, 1]`` on the device; kept, because copying numbers to a GPU waits until all its work is done."""
-    with torch.inference_mode(False):
-        return torch.tensor(values, device=device).view(3, 1, 1)
-
-
-def channel_statistics(pixels: Tensor) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel of uint8 pixels ``[N, S, S, 3]``, on the scale [0, 1]."""
-    values = torch.arange(256, dtype=torch.float64) / 255
-    means, stds = [], []
-    for channel in range(3):
-        shares = torch.bincount(pixels[..., channel].reshape(-1), minlength=256).double()
-        shares /= shares.sum()
-        mean = float((shares * values).sum())
-        means.append(mean)
-        stds.append(max(float((shares * (values - mean) ** 2).sum().sqrt()), 1e-3))
-    return tuple(means), tuple(stds)

@@ -1,20 +1,59 @@
 """From the name of a data set to images and their split."""
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from naturalist.data.augment import IMAGENET_MEAN, IMAGENET_STD, Augmentation, Preprocessing, channel_statistics
-from naturalist.data.catalog import Folders, Split, find_folders, scan
+from naturalist.data.augment import Augmentation
+from naturalist.data.catalog import Folders, Split, find_folders
+from naturalist.data.catalog import scan as scan_folder
 from naturalist.data.images import ImageCache, open_cache
 from naturalist.data.loader import BatchLoader
+from naturalist.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, channel_statistics
 from naturalist.data.split import stratified_part, stratified_split
-from naturalist.settings.config import RunSettings
+from naturalist.errors import UserError
+from naturalist.settings.groups import AugmentationSettings, DataSettings
 
 STATISTICS_IMAGES = 1000
 """Training images that mean and deviation are taken from."""
+
+Scan = Callable[[Path], Split]
+"""Lists a folder of class folders, as :func:`naturalist.data.catalog.scan` does."""
+
+Transform = Callable[[Tensor], Tensor]
+"""Turns a batch into a model's input."""
+
+
+class Batches(Protocol):
+    """What trains and measures a model: batches on a device, epoch by epoch."""
+
+    device: torch.device
+
+    def __len__(self) -> int:
+        """Batches per epoch."""
+
+    @property
+    def num_images(self) -> int:
+        """Images per epoch."""
+
+    def epoch(self, epoch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of one epoch: inputs ``[B, …]`` and labels int64 ``[B]``."""
+
+
+@dataclass(frozen=True)
+class DataPlan:
+    """What a training would train on, in numbers."""
+
+    num_train: int
+    num_classes: int
+    description: str
+    """One line for people."""
 
 
 @dataclass(frozen=True)
@@ -22,25 +61,31 @@ class TrainingData:
     """Everything that training needs to know about a data set; the test set is no part of it."""
 
     train_cache: ImageCache
-    train_indices: np.ndarray
+    train_indices: NDArray[np.int64]
     val_cache: ImageCache
-    val_indices: np.ndarray
+    val_indices: NDArray[np.int64]
     class_names: tuple[str, ...]
     preprocessing: Preprocessing
     description: str
     """One line for people."""
 
-    def loaders(self, settings: RunSettings, device: torch.device) -> tuple[BatchLoader, BatchLoader]:
+    @property
+    def plan(self) -> DataPlan:
+        """The same in numbers."""
+        return DataPlan(len(self.train_indices), len(self.class_names), self.description)
+
+    def loaders(self, batch_size: int, seed: int, device: torch.device) -> tuple[Batches, Batches]:
         """Training batches in an order that the seed decides, and validation batches."""
         return (
-            BatchLoader(self.train_cache, self.train_indices, settings.batch_size, device, shuffle_seed=settings.seed),
-            BatchLoader(self.val_cache, self.val_indices, settings.batch_size, device),
+            BatchLoader(self.train_cache, self.train_indices, batch_size, device, shuffle_seed=seed),
+            BatchLoader(self.val_cache, self.val_indices, batch_size, device),
         )
 
-    def transforms(self, settings: RunSettings) -> tuple[Augmentation | Preprocessing, Preprocessing]:
+    def transforms(self, augmentation: AugmentationSettings, seed: int) -> tuple[Augmentation | Transform, Transform]:
         """What a loader's batches go through in training, and in validation."""
-        if settings.data_augmentation:
-            return Augmentation(settings, self.preprocessing, len(self.class_names)), self.preprocessing
+        if augmentation.data_augmentation:
+            augment = Augmentation(augmentation, seed, self.preprocessing, len(self.class_names))
+            return augment, self.preprocessing
         return self.preprocessing, self.preprocessing
 
 
@@ -62,55 +107,73 @@ def find_data(data: str, datasets_dir: str) -> Folders:
     return find_folders(Path(data).expanduser())
 
 
-def cache_of(split: Split, settings: RunSettings, data: str | None = None) -> ImageCache:
-    """The cache of one split under the settings' size, resize mode and folder."""
-    name = Path(data or settings.data).expanduser().resolve().name
-    return open_cache(
-        split,
-        settings.cache_size or settings.image_size,
-        settings.resize_mode,
-        settings.cache_folder,
-        name=name,
-        on_corrupt=settings.on_corrupt,
-    )
+def cache_of(split: Split, settings: DataSettings, cache_folder: Path) -> ImageCache:
+    """The cache of one split under the settings' size and resize mode."""
+    name = Path(settings.data).expanduser().resolve().name
+    size = settings.cache_size or settings.image_size
+    return open_cache(split, size, settings.resize_mode, cache_folder, name=name, on_corrupt=settings.on_corrupt)
 
 
-def load_training_data(settings: RunSettings) -> TrainingData:
+def load_training_data(settings: DataSettings, seed: int, cache_folder: Path, scan: Scan | None = None) -> TrainingData:
     """Training and validation images: the given validation folder, or a stratified part of the training folder.
 
-    Raises :class:`naturalist.errors.UserError` for data that cannot be used.
+    Args:
+        settings: which images.
+        seed: of the split.
+        cache_folder: where decoded images are kept.
+        scan: lists a folder; who trains again and again on the same one can remember what it found.
+
+    Raises:
+        UserError: for data that cannot be used.
     """
+    scan = scan or scan_folder
     folders = find_data(settings.data, settings.datasets_dir)
-    cache = cache_of(scan(folders.train), settings)
+    cache = cache_of(scan(folders.train), settings, cache_folder)
     if folders.val is not None:
         train_indices = np.arange(len(cache))
-        val_cache = cache_of(scan(folders.val), settings)
+        val_cache = cache_of(scan(folders.val), settings, cache_folder)
         val_indices = np.arange(len(val_cache))
     else:
         val_cache = cache
-        train_indices, val_indices = stratified_split(
-            cache.labels, cache.class_names, settings.val_fraction, settings.seed
-        )
+        train_indices, val_indices = stratified_split(cache.labels, cache.class_names, settings.val_fraction, seed)
     if settings.train_fraction < 1:
-        train_indices = stratified_part(
-            train_indices, cache.labels[train_indices], settings.train_fraction, settings.seed
+        labels = cache.labels[train_indices]
+        train_indices = stratified_part(train_indices, labels, settings.train_fraction, seed)
+    description = describe_split(settings.data, len(train_indices), len(val_indices), len(cache.class_names))
+    preprocessing = _preprocessing(settings, cache, train_indices)
+    return TrainingData(cache, train_indices, val_cache, val_indices, cache.class_names, preprocessing, description)
+
+
+def plan_training_data(settings: DataSettings, seed: int) -> DataPlan:
+    """Count the files of a training without downloading or decoding any; unreadable ones show only when decoded.
+
+    Raises :class:`UserError` for data that cannot be used, or that is not there yet.
+    """
+    if settings.data == "nature_12K" and not (Path(settings.datasets_dir) / "nature_12K").is_dir():
+        raise UserError(
+            "nature_12K has not been downloaded yet, so its images cannot be counted; fetch it first with: "
+            "python -m naturalist prepare --data nature_12K"
         )
-    description = (
-        f"{describe_data(settings.data)}; {len(train_indices):,} images to train on, "
-        f"{len(val_indices):,} to validate on, {len(cache.class_names)} classes"
-    )
-    return TrainingData(
-        cache,
-        train_indices,
-        val_cache,
-        val_indices,
-        cache.class_names,
-        _preprocessing(settings, cache, train_indices),
-        description,
-    )
+    folders = find_data(settings.data, settings.datasets_dir)
+    train = scan_folder(folders.train)
+    labels = np.array([file.label for file in train.files], np.int64)
+    if folders.val is not None:
+        indices, num_val = np.arange(len(labels)), len(scan_folder(folders.val).files)
+    else:
+        indices, val_indices = stratified_split(labels, train.class_names, settings.val_fraction, seed)
+        num_val = len(val_indices)
+    if settings.train_fraction < 1:
+        indices = stratified_part(indices, labels[indices], settings.train_fraction, seed)
+    num_classes = len(train.class_names)
+    return DataPlan(len(indices), num_classes, describe_split(settings.data, len(indices), num_val, num_classes))
 
 
-def _preprocessing(settings: RunSettings, cache: ImageCache, train_indices: np.ndarray) -> Preprocessing:
+def describe_split(data: str, num_train: int, num_val: int, num_classes: int) -> str:
+    """One line about the images of a training."""
+    return f"{describe_data(data)}; {num_train:,} images to train on, {num_val:,} to validate on, {num_classes} classes"
+
+
+def _preprocessing(settings: DataSettings, cache: ImageCache, train_indices: NDArray[np.int64]) -> Preprocessing:
     if settings.normalization == "imagenet":
         mean, std = IMAGENET_MEAN, IMAGENET_STD
     elif settings.normalization == "half":

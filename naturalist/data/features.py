@@ -10,32 +10,32 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from filelock import FileLock
+from numpy.typing import NDArray
 from torch import Tensor
 
 from naturalist.data.augment import Augmentation
-from naturalist.data.dataset import TrainingData
+from naturalist.data.dataset import Batches, TrainingData, Transform
 from naturalist.data.images import ImageCache
 from naturalist.data.loader import RESIDENT_SHARE, BatchLoader, batch_bounds, batch_order
-from naturalist.device import Precision
+from naturalist.device import Compute
 from naturalist.errors import UserError
-from naturalist.models.backbones import StagedNetwork
 from naturalist.progress import progress_bar
 from naturalist.seeding import generator
-from naturalist.settings.config import FinetuneSettings
+from naturalist.settings.groups import AugmentationSettings
 
 FORMAT_VERSION = 1
 """Part of every key; to be raised whenever the same settings yield other features."""
 PREFIX_BATCH = 64
 """Images per pass through the prefix."""
-AUGMENTATION_FIELDS = (
-    "seed",
+VIEW_SETTINGS = (
     "crop_scale",
     "horizontal_flip",
     "rotation",
@@ -44,6 +44,37 @@ AUGMENTATION_FIELDS = (
     "saturation",
     "random_erasing",
 )
+"""What the views of an image depend on, beside the seed."""
+
+
+class Prefix(Protocol):
+    """The frozen part of a network, in evaluation mode and on the device."""
+
+    name: str
+    """For people, such as ``resnet50-layer4``."""
+    stage: str
+    """The first stage that it leaves out."""
+    fingerprint: str
+    """Of everything that it computes with."""
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """Normalised images ``[B, 3, S, S]`` → features ``[B, …]``."""
+
+
+@dataclass(frozen=True)
+class Views:
+    """Which fixed views of every training image are computed."""
+
+    count: int
+    augmentation: AugmentationSettings
+    seed: int
+
+    def recipe(self) -> dict[str, Any]:
+        """What tells views from others."""
+        if not self.augmentation.data_augmentation:
+            return {"views": 1}
+        amounts = {name: getattr(self.augmentation, name) for name in VIEW_SETTINGS}
+        return {"views": self.count, "seed": self.seed, **amounts}
 
 
 @dataclass(frozen=True)
@@ -57,16 +88,16 @@ class FeatureData(TrainingData):
     seconds: float
     """What computing the features took, now or when they were first needed."""
 
-    def loaders(self, settings: FinetuneSettings, device: torch.device) -> tuple["FeatureLoader", "FeatureLoader"]:
+    def loaders(self, batch_size: int, seed: int, device: torch.device) -> tuple[Batches, Batches]:
         """Training batches in an order that the seed decides, and validation batches."""
         train_labels = self.train_cache.labels[self.train_indices]
         val_labels = self.val_cache.labels[self.val_indices]
         return (
-            FeatureLoader(self.train_features, train_labels, settings.batch_size, device, shuffle_seed=settings.seed),
-            FeatureLoader(self.val_features, val_labels, settings.batch_size, device),
+            FeatureLoader(self.train_features, train_labels, batch_size, device, shuffle_seed=seed),
+            FeatureLoader(self.val_features, val_labels, batch_size, device),
         )
 
-    def transforms(self, settings: FinetuneSettings) -> tuple:
+    def transforms(self, augmentation: AugmentationSettings, seed: int) -> tuple[Transform, Transform]:
         """Nothing is left to do to features."""
         return _unchanged, _unchanged
 
@@ -85,12 +116,12 @@ class FeatureLoader:
     def __init__(
         self,
         features: Tensor,
-        labels: np.ndarray,
+        labels: NDArray[np.int64],
         batch_size: int,
         device: torch.device,
         *,
         shuffle_seed: int | None = None,
-    ):
+    ) -> None:
         self.device, self.shuffle_seed = device, shuffle_seed
         self.features, self.labels = features, torch.from_numpy(labels)
         size = features.numel() * features.element_size()
@@ -122,58 +153,32 @@ class FeatureLoader:
 
 
 def cache_features(
-    model: StagedNetwork, stage: str, data: TrainingData, settings: FinetuneSettings, device: torch.device
+    prefix: Prefix, data: TrainingData, views: Views, compute: Compute, cache_folder: Path
 ) -> FeatureData | None:
-    """Compute, or find, what the stages before ``stage`` make of training and validation images.
+    """Compute, or find, what a frozen prefix makes of training and validation images.
 
     Args:
-        model: with its weights, on any device.
-        stage: the first that learns.
+        prefix: with its weights.
         data: images and their split.
-        settings: ``views`` (with augmentation), augmentation, precision, ``cache_folder``.
-        device: where to compute.
+        views: of every training image; a validation image has one, as it is.
+        compute: where, and in which arithmetic.
+        cache_folder: where features are kept.
 
     Returns:
         The features, or None when the disk has no room for them, which is said.
     """
-    memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
-    model = model.to(device, memory_format=memory_format).eval()
     recipe = {
         "version": FORMAT_VERSION,
-        "preprocessing": vars(data.preprocessing),
-        "stage": stage,
-        "channels_last": settings.channels_last,
-        "precision": Precision(settings.precision, device).name,
-        "prefix": _hash_prefix(model, stage),
+        "preprocessing": asdict(data.preprocessing),
+        "stage": prefix.stage,
+        "channels_last": compute.channels_last,
+        "precision": compute.precision,
+        "prefix": prefix.fingerprint,
     }
-    view_recipe = (
-        {"views": settings.views, **{name: getattr(settings, name) for name in AUGMENTATION_FIELDS}}
-        if settings.data_augmentation
-        else {"views": 1}
-    )
+    store = _FeatureStore(prefix, data, compute, cache_folder)
     try:
-        train, train_seconds = _features(
-            model,
-            stage,
-            data.train_cache,
-            data.train_indices,
-            data,
-            settings,
-            device,
-            {**recipe, **view_recipe},
-            augmented=settings.data_augmentation,
-        )
-        val, val_seconds = _features(
-            model,
-            stage,
-            data.val_cache,
-            data.val_indices,
-            data,
-            settings,
-            device,
-            {**recipe, "views": 1},
-            augmented=False,
-        )
+        train, train_seconds = store.find(data.train_cache, data.train_indices, {**recipe, **views.recipe()}, views)
+        val, val_seconds = store.find(data.val_cache, data.val_indices, {**recipe, "views": 1}, None)
     except _NoRoom as problem:
         print(f"Features are not kept, every epoch passes through the whole network: {problem}", flush=True)
         return None
@@ -184,85 +189,81 @@ class _NoRoom(Exception):
     pass
 
 
-def _features(
-    model: StagedNetwork,
-    stage: str,
-    cache: ImageCache,
-    indices: np.ndarray,
-    data: TrainingData,
-    settings: FinetuneSettings,
-    device: torch.device,
-    recipe: dict,
-    *,
-    augmented: bool,
-) -> tuple[Tensor, float]:
-    """Features ``[views, len(indices), …]``, from disk if they are there, and the seconds computing them took."""
-    # The image cache's folder name ends in a key of its files.
-    made_from = json.dumps([recipe, Path(cache.pixels.filename).parent.name, cache.rows[indices].tolist()])
-    key = hashlib.sha256(made_from.encode()).hexdigest()[:16]
-    folder = settings.cache_folder / f"features-{settings.backbone}-{stage}-{key}"
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f"{folder.name}.lock")):
-            if not folder.is_dir():
-                _compute(model, stage, cache, indices, data, settings, device, recipe["views"], augmented, folder)
-    except OSError as error:
-        raise UserError(
-            f"cannot keep features in the cache folder {str(folder.parent)!r}: {error.strerror or error}; "
-            "pass --cache_dir with another folder, or --no_cache_features."
-        ) from None
-    form = json.loads((folder / "form.json").read_text(encoding="utf-8"))
-    return _map(folder / "features.bin", form["shape"], getattr(torch, form["dtype"])), form["seconds"]
+@dataclass(frozen=True)
+class _FeatureStore:
+    """Feature files of one prefix."""
 
+    prefix: Prefix
+    data: TrainingData
+    compute: Compute
+    cache_folder: Path
 
-@torch.no_grad()
-def _compute(
-    model: StagedNetwork,
-    stage: str,
-    cache: ImageCache,
-    indices: np.ndarray,
-    data: TrainingData,
-    settings: FinetuneSettings,
-    device: torch.device,
-    views: int,
-    augmented: bool,
-    folder: Path,
-) -> None:
-    loader = BatchLoader(cache, indices, PREFIX_BATCH, device, resident=False)
-    augment = Augmentation(settings, data.preprocessing, len(data.class_names))
-    precision = Precision(settings.precision, device)
-    memory_format = torch.channels_last if settings.channels_last else torch.contiguous_format
-    unfinished = folder.with_name(f"{folder.name}.unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed; the lock says nobody works on it
-    unfinished.mkdir()
-    features = None
-    start_time = time.perf_counter()
-    try:
-        with progress_bar(f"Features of {len(indices):,} images × {views} view(s)", views * len(indices)) as bar:
-            for view in range(views):
-                for step, ((start, stop), (pixels, labels)) in enumerate(
-                    zip(batch_bounds(len(indices), PREFIX_BATCH), loader.epoch(), strict=True)
-                ):
-                    inputs = augment(pixels, labels, view, step)[0] if augmented else data.preprocessing(pixels)
-                    with precision.autocast():
-                        batch = model.prefix(inputs.contiguous(memory_format=memory_format), stage).cpu()
+    def find(
+        self, cache: ImageCache, indices: NDArray[np.int64], recipe: dict[str, Any], views: Views | None
+    ) -> tuple[Tensor, float]:
+        """Features ``[views, len(indices), …]``, from disk if they are there, and the seconds computing them took."""
+        # The image cache's folder name ends in a key of its files.
+        made_from = json.dumps([recipe, Path(str(cache.pixels.filename)).parent.name, cache.rows[indices].tolist()])
+        key = hashlib.sha256(made_from.encode()).hexdigest()[:16]
+        folder = self.cache_folder / f"features-{self.prefix.name}-{key}"
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(folder.with_name(f"{folder.name}.lock")):
+                if not folder.is_dir():
+                    self._compute(cache, indices, recipe["views"], views, folder)
+        except OSError as error:
+            raise UserError(
+                f"cannot keep features in the cache folder {str(folder.parent)!r}: {error.strerror or error}; "
+                "pass --cache_dir with another folder, or --no_cache_features."
+            ) from None
+        form = json.loads((folder / "form.json").read_text(encoding="utf-8"))
+        return _map(folder / "features.bin", form["shape"], getattr(torch, form["dtype"])), form["seconds"]
+
+    @torch.no_grad()
+    def _compute(
+        self, cache: ImageCache, indices: NDArray[np.int64], count: int, views: Views | None, folder: Path
+    ) -> None:
+        unfinished = folder.with_name(f"{folder.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed; the lock says nobody works on it
+        unfinished.mkdir()
+        features: Tensor | None = None
+        start_time = time.perf_counter()
+        try:
+            with progress_bar(f"Features of {len(indices):,} images × {count} view(s)", count * len(indices)) as bar:
+                for view, start, stop, batch in self._batches(cache, indices, count, views):
                     if features is None:
-                        shape = [views, len(indices), *batch.shape[1:]]
+                        shape = [count, len(indices), *batch.shape[1:]]
                         _check_room(folder.parent, prod(shape) * batch.element_size())
                         features = _map(unfinished / "features.bin", shape, batch.dtype, new=True)
                     features[view, start:stop] = batch
                     bar.advance(stop - start)
-        form = {
-            "shape": shape,
-            "dtype": str(batch.dtype).removeprefix("torch."),
-            "seconds": time.perf_counter() - start_time,
-        }
-        (unfinished / "form.json").write_text(json.dumps(form), encoding="utf-8")
-        del features
-        unfinished.rename(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+            form = {
+                "shape": shape,
+                "dtype": str(batch.dtype).removeprefix("torch."),
+                "seconds": time.perf_counter() - start_time,
+            }
+            (unfinished / "form.json").write_text(json.dumps(form), encoding="utf-8")
+            del features
+            unfinished.rename(folder)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+
+    def _batches(
+        self, cache: ImageCache, indices: NDArray[np.int64], count: int, views: Views | None
+    ) -> Iterator[tuple[int, int, int, Tensor]]:
+        """View, first and last image, and features on the CPU, of every batch."""
+        loader = BatchLoader(cache, indices, PREFIX_BATCH, self.compute.device, resident=False)
+        preprocessing, augment = self.data.preprocessing, None
+        if views is not None and views.augmentation.data_augmentation:
+            augment = Augmentation(views.augmentation, views.seed, preprocessing, len(self.data.class_names))
+        bounds = batch_bounds(len(indices), PREFIX_BATCH)
+        for view in range(count):
+            for step, ((start, stop), (pixels, labels)) in enumerate(zip(bounds, loader.epoch(), strict=True)):
+                inputs = augment(pixels, labels, view, step)[0] if augment else preprocessing(pixels)
+                with self.compute.autocast():
+                    features = self.prefix(self.compute.lay_out(inputs))
+                yield view, start, stop, features.cpu()
 
 
 def _map(path: Path, shape: list[int], dtype: torch.dtype, new: bool = False) -> Tensor:
@@ -279,19 +280,6 @@ def _check_room(folder: Path, needed: int) -> None:
             f"they need {needed / 1e9:.1f} GB, but {str(folder)!r} has {free / 1e9:.1f} GB free; "
             "--cache_dir names another folder, --unfreeze_from a higher stage has smaller features."
         )
-
-
-def _hash_prefix(model: StagedNetwork, stage: str) -> str:
-    """A hash of everything that the prefix computes with: its steps, parameters and buffers."""
-    digest = hashlib.sha256()
-    steps = model.steps_before(stage)
-    digest.update(json.dumps([type(model.network).__name__, steps]).encode())
-    later = [f"{step}." for step in model.steps[len(steps) :]]
-    for name, value in model.network.state_dict().items():
-        if not name.startswith(tuple(later)):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _unchanged(features: Tensor) -> Tensor:

@@ -5,29 +5,34 @@ from rich.table import Table
 
 from naturalist.data.catalog import Split, same_bytes, scan
 from naturalist.data.dataset import cache_of, describe_data, find_data
-from naturalist.settings.config import RunSettings
+from naturalist.settings.groups import DataSettings
+from naturalist.settings.run_settings import cache_folder
+from naturalist.settings.verbs import PrepareOptions
 
 PAIRS_SHOWN = 10
 
 
-def prepare_data(**settings: str | int | None) -> None:
+def prepare_data(options: PrepareOptions) -> None:
     """Download or draw the data if need be, build the caches, and report what is in them.
 
     Every unreadable file is named, and so is every file whose bytes are in the training and in the test set.
-
-    Args:
-        settings: fields of :class:`naturalist.settings.config.RunSettings`.
-
-    Raises:
-        UserError: for data that cannot be used.
+    Raises :class:`UserError` for data that cannot be used.
     """
-    run_settings = RunSettings(**settings)
-    run_settings.validate()
-    folders = find_data(run_settings.data, run_settings.datasets_dir)
-    splits = {name: scan(folder) for name, folder in vars(folders).items() if folder is not None}
-    caches = {name: cache_of(split, run_settings) for name, split in splits.items()}
+    settings = DataSettings(
+        data=options.data,
+        image_size=options.image_size,
+        resize_mode=options.resize_mode,
+        on_corrupt=options.on_corrupt,
+        datasets_dir=options.datasets_dir,
+        cache_dir=options.cache_dir,
+    )
+    settings.validate()
+    folders = find_data(settings.data, settings.datasets_dir)
+    splits: dict[str, Split] = {name: scan(folder) for name, folder in vars(folders).items() if folder is not None}
+    folder = cache_folder(settings.cache_dir, options.runs_dir)
+    caches = {name: cache_of(split, settings, folder) for name, split in splits.items()}
     console = Console(highlight=False, markup=False, emoji=False)  # file names are no markup
-    table = Table("class", title=describe_data(run_settings.data), title_justify="left")
+    table = Table("class", title=describe_data(settings.data), title_justify="left")
     for name in splits:
         table.add_column(name, justify="right")
     counts = {name: split.counts() for name, split in splits.items()}

@@ -2,13 +2,15 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from naturalist.data.augment import Preprocessing
 from naturalist.data.decode import decode_bytes, decode_file
+from naturalist.data.preprocessing import Preprocessing
 from naturalist.device import choose_device
 from naturalist.errors import UserError
 from naturalist.runs.checkpoint import load_checkpoint, restore_model
@@ -25,34 +27,37 @@ class Classifier:
     name: str
     """The run's name, for titles."""
 
-    def decode(self, photo: Path | bytes) -> np.ndarray:
+    def decode(self, photo: Path | bytes) -> NDArray[np.uint8]:
         """A photograph's file or its content → uint8 ``[cache_size, cache_size, 3]``.
 
         Raises :class:`naturalist.data.decode.UnreadableImage`.
         """
-        decode = decode_bytes if isinstance(photo, bytes) else decode_file
-        return decode(photo, self.preprocessing.cache_size, self.preprocessing.resize_mode)
+        size, mode = self.preprocessing.cache_size, self.preprocessing.resize_mode
+        return decode_bytes(photo, size, mode) if isinstance(photo, bytes) else decode_file(photo, size, mode)
 
-    def inputs(self, pixels: np.ndarray) -> Tensor:
+    def inputs(self, pixels: NDArray[np.uint8]) -> Tensor:
         """uint8 ``[B, cache_size, cache_size, 3]`` → the model's input, float32 ``[B, 3, S, S]``, on the device."""
         return self.preprocessing(torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)).contiguous()
 
     @torch.inference_mode()
-    def probabilities(self, pixels: np.ndarray) -> np.ndarray:
+    def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
         """uint8 ``[B, cache_size, cache_size, 3]`` → float64 ``[B, classes]``."""
-        return self.model(self.inputs(pixels)).float().cpu().double().softmax(dim=1).numpy()
+        logits: Tensor = self.model(self.inputs(pixels))
+        probabilities: NDArray[np.float64] = logits.float().cpu().double().softmax(dim=1).numpy()
+        return probabilities
 
-    def pictures(self, inputs: Tensor) -> np.ndarray:
+    def pictures(self, inputs: Tensor) -> NDArray[np.uint8]:
         """The model's input ``[B, 3, S, S]`` as it looks: uint8 ``[B, S, S, 3]``."""
         mean, std = (
             torch.tensor(values, device=inputs.device).view(3, 1, 1)
             for values in (self.preprocessing.mean, self.preprocessing.std)
         )
         values = (inputs.detach() * std + mean).clamp(0, 1).mul(255).round().byte()
-        return values.permute(0, 2, 3, 1).cpu().numpy()
+        pictures: NDArray[np.uint8] = values.permute(0, 2, 3, 1).cpu().numpy()
+        return pictures
 
 
-def load_classifier(run: Path, device: str = "auto", *, checkpoint: dict | None = None) -> Classifier:
+def load_classifier(run: Path, device: str = "auto", *, checkpoint: dict[str, Any] | None = None) -> Classifier:
     """The classifier of a run folder or a checkpoint file.
 
     Args:

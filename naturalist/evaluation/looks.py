@@ -7,13 +7,14 @@ import hashlib
 import json
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 from naturalist.runs.checkpoint import BEST
 
 FILE_NAME = "test_looks.jsonl"
 
 
-def record_look(run: Path, files: tuple[str, ...], epoch: int, accuracy: float) -> list[dict]:
+def record_look(run: Path, files: tuple[str, ...], epoch: int, accuracy: float) -> list[dict[str, Any]]:
     """Write down that a checkpoint was tested, and tell who was before.
 
     Args:
@@ -42,8 +43,8 @@ def record_look(run: Path, files: tuple[str, ...], epoch: int, accuracy: float) 
             "accuracy": accuracy,
             "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
-        with record.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(look) + "\n")
+        with record.open("a", encoding="utf-8") as record_file:
+            record_file.write(json.dumps(look) + "\n")
     return [
         {key: look[key] for key in ("run", "epoch", "accuracy", "when")}
         for look in looks
@@ -51,7 +52,7 @@ def record_look(run: Path, files: tuple[str, ...], epoch: int, accuracy: float) 
     ]
 
 
-def describe_looks(looks: list[dict]) -> str:
+def describe_looks(looks: list[dict[str, Any]]) -> str:
     """One sentence for people; empty when there was no earlier look."""
     if not looks:
         return ""
@@ -63,7 +64,7 @@ def describe_looks(looks: list[dict]) -> str:
     )
 
 
-def _read(record: Path) -> list[dict]:
+def _read(record: Path) -> list[dict[str, Any]]:
     if not record.is_file():
         return []
     looks = []

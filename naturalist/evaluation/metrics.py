@@ -1,17 +1,22 @@
 """How good predictions are: numbers that are plain JSON, the confusion matrix, and the images of the grid."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import binomtest
 from sklearn import metrics
+
+Array = NDArray[Any]
 
 SUM_TOLERANCE = 0.02
 """How far a row of probabilities may be from 1; rounding them to bfloat16 moves the sum by up to 0.004."""
 
 
-def classification_metrics(probabilities: np.ndarray, labels: np.ndarray, class_names: list[str]) -> dict:
+def classification_metrics(probabilities: Array, labels: Array, class_names: Sequence[str]) -> dict[str, Any]:
     """Summarise predictions in numbers that ``json.dumps`` takes as they are.
 
     ``probabilities`` are ``[N, C]`` softmax outputs, ``labels`` ``[N]`` integers from 0 to C - 1, and
@@ -62,7 +67,7 @@ def classification_metrics(probabilities: np.ndarray, labels: np.ndarray, class_
     }
 
 
-def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
+def confusion_matrix(labels: Array, predicted: Array, num_classes: int) -> Array:
     """Count images by true class (rows) and predicted class (columns).
 
     Both arrays are ``[N]`` integers from 0 to ``num_classes - 1``; the counts are ``[C, C]``.
@@ -70,7 +75,7 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int
     return metrics.confusion_matrix(labels, predicted, labels=np.arange(num_classes))
 
 
-def write_confusion_csv(matrix: np.ndarray, class_names: list[str], path: str | Path) -> None:
+def write_confusion_csv(matrix: Array, class_names: Sequence[str], path: str | Path) -> None:
     """Write a ``[C, C]`` confusion matrix as a table: a row per true class, a column per predicted class."""
     with Path(path).open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -78,7 +83,7 @@ def write_confusion_csv(matrix: np.ndarray, class_names: list[str], path: str | 
         writer.writerows([name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True))
 
 
-def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> dict:
+def calibration(probabilities: Array, labels: Array, bins: int = 15) -> dict[str, Any]:
     """Whether confidence can be believed: of predictions made with 70 % confidence, are 70 % right?
 
     Predictions are sorted into ``bins`` equally wide intervals ``(low, high]`` of confidence. The expected
@@ -114,7 +119,7 @@ def calibration(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -
     }
 
 
-def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> dict:
+def mcnemar(first_right: Array, second_right: Array) -> dict[str, Any]:
     """Whether two models differ on the same images by more than chance: McNemar's exact test.
 
     Only images that one model gets right and the other wrong tell anything; if the models were equally good, each of
@@ -136,7 +141,7 @@ def mcnemar(first_right: np.ndarray, second_right: np.ndarray) -> dict:
 
 
 def write_predictions_csv(
-    files: list[str], labels: np.ndarray, probabilities: np.ndarray, class_names: list[str], path: str | Path
+    files: Sequence[str], labels: Array, probabilities: Array, class_names: Sequence[str], path: str | Path
 ) -> None:
     """Write a row per image: file, true class and the probability of every class, in full precision."""
     with Path(path).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
@@ -148,7 +153,7 @@ def write_predictions_csv(
         )
 
 
-def read_predictions_csv(path: str | Path) -> tuple[list[str], list[str], np.ndarray, list[str]]:
+def read_predictions_csv(path: str | Path) -> tuple[list[str], list[str], Array, list[str]]:
     """What :func:`write_predictions_csv` wrote: files, true classes, probabilities ``[N, C]``, class names."""
     with Path(path).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         heading, *rows = csv.reader(file)
@@ -160,7 +165,7 @@ def read_predictions_csv(path: str | Path) -> tuple[list[str], list[str], np.nda
     )
 
 
-def choose_grid(labels: np.ndarray, per_class: int = 3, seed: int = 0) -> list[int]:
+def choose_grid(labels: Array, per_class: int = 3, seed: int = 0) -> list[int]:
     """Draw the images of the prediction grid: ``per_class`` of every class at random, or all it has.
 
     The choice sees no predictions, so it cannot flatter. Returns indices into ``labels`` (``[N]`` integers),
@@ -175,7 +180,7 @@ def choose_grid(labels: np.ndarray, per_class: int = 3, seed: int = 0) -> list[i
     return chosen
 
 
-def _check(probabilities: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
+def _check(probabilities: Array, labels: Array, num_classes: int) -> None:
     if num_classes < 2:
         raise ValueError(f"metrics need at least two classes, got {num_classes}")
     if labels.ndim != 1 or probabilities.shape != (len(labels), num_classes):

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from naturalist.data.decode import UnreadableImage
 from naturalist.data.images import available_cores
@@ -118,16 +119,16 @@ def _photos_below(folder: Path) -> Iterator[Path]:
 
 def _decoded_batches(
     classifier: Classifier, paths: list[Path], batch_size: int
-) -> Iterator[tuple[list[Path], np.ndarray, list[tuple[Path, str]]]]:
+) -> Iterator[tuple[list[Path], NDArray[Any], list[tuple[Path, str]]]]:
     """Yield the readable paths of a batch, their pixels ``[B, S, S, 3]`` and the others with reasons."""
 
-    def decode(path: Path) -> np.ndarray | str:
+    def decode(path: Path) -> NDArray[Any] | str:
         try:
             return classifier.decode(path)
         except UnreadableImage as reason:
             return str(reason)
 
-    def submit(start: int) -> list[tuple[Path, Future]]:
+    def submit(start: int) -> list[tuple[Path, Future[NDArray[np.uint8] | str]]]:
         return [(path, pool.submit(decode, path)) for path in paths[start : start + batch_size]]
 
     torch_threads = torch.get_num_threads()
@@ -148,29 +149,29 @@ def _decoded_batches(
 
 def _writer(
     format: str, classifier: Classifier, top: int, threshold: float, file: TextIO | None
-) -> Callable[[str, np.ndarray], None]:
+) -> Callable[[str, NDArray[Any]], None]:
     """A function that prints one photograph's row of probabilities; the heading is printed here."""
     names = classifier.class_names
     top = min(top, len(names))
     width = max(len(NONE_OF_THESE), *map(len, names))
 
-    def describe(probabilities: np.ndarray) -> tuple[str, list[tuple[str, float]]]:
+    def describe(probabilities: NDArray[Any]) -> tuple[str, list[tuple[str, float]]]:
         order = np.argsort(-probabilities, kind="stable")[:top]
         ranked = [(names[i], float(probabilities[i])) for i in order]
         return (ranked[0][0] if ranked[0][1] >= threshold else NONE_OF_THESE), ranked
 
-    def write_table(path: str, probabilities: np.ndarray) -> None:
+    def write_table(path: str, probabilities: NDArray[Any]) -> None:
         prediction, ranked = describe(probabilities)
         shown = ranked if prediction == NONE_OF_THESE else ranked[1:]
         others = "  ".join(f"{name:<{width}} {share:>6.1%}" for name, share in shown[: max(top - 1, 0)])
         print(f"{prediction:<{width}} {ranked[0][1]:>6.1%}  {others}  {path}", file=file, flush=True)
 
-    def write_csv(path: str, probabilities: np.ndarray) -> None:
+    def write_csv(path: str, probabilities: NDArray[Any]) -> None:
         prediction, ranked = describe(probabilities)
         ranks = [cell for name, share in ranked for cell in (name, f"{share:.6f}")]
         csv.writer(file or sys.stdout, lineterminator="\n").writerow([path, prediction, f"{ranked[0][1]:.6f}", *ranks])
 
-    def write_json(path: str, probabilities: np.ndarray) -> None:
+    def write_json(path: str, probabilities: NDArray[Any]) -> None:
         prediction, ranked = describe(probabilities)
         print(
             json.dumps(

@@ -5,6 +5,7 @@ by image.
 """
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -14,13 +15,13 @@ from rich.table import Table
 from naturalist.errors import UserError
 from naturalist.evaluation.evaluate import evaluate_run
 from naturalist.evaluation.metrics import mcnemar, read_predictions_csv
-from naturalist.settings.config import BOOKKEEPING
+from naturalist.settings.groups import BOOKKEEPING
 
 NO_MATTER = ("seed", *BOOKKEEPING)
 """Settings in which runs may differ and still be repetitions of each other."""
 
 
-def evaluate_runs(runs: list[Path], split: str = "test", **options) -> dict:
+def evaluate_runs(runs: list[Path], split: str = "test", **options: Any) -> dict[str, Any]:
     """Evaluate each run, then print what they say together.
 
     Args:
@@ -70,7 +71,7 @@ def _differences(folders: list[Path]) -> list[str]:
     return [name for name in names if any(config.get(name) != configs[0].get(name) for config in configs)]
 
 
-def _print(result: dict, names: list[str], split: str, differences: list[str]) -> None:
+def _print(result: dict[str, Any], names: list[str], split: str, differences: list[str]) -> None:
     console = Console(highlight=False)
     headings = {
         "accuracy": "accuracy",

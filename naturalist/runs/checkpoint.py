@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from naturalist.data.augment import Preprocessing
+from naturalist.data.preprocessing import Preprocessing
 from naturalist.errors import UserError
 from naturalist.models import build_model
 
@@ -24,7 +24,7 @@ def save_checkpoint(
     path: Path,
     *,
     model: nn.Module,
-    description: dict,
+    description: dict[str, Any],
     class_names: tuple[str, ...],
     preprocessing: Preprocessing,
     data: str,
@@ -61,7 +61,7 @@ def save_checkpoint(
         raise
 
 
-def load_checkpoint(run: Path, which: str = BEST) -> dict:
+def load_checkpoint(run: Path, which: str = BEST) -> dict[str, Any]:
     """Read a checkpoint's content, tensors on the CPU.
 
     Args:
@@ -99,7 +99,7 @@ def load_checkpoint(run: Path, which: str = BEST) -> dict:
     return content
 
 
-def restore_model(content: dict) -> tuple[nn.Module, Preprocessing]:
+def restore_model(content: dict[str, Any]) -> tuple[nn.Module, Preprocessing]:
     """The network of a checkpoint with its weights, in evaluation mode, and its preprocessing.
 
     Raises :class:`UserError` when weights and description do not fit.

@@ -1,13 +1,12 @@
 """Optimisers, parameter groups and the course of the learning rate."""
 
 import math
-from collections.abc import Iterable
+from typing import Any
 
 import torch
-from torch import nn
 from torch.optim import Optimizer
 
-from naturalist.settings.config import RunSettings
+from naturalist.settings.groups import TrainingSettings
 
 FINAL_SHARE = 1e-3
 """Where cosine and one-cycle end, as a share of the peak learning rate."""
@@ -17,22 +16,7 @@ PLATEAU_FACTOR, PLATEAU_THRESHOLD = 0.1, 1e-3
 """What a plateau multiplies the learning rate by, and the relative gain in val_loss that is none."""
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """A model's trainable parameters, see :func:`split_parameters`."""
-    return split_parameters(model.parameters(), weight_decay)
-
-
-def split_parameters(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict]:
-    """Trainable parameters in two groups: weights, which decay, and norms and biases, which do not."""
-    trainable = [parameter for parameter in parameters if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
-
-
-def make_optimizer(groups: list[dict], settings: RunSettings, device: torch.device) -> Optimizer:
+def make_optimizer(groups: list[dict[str, Any]], settings: TrainingSettings, device: torch.device) -> Optimizer:
     """The optimiser that the settings name, fused into one kernel where torch can."""
     fused = {"fused": True} if device.type in ("cuda", "cpu") else {}
     learning_rate = settings.learning_rate
@@ -55,7 +39,7 @@ class Schedule:
         epochs: length of the whole course.
     """
 
-    def __init__(self, optimizer: Optimizer, settings: RunSettings, steps_per_epoch: int, epochs: int):
+    def __init__(self, optimizer: Optimizer, settings: TrainingSettings, steps_per_epoch: int, epochs: int):
         self.optimizer, self.kind = optimizer, settings.schedule
         self.total_steps = steps_per_epoch * epochs
         self.warmup_steps = min(int(settings.warmup_epochs * steps_per_epoch), self.total_steps - 1)
@@ -63,7 +47,7 @@ class Schedule:
         self.plateau_patience = settings.plateau_patience
         self.plateau_share, self.lowest_val_loss, self.stalled_epochs = 1.0, math.inf, 0
 
-    def add_group(self, group: dict) -> None:
+    def add_group(self, group: dict[str, Any]) -> None:
         """Hand a group to the optimiser, whose peak is its ``lr``."""
         self.optimizer.add_param_group(group)
         self.peaks.append(group["lr"])
@@ -102,7 +86,7 @@ class Schedule:
             self.plateau_share *= PLATEAU_FACTOR
             self.stalled_epochs = 0
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         """What changes while training."""
         return {
             "plateau_share": self.plateau_share,
@@ -110,7 +94,7 @@ class Schedule:
             "stalled_epochs": self.stalled_epochs,
         }
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a state from :meth:`state_dict`."""
         self.plateau_share, self.lowest_val_loss = state["plateau_share"], state["lowest_val_loss"]
         self.stalled_epochs = state["stalled_epochs"]

@@ -1,0 +1,65 @@
+"""From cached pixels to a model's input, the same for validation, test and new photographs."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+Channels = tuple[float, float, float]
+"""A number for red, green and blue."""
+
+IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
+IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From cached pixels to the model's input, the same for validation, test and new photographs."""
+
+    image_size: int
+    cache_size: int
+    resize_mode: str
+    mean: Channels
+    std: Channels
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """uint8 ``[B, 3, cache_size, cache_size]`` → normalised float32 ``[B, 3, image_size, image_size]``."""
+        if self.image_size != self.cache_size:
+            if self.resize_mode != "squash":
+                margin = (self.cache_size - self.image_size) // 2
+                images = images[..., margin : margin + self.image_size, margin : margin + self.image_size]
+            else:
+                images = interpolate(
+                    images.float(),
+                    (self.image_size, self.image_size),
+                    mode="bilinear",
+                    antialias=True,
+                    align_corners=False,
+                )
+        return self.normalize(images.float() / 255)
+
+    def normalize(self, images: Tensor) -> Tensor:
+        """Float images in [0, 1], ``[B, 3, H, W]`` → zero mean and unit deviation per channel."""
+        return (images - per_channel(self.mean, images.device)) / per_channel(self.std, images.device)
+
+
+@lru_cache(maxsize=64)
+def per_channel(values: Channels, device: torch.device) -> Tensor:
+    """``[3, 1, 1]`` on the device; kept, because copying numbers to a GPU waits until all its work is done."""
+    with torch.inference_mode(False):
+        return torch.tensor(values, device=device).view(3, 1, 1)
+
+
+def channel_statistics(pixels: Tensor) -> tuple[Channels, Channels]:
+    """Mean and standard deviation per channel of uint8 pixels ``[N, S, S, 3]``, on the scale [0, 1]."""
+    values = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for channel in range(3):
+        shares = torch.bincount(pixels[..., channel].reshape(-1), minlength=256).double()
+        shares /= shares.sum()
+        mean = float((shares * values).sum())
+        means.append(mean)
+        stds.append(max(float((shares * (values - mean) ** 2).sum().sqrt()), 1e-3))
+    return (means[0], means[1], means[2]), (stds[0], stds[1], stds[2])

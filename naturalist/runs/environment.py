@@ -1,0 +1,74 @@
+"""What a run was made with: versions, hardware, commit, command line, and no private paths."""
+
+import os
+import platform
+import re
+import shlex
+import subprocess
+import sys
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import naturalist
+
+
+def describe_environment() -> dict[str, Any]:
+    """Everything that ``environment.json`` says."""
+    import torch  # here, so that reading a record does not cost its import
+
+    return {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", *map(without_home, sys.argv)]),
+        "naturalist": naturalist.__version__,
+        "git": _git_state(),
+        "python": platform.python_version(),
+        **{package: version(package) for package in ("torch", "torchvision", "numpy")},
+        "platform": platform.platform(),
+        "cpu": _cpu_name(),
+        "cpu_count": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def without_home(value: Any) -> Any:
+    """Shorten paths in text, alone or in a dict: the working directory to ``.``, the home folder to ``~``."""
+    if isinstance(value, dict):
+        return {key: without_home(item) for key, item in value.items()}
+    if not isinstance(value, str):
+        return value
+    short_names = {Path.home(): "~", Path.cwd(): "."}
+    for folder in sorted(short_names, key=lambda folder: -len(folder.parts)):  # the inner one first
+        if folder != folder.parent:  # "/" as a home would match every path
+            value = re.sub(rf"(?<![\w.~-]){re.escape(str(folder))}(?![\w.-])", short_names[folder], value)
+    return value
+
+
+def shell_path(path: str) -> str:
+    """A path as it is typed in a shell, from the working directory."""
+    return shlex.quote(os.path.relpath(path))
+
+
+def _git_state() -> dict[str, Any] | None:
+    """Return the commit of the checkout this code runs from; None without a checkout or without git."""
+
+    def git(*arguments: str) -> str:
+        return subprocess.run(
+            ["git", *arguments], cwd=Path(__file__).parent, capture_output=True, text=True, check=True, timeout=10
+        ).stdout.strip()
+
+    try:
+        # Refuses a copy that was installed inside another project's checkout.
+        git("ls-files", "--error-unmatch", Path(__file__).name)
+        return {"commit": git("rev-parse", "HEAD"), "dirty": bool(git("status", "--porcelain", "--untracked-files=no"))}
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def _cpu_name() -> str:
+    try:
+        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:  # not Linux
+        found = None
+    return found[1] if found else platform.processor() or platform.machine()

@@ -1,0 +1,92 @@
+"""A run's folder and the small files in it, each written whole or not at all."""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+from naturalist.errors import UserError
+
+
+def create_run_folder(runs_dir: Path, name: str) -> Path:
+    """Make ``runs_dir/name``, or ``name-2``, ``name-3`` … when that is taken; two processes never share one.
+
+    Characters that file systems or shells object to become ``-``. Raises :class:`UserError` when ``runs_dir``
+    cannot be written.
+    """
+    name = re.sub(r"[^\w.=+-]+", "-", name)[:120].strip(".-") or "run"
+    folder = runs_dir / name
+    taken = 1
+    while True:
+        try:
+            folder.mkdir(parents=True)  # one atomic step: checks and takes the name
+            return folder
+        except FileExistsError:
+            taken += 1
+            folder = runs_dir / f"{name}-{taken}"
+        except OSError as error:
+            raise UserError(
+                f"Cannot make a run folder in {runs_dir}: {error.strerror}. Choose another one with --runs_dir."
+            ) from error
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Return the epochs recorded in ``folder/metrics.jsonl``, in order.
+
+    A last line without its line end is what a killed process leaves; it counts only when it is whole.
+    Raises :class:`UserError` when there is no such file, or another line is damaged.
+    """
+    path = folder / "metrics.jsonl"
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise UserError(f"Cannot read {path}: {error.strerror}. Is {folder} the folder of a run?") from error
+    epochs = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            epochs.append(json.loads(line))
+        except ValueError as error:
+            if number == len(lines) and not line.endswith(b"\n"):
+                break
+            raise UserError(f"{path}, line {number} is not valid JSON; mend or delete that line.") from error
+    return epochs
+
+
+def write_summary(folder: Path, summary: dict[str, Any]) -> None:
+    """Write how a run ended to ``folder/summary.json``."""
+    write_json(folder / "summary.json", summary)
+
+
+def json_line(metrics: dict[str, Any]) -> str:
+    """One line of JSON; NaN and infinities are null."""
+    return json.dumps(_finite(metrics), allow_nan=False) + "\n"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what :func:`write_json` wrote."""
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Write an object, indented for people; NaN and infinities are null."""
+    write_atomically(path, json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a text file, of which a killed process leaves nothing half-written."""
+    unfinished = path.with_name(path.name + ".tmp")
+    unfinished.write_text(text, encoding="utf-8")
+    unfinished.replace(path)
+
+
+def _finite(value: Any) -> Any:
+    """Replace NaN and infinities, which JSON does not know, by None."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value

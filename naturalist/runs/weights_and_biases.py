@@ -1,0 +1,146 @@
+"""Weights & Biases (W&B): a run there beside the one in the folder.
+
+W&B gets the settings, the environment, the metrics, pictures and the summary, and collects by itself the list
+of installed packages and the load of CPU, GPU, memory and disk. It gets no source code, no git patch, no
+console output, no host or user name, and of paths below the home folder only what follows ``~``.
+"""
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from naturalist.entry import IN_SWEEP
+from naturalist.errors import UserError
+from naturalist.runs.environment import shell_path, without_home
+from naturalist.runs.folder import read_json
+
+if TYPE_CHECKING:
+    import wandb
+
+INIT_TIMEOUT_SECONDS = 10
+"""How long an online run may wait for the W&B server before it is recorded offline; W&B's default is 90."""
+
+FINISH_TIMEOUT_SECONDS = 120
+"""How long the end of a run may wait for uploads; W&B's default is for ever."""
+
+
+def start_wandb(
+    folder: Path, mode: str, project: str, name: str, job_type: str, run_id: str | None, config: dict[str, Any]
+) -> "wandb.Run | None":
+    """Start or resume a run and say in one line where it is to be found; None when W&B is disabled."""
+    if mode == "auto":
+        mode = os.environ.get("WANDB_MODE") or "auto"
+    if mode == "disabled":
+        return None
+    import wandb  # half a second that a disabled run should not pay
+
+    in_sweep = IN_SWEEP in os.environ
+    asked: dict[str, Any] = {"silent": True} if mode == "auto" else {"silent": True, "mode": mode}
+    try:
+        session = wandb.setup(wandb.Settings(**asked))
+        offline = session.settings.mode in ("offline", "dryrun")
+        logged_in = not offline and wandb.login(prompt=False, verify=False)
+        settings = _settings(
+            folder,
+            project=os.environ.get("WANDB_PROJECT") or project,
+            run_name=name,
+            run_job_type=job_type,
+            run_id=run_id,
+            resume="allow" if run_id else None,
+        )
+    except (wandb.errors.AuthenticationError, ValueError) as error:
+        raise UserError(f"W&B refuses its settings: {' '.join(str(error).split())}") from error
+
+    if not offline and not logged_in and (mode == "online" or in_sweep):
+        raise UserError("Nobody is logged in to W&B: run `wandb login`, or choose --wandb offline.")
+    for part in (folder / "wandb").glob("offline-run-*"):
+        if not any(part.glob("*.synced")):
+            shutil.rmtree(part)  # not uploaded before the run is resumed: the new record repeats its epochs
+    if offline:
+        reason = "recorded offline"
+    elif not logged_in:
+        reason = "nobody is logged in, so the run is recorded offline"
+    else:
+        try:
+            run = wandb.init(mode="online", config=config, settings=settings)
+            print(f"W&B: {run.url}", flush=True)
+            return run
+        except wandb.Error as error:
+            cause = str(error).partition("\n")[0]
+            if in_sweep:
+                raise UserError(f"A sweep needs the W&B server, but it does not answer: {cause}") from error
+            reason = f"the server does not answer ({cause}), so the run is recorded offline"
+    run = wandb.init(mode="offline", config=config, settings=settings)
+    print(f"W&B: {reason}; upload it with: wandb sync {shell_path(run.settings.sync_dir)}", flush=True)
+    return run
+
+
+def log_grid_to_finished_run(
+    folder: Path, split: str, picture: Path, columns: list[str], rows: list[list[Any]], summary: dict[str, Any]
+) -> None:
+    """Add the prediction grid and a few numbers to a run that W&B has.
+
+    Nothing is sent, and wandb not even imported, for a run that is recorded offline or not at all, and under
+    ``WANDB_MODE=offline`` or ``disabled``. A server that does not answer is told of in one line.
+
+    Args:
+        folder: run folder.
+        split: names the entries: ``<split>_predictions`` and ``<split>_predictions_table``.
+        picture: PNG file.
+        columns: headings of the table.
+        rows: its cells; the first of each row is an image, ``[H, W, 3]`` uint8.
+        summary: numbers by name.
+    """
+    id_file = folder / "wandb.json"
+    record = read_json(id_file) if id_file.is_file() else {"url": None}
+    if not record["url"] or os.environ.get("WANDB_MODE") in ("disabled", "offline", "dryrun"):
+        return
+    import wandb
+
+    address = re.fullmatch(r".*/([^/]+)/([^/]+)/runs/[^/]+", record["url"])
+    try:
+        wandb.setup(wandb.Settings(silent=True))
+        if not address or not wandb.login(prompt=False, verify=False):
+            return
+        run = wandb.init(
+            mode="online",
+            settings=_settings(folder, entity=address[1], project=address[2], run_id=record["id"], resume="must"),
+        )
+        log_grid(run, split, picture, columns, rows)
+        run.log({})  # sends what was logged without being committed
+        run.summary.update(summary)
+        run.finish()
+    except (wandb.Error, ConnectionError, TimeoutError, ValueError) as error:
+        print(f"W&B: the grid was not sent ({str(error).partition(chr(10))[0]}).", flush=True)
+    else:
+        print(f"W&B: the grid is at {record['url']}", flush=True)
+
+
+def log_grid(run: "wandb.Run", split: str, picture: Path, columns: list[str], rows: list[list[Any]]) -> None:
+    """Show the prediction grid, as a picture and as a table whose first column is pixels."""
+    import wandb
+
+    table = wandb.Table(columns=list(columns), data=[[wandb.Image(row[0]), *row[1:]] for row in rows])
+    run.log({f"{split}_predictions": wandb.Image(str(picture)), f"{split}_predictions_table": table}, commit=False)
+
+
+def _settings(folder: Path, **more: Any) -> "wandb.Settings":
+    import wandb
+
+    return wandb.Settings(
+        root_dir=str(folder),
+        init_timeout=INIT_TIMEOUT_SECONDS,
+        finish_timeout=FINISH_TIMEOUT_SECONDS,
+        finish_timeout_raises=True,
+        silent=True,
+        console="off",
+        save_code=False,
+        disable_git=True,
+        x_disable_meta=True,
+        host="",
+        program=without_home(sys.argv[0]),
+        **more,
+    )

@@ -1,0 +1,208 @@
+"""What every training run can be told, a small dataclass for each subject.
+
+On the command line, in YAML and for W&B all settings are flat; in code a room gets the group that is its own. The
+groups are also those of ``--help``.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+from naturalist.settings.rules import (
+    require,
+    require_below_one,
+    require_not_negative,
+    require_positive,
+    require_positive_share,
+    require_share,
+)
+
+ResizeMode = Literal["squash", "crop", "crop-bicubic"]
+Normalization = Literal["dataset", "imagenet", "half"]
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """Which photographs, and which pixels of them."""
+
+    TITLE: ClassVar[str] = "Data"
+
+    data: str = "sample"
+    """'sample' (small, drawn by the project), 'nature_12K' (downloaded once) or a folder of photographs."""
+    datasets_dir: str = "datasets"
+    """Folder that 'sample' and 'nature_12K' are stored in."""
+    cache_dir: str | None = None
+    """Folder for decoded images; by default 'cache' beside runs_dir."""
+    on_corrupt: Literal["skip", "error"] = "skip"
+    """Leave unreadable files out and name them, or stop."""
+    val_fraction: float = 0.2
+    """Share of every class held out for validation, in (0, 1)."""
+    train_fraction: float = 1.0
+    """Share of the training images that is used, the same of every class, in (0, 1]: less is for cheap first looks."""
+    image_size: int = 128
+    """Side of the square images that the model sees, in pixels."""
+    cache_size: int | None = None
+    """Side of the cached images, in pixels, at least image_size; by default image_size. A larger cache, up to
+    1.5 times, gives augmentation sharper crops; validation sees it scaled down (squash) or its centre (crop)."""
+    resize_mode: ResizeMode = "squash"
+    """Squash the whole photograph to a square, or scale its short side and crop the centre; bilinear unless said."""
+    normalization: Normalization = "dataset"
+    """Mean and deviation per channel: of the training images, of ImageNet, or 0.5 and 0.5."""
+
+    def validate(self) -> None:
+        """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
+        require_positive(self, ["image_size"])
+        require("val_fraction", self.val_fraction, 0 < self.val_fraction < 1, "must lie between 0 and 1, both excluded")
+        require_positive_share(self, ["train_fraction"])
+        self._validate_cache_size(self.image_size)
+
+    def _validate_cache_size(self, at_least: int) -> None:
+        holds = self.cache_size is None or self.cache_size >= at_least
+        require("cache_size", self.cache_size, holds, f"must be at least image_size ({at_least})")
+
+
+@dataclass(frozen=True)
+class AugmentationSettings:
+    """How training batches are varied, drawn anew for every image; validation and test never see it."""
+
+    TITLE: ClassVar[str] = "Augmentation"
+
+    data_augmentation: bool = True
+    """Augment training images; without it none of the settings below has an effect."""
+    crop_scale: float = 0.4
+    """Smallest share of the area that a random resized crop keeps, in (0, 1]; 1 keeps the whole image."""
+    horizontal_flip: float = 0.5
+    """Probability of a mirror image, in [0, 1]."""
+    rotation: float = 10.0
+    """Largest rotation either way, in degrees, in [0, 180]."""
+    brightness: float = 0.2
+    """Largest relative change of brightness, in [0, 1]."""
+    contrast: float = 0.2
+    """Largest relative change of contrast, in [0, 1]."""
+    saturation: float = 0.2
+    """Largest relative change of saturation, in [0, 1]."""
+    random_erasing: float = 0.1
+    """Probability that a rectangle of the image is blanked, in [0, 1]."""
+    mixup: float = 0.0
+    """MixUp's alpha, 0 for none; with CutMix too, every batch gets one of the two."""
+    cutmix: float = 0.0
+    """CutMix's alpha, 0 for none."""
+
+    @property
+    def mixes(self) -> bool:
+        """Whether images of a batch are mixed with each other."""
+        return self.mixup > 0 or self.cutmix > 0
+
+    def validate(self) -> None:
+        """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
+        require_not_negative(self, ["mixup", "cutmix"])
+        require_share(self, ["horizontal_flip", "brightness", "contrast", "saturation", "random_erasing"])
+        require_positive_share(self, ["crop_scale"])
+        require("rotation", self.rotation, 0 <= self.rotation <= 180, "must lie between 0 and 180 degrees")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How the model learns."""
+
+    TITLE: ClassVar[str] = "Training"
+
+    epochs: int = 30
+    """Passes over the training images."""
+    batch_size: int = 64
+    """Images per step."""
+    optimizer: Literal["Adam", "AdamW", "SGD", "NAdam"] = "AdamW"
+    """Optimiser; SGD uses Nesterov momentum."""
+    learning_rate: float = 0.002
+    """Peak learning rate."""
+    weight_decay: float = 0.05
+    """Weight decay (decoupled for AdamW); norms and biases are exempt."""
+    momentum: float = 0.9
+    """Momentum of SGD, in [0, 1)."""
+    schedule: Literal["none", "cosine", "one-cycle", "plateau"] = "cosine"
+    """Course of the learning rate after warm-up; plateau divides it by ten when val_loss stalls."""
+    warmup_epochs: float = 1.0
+    """Epochs, or a part of one, in which the learning rate rises to its peak."""
+    plateau_patience: int = 3
+    """Epochs without a better val_loss before schedule=plateau lowers the learning rate."""
+    label_smoothing: float = 0.1
+    """Label smoothing in the training loss, in [0, 1)."""
+    ema_decay: float = 0.0
+    """Decay per step of an exponential moving average of the weights, which is then what is evaluated and
+    kept; 0 for none, else in (0, 1)."""
+    gradient_clip: float = 0.0
+    """Largest norm of the gradient; 0 for no clipping."""
+    accumulate: int = 1
+    """Batches whose gradients are averaged before a step of the optimiser."""
+    patience: int = 0
+    """Stop after this many epochs without a better val_accuracy; 0 never stops early."""
+    seed: int = 0
+    """Seed of split, weights, order, augmentation and dropout."""
+
+    def validate(self) -> None:
+        """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
+        require_positive(self, ["epochs", "batch_size", "learning_rate", "accumulate"])
+        not_negative = ["weight_decay", "warmup_epochs", "gradient_clip", "patience", "plateau_patience", "seed"]
+        require_not_negative(self, not_negative)
+        require_below_one(self, ["momentum", "label_smoothing", "ema_decay"])
+
+
+@dataclass(frozen=True)
+class MachineSettings:
+    """Where and in which arithmetic to compute."""
+
+    TITLE: ClassVar[str] = "Machine"
+
+    device: str = "auto"
+    """'auto' (the GPU if CUDA has one, else the CPU), 'cpu', 'cuda', 'cuda:1', 'mps'."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic; auto is bf16 where the hardware multiplies it natively, else fp32."""
+    channels_last: bool = True
+    """Store images and filters channels last, which is faster nearly everywhere."""
+
+    def validate(self) -> None:
+        """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
+        is_known = re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device) is not None
+        require("device", self.device, is_known, "must be auto, cpu, mps, cuda or cuda:N")
+
+
+@dataclass(frozen=True)
+class RecordSettings:
+    """Where and how the run is recorded."""
+
+    TITLE: ClassVar[str] = "Record"
+
+    runs_dir: str = "runs"
+    """Folder that run folders are made in."""
+    name: str | None = None
+    """Name of the run; by default made from the settings. A name that is taken gets a number."""
+    wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
+    """Weights & Biases; auto is online when logged in and offline otherwise."""
+    wandb_project: str = "naturalist"
+    """Project on Weights & Biases."""
+    validation_pictures: bool = True
+    """After training, measure and draw the validation images with the best checkpoint, to evaluation/val."""
+    resume: str | None = None
+    """Run folder to go on with from its last finished epoch, with its own settings."""
+    dry_run: bool = False
+    """Say what would be trained (data, model, device, precision, steps), and stop."""
+
+    def validate(self) -> None:
+        """Nothing here can be impossible."""
+
+
+NOT_RECORDED = ("resume", "dry_run")
+"""Settings that ask for something now, and so are no part of a run's ``config.yaml``."""
+
+BOOKKEEPING = (
+    "name",
+    "runs_dir",
+    "cache_dir",
+    "datasets_dir",
+    "device",
+    "wandb",
+    "wandb_project",
+    "validation_pictures",
+    *NOT_RECORDED,
+)
+"""Settings that say where and how a run is made and recorded, not what is tried."""

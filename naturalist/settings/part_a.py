@@ -1,0 +1,63 @@
+"""Settings of ``partA/train.py``: the five-block CNN, trained from scratch."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from naturalist.settings.rules import require, require_below_one, require_positive
+from naturalist.settings.run_settings import RunSettings
+
+
+@dataclass(frozen=True)
+class CnnModelSettings:
+    """What the five-block CNN looks like."""
+
+    TITLE: ClassVar[str] = "Model"
+
+    num_filters: int | list[int] = 32
+    """Filters of the first block, or a list of five."""
+    filter_organization: Literal["same", "doubling", "halving"] = "doubling"
+    """How the number of filters goes on from block to block; a list of five overrides it."""
+    kernel_size: int | list[int] = 3
+    """Side of the convolution kernels, or a list of five."""
+    padding: Literal["valid", "same"] = "same"
+    """Convolutions without padding, or padded to keep the size (odd kernels)."""
+    activation: Literal["ReLU", "GELU", "SiLU", "Mish"] = "SiLU"
+    """Activation after every convolution and after the dense layer."""
+    batch_norm: bool = True
+    """Batch normalisation between convolution and activation."""
+    pooling: Literal["flatten", "average"] = "flatten"
+    """Between the fifth block and the dense layer: every pixel, or the average over all pixels."""
+    dropout: float = 0.3
+    """Probability of dropping an input of the dense layer, in [0, 1)."""
+    dense_units: int = 128
+    """Neurons of the dense layer."""
+
+    def validate(self) -> None:
+        """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
+        for name in ("num_filters", "kernel_size"):
+            value = getattr(self, name)
+            values = value if isinstance(value, list) else [value]
+            require(name, value, min(values, default=0) > 0, "must be greater than 0")
+            is_whole = len(values) in (1, 5) or not isinstance(value, list)
+            require(name, value, is_whole, "must be one number or a list of five")
+        require_positive(self, ["dense_units"])
+        require_below_one(self, ["dropout"])
+
+
+@dataclass(frozen=True)
+class CnnSettings(RunSettings):
+    """Everything that ``partA/train.py`` can be told."""
+
+    SCRIPT: ClassVar[str] = "partA/train.py"
+
+    model: CnnModelSettings = field(default_factory=CnnModelSettings)
+
+    def describe(self) -> str:
+        """A name that tells the settings that a sweep varies: ``ep-5_nf-64_fo-doubling_ac-SiLU_…``."""
+        model, training = self.model, self.training
+        filters = "-".join(map(str, model.num_filters)) if isinstance(model.num_filters, list) else model.num_filters
+        return (
+            f"ep-{training.epochs}_nf-{filters}_fo-{model.filter_organization}_ac-{model.activation}"
+            f"_da-{self.augmentation.data_augmentation:d}_bn-{model.batch_norm:d}_do-{model.dropout:g}"
+            f"_bs-{training.batch_size}_lr-{training.learning_rate:g}"
+        )

@@ -1,0 +1,206 @@
+"""What every verb of ``naturalist VERB`` can be told, a dataclass for each."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from naturalist.settings.arguments import option, positional
+
+Split = Literal["test", "val"]
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """Download or draw the data, check every file, build the cache."""
+
+    EXAMPLE: ClassVar[str] = "naturalist prepare --data nature_12K --image_size 128"
+
+    data: str = option("sample", group="Data")
+    """'sample', 'nature_12K' or a folder."""
+    image_size: int = option(128, group="Data")
+    """Side of the cached images, in pixels."""
+    resize_mode: Literal["squash", "crop"] = option("squash", group="Data")
+    """Squash photographs to squares, or crop the centre."""
+    on_corrupt: Literal["skip", "error"] = option("skip", group="Data")
+    """Leave unreadable files out, or stop."""
+    datasets_dir: str = option("datasets", group="Data")
+    """Where 'sample' and 'nature_12K' are stored."""
+    cache_dir: str | None = option(None, group="Data")
+    """Folder for decoded images; by default 'cache' beside runs_dir."""
+    runs_dir: str = option("runs", group="Record")
+    """The cache lies beside it unless --cache_dir is given."""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Measure runs on the test set and draw their predictions."""
+
+    EXAMPLE: ClassVar[str] = "naturalist evaluate runs/first --split val"
+
+    runs: list[Path] = positional("RUN")
+    """Run folder, or a checkpoint file in one, or the name of a run in runs/; several are also averaged, and two
+    compared image by image."""
+    split: Split = option("test", group="Data")
+    """Images to use."""
+    data: str | None = option(None, group="Data")
+    """Another data set than the run's own."""
+    cache_dir: str | None = option(None, group="Data")
+    """Another folder for decoded images than the run's own."""
+    tta: bool = False
+    """Test-time augmentation: also average each image with its mirror image, reported apart."""
+    batch_size: int = option(128, group="Machine")
+    """Images per batch."""
+    device: str = option("auto", group="Machine")
+    """auto, cpu, cuda, cuda:N or mps."""
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Say what is on new photographs."""
+
+    EXAMPLE: ClassVar[str] = "find . -name '*.jpg' | naturalist predict runs/first - --csv"
+
+    run: Path = positional("RUN")
+    """Run folder, a checkpoint file, or the name of a run in runs/."""
+    photos: list[str] = positional("PHOTO")
+    """Photograph, folder of photographs, or - for a list of paths on standard input."""
+    top: int = 3
+    """Classes to name."""
+    threshold: float = 0.0
+    """Say 'none of these' below this confidence, 0 to 1."""
+    json: bool = False
+    """Print one JSON object per photograph."""
+    csv: bool = False
+    """Print CSV."""
+    batch_size: int = option(64, group="Machine")
+    """Photographs per batch."""
+    device: str = option("auto", group="Machine")
+    """auto, cpu, cuda, cuda:N or mps."""
+
+
+@dataclass(frozen=True)
+class ExplainOptions:
+    """Draw what a run has learnt and what it looks at."""
+
+    EXAMPLE: ClassVar[str] = "naturalist explain runs/first fox.jpg --only grad_cam,occlusion"
+
+    run: Path = positional("RUN")
+    """Run folder, a checkpoint file in one, or the name of a run in runs/."""
+    photos: list[Path] = positional("PHOTO", [])
+    """Photographs to explain it by; by default random images of the split."""
+    only: str | None = option(None, metavar="PARTS")
+    """Some of filters,feature_maps,guided_backprop,grad_cam,occlusion,exciting."""
+    images: int = 4
+    """Random images."""
+    units: int = 10
+    """Channels."""
+    layer: str | None = None
+    """Layer whose channels to look at; by default the last one with feature maps; 'list' names them all."""
+    seed: int = 0
+    """Of the choice of images."""
+    split: Split | None = option(None, group="Data")
+    """Images to draw from; by default test where there is one."""
+    data: str | None = option(None, group="Data")
+    """Another data set than the run's own."""
+    cache_dir: str | None = option(None, group="Data")
+    """Another folder for decoded images than the run's own."""
+    device: str = option("auto", group="Machine")
+    """auto, cpu, cuda, cuda:N or mps."""
+    out: Path | None = option(None, group="Record", short="-o", metavar="FOLDER")
+    """Where to put the pictures; by default explanation in the run folder."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """Write a run's network for other programs."""
+
+    EXAMPLE: ClassVar[str] = "naturalist export runs/first --format onnx -o flowers.onnx"
+
+    run: Path = positional("RUN")
+    """Run folder, a checkpoint file, or the name of a run in runs/."""
+    format: Literal["onnx", "torch"] = "onnx"
+    """ONNX, or torch.export's program."""
+    data: str | None = option(None, group="Data")
+    """Data set to check it on, if not the run's own."""
+    cache_dir: str | None = option(None, group="Data")
+    """Another folder for decoded images than the run's own."""
+    out: Path | None = option(None, group="Record", short="-o", metavar="FILE")
+    """File to write; by default model.onnx or model.pt2 beside the checkpoint."""
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Open a local page to drop photographs on (needs requirements-app.txt)."""
+
+    EXAMPLE: ClassVar[str] = "naturalist serve runs/first --port 8000"
+
+    run: Path = positional("RUN")
+    """Run folder, a checkpoint file, or the name of a run in runs/."""
+    host: str = "127.0.0.1"
+    """Address to listen on; any but the default opens the page to others."""
+    port: int = 7860
+    """Port to listen on."""
+    max_megabytes: int = 20
+    """Largest file taken."""
+    device: str = option("auto", group="Machine")
+    """auto, cpu, cuda, cuda:N or mps."""
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """Set finished runs side by side: table, pictures, conclusions."""
+
+    EXAMPLE: ClassVar[str] = "naturalist compare runs/head runs/full runs/scratch -o comparison"
+
+    folders: list[Path] = positional("RUN")
+    """Run folders, or names of runs in runs/; seeds are averaged."""
+    out: Path | None = option(None, group="Record", short="-o", metavar="FOLDER")
+    """Where to put the comparison; by default comparison, beside the folder of the first run."""
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """Search settings here, as sweep.yaml says; needs no account."""
+
+    EXAMPLE: ClassVar[str] = "naturalist sweep sweep.yaml --count 29 --workers 2 --data nature_12K"
+
+    file: Path = positional("FILE")
+    """Sweep file in the format of Weights & Biases."""
+    count: int | None = None
+    """Trials of the whole sweep."""
+    workers: int = 1
+    """Trials at once."""
+    fixed: list[str] = option([], name="set", metavar="NAME=VALUE", repeated=True)
+    """Another setting of every trial; may be given again."""
+    fidelity: list[str] = option([], metavar="NAME=VALUE,…", repeated=True)
+    """First run all trials with the setting's first value, the best tenth with the next, and so on, such as
+    image_size=32,64; may be given again, for further settings of these rounds."""
+    allow_repeats: bool = False
+    """Run the same settings again where the search suggests them again."""
+    seed: int = 0
+    """Seed of the search."""
+    data: str | None = option(None, group="Data")
+    """Data set of every trial: 'sample', 'nature_12K' or a folder."""
+    name: str | None = option(None, group="Record")
+    """Name of the sweep; by default its name in the file, or the file's."""
+    storage: str | None = option(None, group="Record", metavar="URL")
+    """Database that several machines share, such as postgresql://user@host/name; by default a journal file in the
+    sweep's folder."""
+    out: Path = option(Path("sweeps"), group="Record", short="-o", metavar="FOLDER")
+    """Folder of all sweeps."""
+
+
+@dataclass(frozen=True)
+class SweepReportOptions:
+    """Show which settings mattered, from the folders of runs."""
+
+    EXAMPLE: ClassVar[str] = "naturalist sweep-report sweeps/sweep/runs -o report"
+
+    folders: list[Path] = positional("RUNS")
+    """Folders with run folders, or W&B's offline folders."""
+    metric: str = "val_accuracy"
+    """What was tuned."""
+    minimize: bool = False
+    """Lower is better."""
+    out: Path = option(Path("sweep-report"), group="Record", short="-o", metavar="FOLDER")
+    """Where pictures and tables go."""

@@ -1,0 +1,217 @@
+"""The one loop: ``train_one_epoch`` and ``evaluate``, for both parts."""
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+
+from naturalist.data.augment import Augmentation
+from naturalist.data.dataset import Batches, Transform
+from naturalist.device import Compute
+from naturalist.errors import UserError
+from naturalist.progress import ProgressBar
+from naturalist.seeding import derive_seed
+from naturalist.settings.groups import TrainingSettings
+from naturalist.training.average import WeightAverage
+from naturalist.training.optim import Schedule
+
+SYNC_SECONDS = 0.5
+"""How often the loss is fetched from the device for the bar; never per step."""
+
+
+class NonFiniteLoss(UserError):
+    """The training loss is infinite or no number; the message names the step and the likely cause."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model says about every image of a loader, in the loader's order."""
+
+    loss: float
+    accuracy: float
+    logits: Tensor
+    """float32 ``[N, classes]``, on the CPU."""
+    labels: Tensor
+    """int64 ``[N]``, on the CPU."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What learns, and by which rules."""
+
+    model: nn.Module
+    """On the device."""
+    optimizer: Optimizer
+    """Of the model's trainable parameters."""
+    schedule: Schedule
+    """Of the optimiser's learning rate."""
+    settings: TrainingSettings
+    compute: Compute
+    average: WeightAverage | None = None
+    """Moving average of the weights, updated after every step."""
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that is measured and kept: the average where there is one."""
+        return self.model if self.average is None else self.average.model
+
+
+def train_one_epoch(
+    learner: Learner,
+    loader: Batches,
+    augment: Augmentation | Transform,
+    *,
+    epoch: int,
+    bar: ProgressBar | None = None,
+) -> dict[str, float]:
+    """Train on every batch of one epoch.
+
+    Loss and accuracy stay on the device and are fetched every half second for the bar and once at the end. Accuracy is
+    measured while training, on augmented images and with dropout; under MixUp and CutMix the class with the larger
+    share counts as the truth.
+
+    Args:
+        learner: model, optimiser and their settings.
+        loader: training batches.
+        augment: :class:`Augmentation`, or what else turns a batch into the model's input.
+        epoch: counted from 0.
+        bar: told about every batch.
+
+    Returns:
+        ``train_loss``, ``train_accuracy``, ``learning_rate`` (at the last step), ``images_per_second``.
+
+    Raises:
+        NonFiniteLoss: when the loss became infinite or no number.
+    """
+    learner.model.train()
+    settings, sums = learner.settings, _Sums(loader.device)
+    learning_rate = 0.0
+    start = last_sync = time.perf_counter()
+    for step, (images, labels) in enumerate(loader.epoch(epoch)):
+        torch.manual_seed(derive_seed(settings.seed, "dropout", epoch, step))
+        if isinstance(augment, Augmentation):
+            inputs, targets = augment(images, labels, epoch, step)
+        else:
+            inputs, targets = augment(images), labels
+        with learner.compute.autocast():
+            logits = learner.model(learner.compute.lay_out(inputs))
+            loss = cross_entropy(logits.float(), targets, label_smoothing=settings.label_smoothing)
+        first_in_group = step - step % settings.accumulate
+        group_size = min(settings.accumulate, len(loader) - first_in_group)
+        learner.compute.scaler.scale(loss / group_size).backward()  # type: ignore[no-untyped-call]
+        if step + 1 == first_in_group + group_size:
+            steps_before = epoch * optimizer_steps(len(loader), settings.accumulate)
+            learning_rate = _step(learner, steps_before + step // settings.accumulate)
+        sums.add(step, loss.detach(), logits.detach(), targets)
+        if bar is not None:
+            note = None
+            if time.perf_counter() - last_sync >= SYNC_SECONDS:
+                last_sync = time.perf_counter()
+                _refuse_non_finite(sums, epoch, learner)
+                note = f"loss {sums.loss:.3f}  accuracy {sums.accuracy:.1%}"
+            bar.advance(len(labels), note)
+    _refuse_non_finite(sums, epoch, learner)
+    return {
+        "train_loss": sums.loss,
+        "train_accuracy": sums.accuracy,
+        "learning_rate": learning_rate,
+        "images_per_second": sums.seen / (time.perf_counter() - start),
+    }
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module, loader: Batches, preprocessing: Transform, compute: Compute, bar: ProgressBar | None = None
+) -> Evaluation:
+    """Loss and accuracy on every image of a loader, without augmentation, dropout or label smoothing."""
+    model.eval()
+    all_logits, all_labels = [], []
+    for images, labels in loader.epoch():
+        with compute.autocast():
+            logits = model(compute.lay_out(preprocessing(images)))
+        all_logits.append(logits.float())
+        all_labels.append(labels)
+        if bar is not None:
+            bar.advance(len(labels))
+    logits, labels = torch.cat(all_logits), torch.cat(all_labels)
+    loss = cross_entropy(logits, labels)
+    accuracy = (logits.argmax(dim=1) == labels).float().mean()
+    return Evaluation(float(loss), float(accuracy), logits.cpu(), labels.cpu())
+
+
+def optimizer_steps(batches: int, accumulate: int) -> int:
+    """Steps of the optimiser in an epoch of ``batches`` batches, the last group being smaller."""
+    return -(-batches // accumulate)
+
+
+class _Sums:
+    """Loss and right answers so far, kept on the device: reading them waits for it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._loss, self._right = torch.zeros((), device=device), torch.zeros((), device=device)
+        self._first_bad_step = torch.full((), -1, device=device)
+        self.seen = 0
+
+    @torch.no_grad()
+    def add(self, step: int, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        truth = targets if targets.ndim == 1 else targets.argmax(dim=1)
+        self._right += (logits.argmax(dim=1) == truth).sum()
+        self._loss += loss * len(truth)
+        is_bad = (self._first_bad_step < 0) & ~torch.isfinite(loss)
+        self._first_bad_step = torch.where(is_bad, step, self._first_bad_step)
+        self.seen += len(truth)
+
+    @property
+    def loss(self) -> float:
+        return float(self._loss) / self.seen
+
+    @property
+    def accuracy(self) -> float:
+        return float(self._right) / self.seen
+
+    @property
+    def first_bad_step(self) -> int | None:
+        step = int(self._first_bad_step)
+        return None if step < 0 else step
+
+
+def _step(learner: Learner, number: int) -> float:
+    """One step of the optimiser, counted from 0 over all epochs; returns its learning rate."""
+    learning_rate = learner.schedule.set_learning_rate(number)
+    optimizer, scaler = learner.optimizer, learner.compute.scaler
+    if learner.settings.gradient_clip:
+        scaler.unscale_(optimizer)
+        nn.utils.clip_grad_norm_(_parameters(optimizer), learner.settings.gradient_clip)
+    scaler.step(optimizer)
+    scaler.update()
+    optimizer.zero_grad(set_to_none=True)
+    if learner.average is not None:
+        learner.average.update(learner.model)
+    return learning_rate
+
+
+def _parameters(optimizer: Optimizer) -> Iterable[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _refuse_non_finite(sums: _Sums, epoch: int, learner: Learner) -> None:
+    step = sums.first_bad_step
+    if step is None:
+        return
+    if learner.compute.precision == "fp16":
+        cause = "fp16 overflows easily; use --precision bf16 or fp32"
+    elif epoch == 0 and step == 0:
+        cause = (
+            "it was so before any training, so the weights or the images are at fault, not the learning rate; "
+            "try --precision fp32"
+        )
+    else:
+        cause = (
+            f"most likely the learning rate ({learner.settings.learning_rate:g}) is too high; lower it, or set "
+            "--gradient_clip 1 or a longer --warmup_epochs"
+        )
+    raise NonFiniteLoss(f"the training loss was not finite at step {step + 1} of epoch {epoch + 1}: {cause}.")

@@ -1,0 +1,48 @@
+"""What stands before the model is built: device and data."""
+
+from dataclasses import dataclass
+
+from naturalist.data.dataset import DataPlan, Scan, TrainingData, load_training_data, plan_training_data
+from naturalist.data.loader import batch_bounds
+from naturalist.device import Compute, choose_device
+from naturalist.settings.run_settings import RunSettings
+from naturalist.training.epoch import optimizer_steps
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a training computes, and on what."""
+
+    compute: Compute
+    plan: DataPlan
+    data: TrainingData | None
+    """None in a dry run, which only counts files."""
+    steps: str
+    """Device, arithmetic and steps, in two lines for people."""
+
+
+def start_training(settings: RunSettings, scan: Scan | None = None) -> Start:
+    """Choose the device, and load the data or, in a dry run, count them.
+
+    Args:
+        settings: all of them, for this is where they part.
+        scan: see :func:`naturalist.data.dataset.load_training_data`.
+
+    Raises:
+        UserError: for a device that is not there, or data that cannot be used.
+    """
+    machine, training = settings.machine, settings.training
+    compute = Compute(choose_device(machine.device), machine.precision, channels_last=machine.channels_last)
+    if settings.record.dry_run:
+        data, plan = None, plan_training_data(settings.data, training.seed)
+    else:
+        data = load_training_data(settings.data, training.seed, settings.cache_folder, scan)
+        plan = data.plan
+    steps = optimizer_steps(len(batch_bounds(plan.num_train, training.batch_size)), training.accumulate)
+    layout = "channels last" if compute.channels_last else "channels first"
+    words = (
+        f"Device: {compute.device}, {compute.precision}, {layout}\n"
+        f"Steps: {steps:,} an epoch, {steps * training.epochs:,} in {training.epochs:,} epoch(s) of "
+        f"{plan.num_train:,} images, {training.batch_size} at a time"
+    )
+    return Start(compute, plan, data, words)
