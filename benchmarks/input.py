@@ -36,9 +36,10 @@ from naturalist.data.loader import BatchLoader
 from naturalist.data.sources.sample import CLASSES, draw
 from naturalist.device import Precision, choose_device
 from naturalist.models.cnn import FiveBlockCNN
+from naturalist.models.parameter_groups import parameter_groups
 from naturalist.settings.config import CnnSettings
 from naturalist.training.engine import train_one_epoch
-from naturalist.training.optim import Schedule, make_optimizer, parameter_groups
+from naturalist.training.optim import Schedule, make_optimizer
 
 BATCH_SIZE = 64
 MEAN = STD = (0.5, 0.5, 0.5)

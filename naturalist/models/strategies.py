@@ -8,8 +8,8 @@ from torch import nn
 
 from naturalist.errors import UserError
 from naturalist.models.backbones import HEAD, StagedNetwork
+from naturalist.models.parameter_groups import split_parameters
 from naturalist.settings.config import FinetuneSettings
-from naturalist.training.optim import split_parameters
 
 PARTIAL_FREEZE_FRACTION = 0.6
 """Share of the backbone's stages that ``partial`` freezes when nothing else is said."""

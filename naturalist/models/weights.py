@@ -19,7 +19,7 @@ from torchvision.transforms import InterpolationMode
 from naturalist.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from naturalist.errors import UserError
 from naturalist.models.backbones import AUXILIARY, StagedNetwork, check_backbone
-from naturalist.runs.checkpoint import WRAPPER_PREFIX
+from naturalist.models.state_dict import strip_wrappers
 from naturalist.settings.config import FinetuneSettings
 
 NO_WEIGHTS = "none"
@@ -178,7 +178,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"the weights file {str(path)!r} holds no state dict, that is, no tensors by name.")
-    return {WRAPPER_PREFIX.sub("", name).removeprefix("network."): value for name, value in content.items()}
+    return {name.removeprefix("network."): value for name, value in strip_wrappers(content).items()}
 
 
 def _check_fit(state: dict[str, Tensor], wanted: dict[str, Tensor], path: Path, backbone: str) -> None:

@@ -17,13 +17,14 @@ from naturalist.data.dataset import TrainingData
 from naturalist.data.loader import BatchLoader
 from naturalist.device import Precision, peak_memory_mb
 from naturalist.errors import UserError
+from naturalist.models.parameter_groups import parameter_groups
 from naturalist.plots.style import plot_curves
 from naturalist.progress import ProgressBar, progress_bar
 from naturalist.runs.checkpoint import BEST, LAST, load_checkpoint, save_checkpoint
 from naturalist.runs.tracking import Tracker
 from naturalist.seeding import derive_seed
 from naturalist.settings.config import RunSettings, stop_requested
-from naturalist.training.optim import Schedule, make_optimizer, parameter_groups
+from naturalist.training.optim import Schedule, make_optimizer
 
 SYNC_SECONDS = 0.5
 """How often the loss is fetched from the device for the bar; never per step."""

@@ -1,10 +1,8 @@
-"""Optimisers, parameter groups and the course of the learning rate."""
+"""Optimisers and the course of the learning rate."""
 
 import math
-from collections.abc import Iterable
 
 import torch
-from torch import nn
 from torch.optim import Optimizer
 
 from naturalist.settings.config import RunSettings
@@ -15,21 +13,6 @@ ONE_CYCLE_START, ONE_CYCLE_RISE = 1 / 25, 0.3
 """One-cycle (Smith & Topin 2017) starts at this share of the peak and rises for this share of the steps."""
 PLATEAU_FACTOR, PLATEAU_THRESHOLD = 0.1, 1e-3
 """What a plateau multiplies the learning rate by, and the relative gain in val_loss that is none."""
-
-
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """A model's trainable parameters, see :func:`split_parameters`."""
-    return split_parameters(model.parameters(), weight_decay)
-
-
-def split_parameters(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[dict]:
-    """Trainable parameters in two groups: weights, which decay, and norms and biases, which do not."""
-    trainable = [parameter for parameter in parameters if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
 
 
 def make_optimizer(groups: list[dict], settings: RunSettings, device: torch.device) -> Optimizer:
