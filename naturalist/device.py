@@ -51,7 +51,7 @@ class Precision:
         self._dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 
-    def autocast(self) -> contextlib.AbstractContextManager:
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Context for forward passes; weights and optimiser stay in fp32."""
         if self._dtype is None:
             return contextlib.nullcontext()
