@@ -1,6 +1,8 @@
 """State dicts as files keep them: plain tensors under a network's own names."""
 
+import pickle
 import re
+import zipfile
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -8,6 +10,19 @@ from torch import Tensor, nn
 
 WRAPPER_PREFIX = re.compile(r"^(?:_orig_mod\.|module\.)+")
 """What torch.compile and data-parallel wrappers put before parameter names."""
+LOAD_ERRORS = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    zipfile.BadZipFile,
+    ValueError,
+    KeyError,
+    AttributeError,
+    IndexError,
+    TypeError,
+    OSError,
+)
+"""What torch.load raises, with ``weights_only``, for a file that is damaged or holds more than plain values."""
 
 Value = TypeVar("Value")
 

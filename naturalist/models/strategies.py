@@ -1,14 +1,14 @@
 """Which stages of a pre-trained network learn, from which epoch on, and how fast."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from naturalist.errors import UserError
 from naturalist.models.backbones import HEAD, StagedNetwork
-from naturalist.models.parameter_groups import split_parameters
+from naturalist.models.parameter_groups import Group, split_parameters
 from naturalist.settings.config import FinetuneSettings
 
 PARTIAL_FREEZE_FRACTION = 0.6
@@ -66,7 +66,7 @@ class Strategy:
             for stage, parameters in model.parameters_by_stage().items()
         )
 
-    def release(self, epoch: int) -> list[dict]:
+    def release(self, epoch: int) -> list[Group]:
         """Freeze what does not learn in ``epoch``; returns the parameter groups that begin to learn in it.
 
         The head's come first, then those of the other stages from the top.
@@ -97,7 +97,7 @@ class Strategy:
         """Parameters that never learn."""
         return sum(stage.parameters for stage in self.plan if stage.release_epoch is None)
 
-    def record(self) -> list[dict]:
+    def record(self) -> list[dict[str, Any]]:
         """The plan in plain values, for the run's summary."""
         return [vars(stage) for stage in self.plan]
 
@@ -107,13 +107,10 @@ class Strategy:
         for heading in ("parameters", "learns from epoch", "learning rate"):
             table.add_column(heading, justify="right")
         for stage in self.plan:
-            learns = stage.release_epoch is not None
-            table.add_row(
-                stage.name,
-                f"{stage.parameters:,}",
-                str(stage.release_epoch + 1) if learns else "frozen",
-                f"{stage.learning_rate:.2g}" if learns else "",
-            )
+            learns = ("frozen", "")
+            if stage.release_epoch is not None:
+                learns = (str(stage.release_epoch + 1), f"{stage.learning_rate:.2g}")
+            table.add_row(stage.name, f"{stage.parameters:,}", *learns)
         table.add_section()
         table.add_row("trainable", f"{self.trainable_parameters:,}", "", "")
         table.add_row("frozen", f"{self.frozen_parameters:,}", "", "")
@@ -148,7 +145,7 @@ def release_epochs(stages: list[str], settings: FinetuneSettings) -> dict[str, i
     return releases
 
 
-def describe_stages(model: nn.Module) -> str:
+def describe_stages(model: StagedNetwork) -> str:
     """Names of a network's stages with their parameters, a line for each."""
     return "\n".join(
         f"{stage:36}{sum(parameter.numel() for parameter in parameters):>14,} parameters"

@@ -1,13 +1,12 @@
 """Pre-trained weights: what they expect of the images, where they come from, and whether they fit."""
 
 import hashlib
-import pickle
 import re
 import urllib.error
-import zipfile
 from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,11 +18,14 @@ from torchvision.transforms import InterpolationMode
 from naturalist.data.augment import IMAGENET_MEAN, IMAGENET_STD
 from naturalist.errors import UserError
 from naturalist.models.backbones import AUXILIARY, StagedNetwork, check_backbone
-from naturalist.models.state_dict import strip_wrappers
+from naturalist.models.state_dict import LOAD_ERRORS, strip_wrappers
 from naturalist.settings.config import FinetuneSettings
 
 NO_WEIGHTS = "none"
-NORMALIZATIONS = {(IMAGENET_MEAN, IMAGENET_STD): "imagenet", ((0.5,) * 3, (0.5,) * 3): "half"}
+NORMALIZATIONS: dict[tuple[tuple[float, ...], tuple[float, ...]], Literal["imagenet", "half"]] = {
+    (IMAGENET_MEAN, IMAGENET_STD): "imagenet",
+    ((0.5,) * 3, (0.5,) * 3): "half",
+}
 """Mean and deviation of the official weights' transforms, and what the project calls them."""
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
 """torchvision ends file names with the first digits of the content's SHA-256."""
@@ -129,7 +131,8 @@ def _download(weights: WeightsEnum) -> Path:
     print(f"Downloading {weights.url} to {path}", flush=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(weights.url, str(path), HASH_IN_NAME.search(path.name)[1])
+        match = HASH_IN_NAME.search(path.name)
+        torch.hub.download_url_to_file(weights.url, str(path), match and match[1])
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         raise UserError(
             f"the weights {weights} cannot be downloaded ({error}); fetch {weights.url} on another machine "
@@ -158,18 +161,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     """A state dict from a file, plain or inside a checkpoint; nothing in the file is executed."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        zipfile.BadZipFile,
-        ValueError,
-        KeyError,
-        AttributeError,
-        IndexError,
-        TypeError,
-        OSError,
-    ):
+    except LOAD_ERRORS:
         raise UserError(
             f"the weights file {str(path)!r} cannot be read: it is damaged, or holds more than plain "
             "tensors; nothing in it was run."
