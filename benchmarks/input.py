@@ -29,16 +29,18 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import ImageFolder
 
-from naturalist.data.augment import Augmentation, Preprocessing
+from naturalist.data.augment import Augmentation
 from naturalist.data.catalog import scan
 from naturalist.data.images import available_cores, open_cache
 from naturalist.data.loader import BatchLoader
+from naturalist.data.preprocessing import Preprocessing
 from naturalist.data.sources.sample import CLASSES, draw
 from naturalist.device import Precision, choose_device
 from naturalist.models.cnn import FiveBlockCNN
-from naturalist.settings.config import CnnSettings
-from naturalist.training.engine import train_one_epoch
-from naturalist.training.optim import Schedule, make_optimizer, parameter_groups
+from naturalist.models.parameter_groups import parameter_groups
+from naturalist.settings.part_a import CnnSettings
+from naturalist.training.epoch import train_one_epoch
+from naturalist.training.optim import Schedule, make_optimizer
 
 BATCH_SIZE = 64
 MEAN = STD = (0.5, 0.5, 0.5)

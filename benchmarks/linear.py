@@ -23,9 +23,9 @@ from sklearn.preprocessing import StandardScaler
 
 from naturalist.data.catalog import find_folders, scan
 from naturalist.data.decode import UnreadableImage, decode_file
+from naturalist.entry import entry_point
 from naturalist.errors import UserError
 from naturalist.progress import progress_bar
-from naturalist.settings.config import entry_point
 
 STRENGTHS = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2)
 """Inverse regularisation strengths (scikit-learn's ``C``) to choose from."""

@@ -26,7 +26,7 @@ import torch
 import yaml
 
 from naturalist.data.images import available_cores
-from naturalist.runs.tracking import read_metrics
+from naturalist.runs.folder import read_metrics
 
 FRESH_SEEDS = range(101, 104)
 """Seeds with which the chosen settings are trained again; no search uses them."""

@@ -56,7 +56,7 @@ def _prepare(options: verbs.PrepareOptions) -> None:
 
 def _evaluate(options: verbs.EvaluateOptions) -> None:
     runs = [find_run(run) for run in options.runs]
-    more = {
+    more: dict[str, Any] = {
         "split": options.split,
         "data": options.data,
         "cache_dir": options.cache_dir,

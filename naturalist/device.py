@@ -65,7 +65,7 @@ class Compute:
         is_image = inputs.ndim == 4
         return inputs.contiguous(memory_format=self.memory_format if is_image else torch.contiguous_format)
 
-    def autocast(self) -> contextlib.AbstractContextManager[None]:
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
         """Context for forward passes; weights and optimiser stay in fp32."""
         if self._dtype is None:
             return contextlib.nullcontext()

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 PLAIN_LINE_SECONDS = 15.0
 """How often work that has no terminal reports itself."""
@@ -22,7 +22,7 @@ class ProgressBar:
         self._plain_to = plain_to
         self._done = 0
         self._start = self._last_line = time.monotonic()
-        self._task = live.add_task(description, total=total, note="") if live else None
+        self._task = live.add_task(description, total=total, note="") if live else TaskID(0)
 
     def advance(self, amount: int = 1, note: str | None = None) -> None:
         """Count ``amount`` more units; ``note`` is a few words shown behind the bar. Not thread-safe."""

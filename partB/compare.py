@@ -12,9 +12,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from naturalist.entry import entry_point
 from naturalist.errors import UserError
-from naturalist.runs.tracking import read_metrics
-from naturalist.settings.config import entry_point
+from naturalist.runs.folder import read_metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRATCH = "scratch"

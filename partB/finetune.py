@@ -62,7 +62,7 @@ def train(
 
     settings = settings_from_weights(settings)
     start, record, backbone = start_training(settings, scan), settings.record, settings.model.backbone
-    arguments = {
+    arguments: dict[str, Any] = {
         "backbone": backbone,
         "num_classes": start.plan.num_classes,
         "image_size": settings.data.image_size,
@@ -75,7 +75,7 @@ def train(
         weights = f"the weights of {record.resume}"
     else:
         weights = load_weights(model, settings.model)
-    strategy = Strategy(model, settings.strategy, settings.training, backbone)
+    strategy = Strategy(model, settings.strategy, settings.training)
     print(f"Data: {start.plan.description}")
     print(f"Model: {backbone} with {weights}, strategy {settings.strategy.strategy}: {strategy.describe()}")
     print(strategy)
@@ -87,7 +87,7 @@ def train(
         (tracker.folder / "model.txt").write_text(f"{strategy}\n", encoding="utf-8")
         data, feature_seconds = start.data, 0.0
         if strategy.frozen_parameters and settings.uses_features:
-            prefix = FrozenPrefix(start.compute.place(model), backbone, strategy.first_trained_stage)
+            prefix = FrozenPrefix(start.compute.place(model), strategy.first_trained_stage)
             views = Views(settings.strategy.views, settings.augmentation, settings.training.seed)
             features = cache_features(prefix, data, views, start.compute, settings.cache_folder)
             if features is not None:

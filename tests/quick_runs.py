@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 import yaml
 
-from naturalist.data.augment import Preprocessing
 from naturalist.data.catalog import find_folders, scan
+from naturalist.data.preprocessing import Preprocessing
 from naturalist.models import build_model
 from naturalist.runs.checkpoint import save_checkpoint
-from naturalist.settings.config import RunSettings
+from naturalist.settings.run_settings import RunSettings
 
 SIZE = 32
 

@@ -12,9 +12,9 @@ from rich.table import Table
 
 from naturalist.errors import UserError
 from naturalist.plots.comparison import plot_accuracy_over_parameters, plot_accuracy_over_time, plot_learning_curves
+from naturalist.runs.folder import read_metrics
 from naturalist.runs.records import COLUMNS, Group, Run
-from naturalist.runs.tracking import read_metrics
-from naturalist.settings.config import BOOKKEEPING
+from naturalist.settings.groups import BOOKKEEPING
 
 NOT_COMPARED = ("seed", *BOOKKEEPING)
 """Settings in which runs of one group may differ."""

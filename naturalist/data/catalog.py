@@ -9,7 +9,6 @@ validation set. Scanning lists directories and opens no file.
 import hashlib
 import os
 from collections import defaultdict
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -76,15 +75,15 @@ def find_folders(folder: Path) -> Folders:
             f"there is no folder {str(folder)!r}; --data takes 'sample', 'nature_12K' or a folder "
             "that holds train/ and test/ (or val/), or one folder for each class."
         )
-    parent = _find_parent_of_train(folder)
-    if parent is None:
+    train = _find_train(folder)
+    if train is None:
         names = class_names_of(folder)
         if not names:
             raise UserError(f"{str(folder)!r} holds neither a train/ folder nor a folder for each class.")
         if any(name.lower() in VAL_NAMES + TEST_NAMES for name in names):
             raise UserError(f"{str(folder)!r} holds {', '.join(names)}, but no train/ folder.")
         return Folders(train=folder, val=None, test=None)
-    train, val, test = (_subfolder(parent, names) for names in (TRAIN_NAMES, VAL_NAMES, TEST_NAMES))
+    val, test = _subfolder(train.parent, VAL_NAMES), _subfolder(train.parent, TEST_NAMES)
     if test is None:
         val, test = None, val
     for other in (val, test):
@@ -93,28 +92,11 @@ def find_folders(folder: Path) -> Folders:
     return Folders(train, val, test)
 
 
-_scanned: ContextVar[dict[Path, Split] | None] = ContextVar("scanned", default=None)
-
-
-def scan_once() -> None:
-    """From now on :func:`scan` looks at every folder once: for a process that trains again and again on the same."""
-    _scanned.set({})
-
-
 def scan(folder: Path) -> Split:
     """List the class folders of ``folder`` and their files, at any depth below the class folder.
 
     Raises :class:`UserError` when there are fewer than two classes, a class has no file or a folder cannot be read.
     """
-    scanned = _scanned.get()
-    if scanned is None:
-        return _scan(folder)
-    if folder not in scanned:
-        scanned[folder] = _scan(folder)
-    return scanned[folder]
-
-
-def _scan(folder: Path) -> Split:
     class_names = class_names_of(folder)
     if len(class_names) < 2:
         raise UserError(
@@ -175,15 +157,15 @@ def same_bytes(first: Split, second: Split) -> list[tuple[str, str]]:
     return pairs
 
 
-def _find_parent_of_train(folder: Path) -> Path | None:
-    """The nearest folder that holds ``train``, breadth first; several on one level are an error."""
+def _find_train(folder: Path) -> Path | None:
+    """The nearest ``train`` below ``folder``, breadth first; several on one level are an error."""
     level = [folder]
     for _ in range(MAX_DEPTH):
-        found = [candidate for candidate in level if _subfolder(candidate, TRAIN_NAMES)]
+        found = [train for candidate in level if (train := _subfolder(candidate, TRAIN_NAMES))]
         if len(found) > 1:
             raise UserError(
                 f"{str(folder)!r} holds more than one data set: "
-                f"{', '.join(sorted(str(path) for path in found))}; pass one of them."
+                f"{', '.join(sorted(str(train.parent) for train in found))}; pass one of them."
             )
         if found:
             return found[0]

@@ -8,13 +8,18 @@ judgement on what is readable is final.
 import errno
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
 import torch
-from PIL import Image
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 from torch.nn.functional import interpolate
+
+Pixels = NDArray[np.uint8]
+"""``[H, W, 3]``, RGB."""
 
 warnings.filterwarnings("ignore", module="PIL")  # odd metadata is no fault of the picture
 
@@ -32,7 +37,7 @@ PASSING_FAULTS = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENO
 """Errors of reading that may be gone the next time."""
 
 ORIENTATION_TAG = 0x0112
-TRANSPOSITIONS = {  # EXIF orientation → what makes the stored pixels upright
+TRANSPOSITIONS: dict[int, Callable[[Pixels], Pixels]] = {  # EXIF orientation → what makes the stored pixels upright
     2: lambda pixels: pixels[:, ::-1],
     3: lambda pixels: pixels[::-1, ::-1],
     4: lambda pixels: pixels[::-1],
@@ -47,7 +52,7 @@ class UnreadableImage(Exception):
     """The file is no image that can be decoded whole; the message says why in a few words."""
 
 
-def decode_file(path: Path, size: int, resize_mode: str) -> np.ndarray:
+def decode_file(path: Path, size: int, resize_mode: str) -> Pixels:
     """Decode a photograph to ``[size, size, 3]`` uint8, RGB, upright by its EXIF orientation.
 
     Greyscale, palette, CMYK and 16-bit images are converted; transparency is laid on white; of an animation the
@@ -70,20 +75,20 @@ def decode_file(path: Path, size: int, resize_mode: str) -> np.ndarray:
     return decode_bytes(data, size, resize_mode)
 
 
-def decode_bytes(data: bytes, size: int, resize_mode: str) -> np.ndarray:
+def decode_bytes(data: bytes, size: int, resize_mode: str) -> Pixels:
     """As :func:`decode_file`, from the file's content."""
     if not data:
         raise UnreadableImage("empty file")
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            pixels = None
+            pixels: Pixels | None = None
             if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
                 pixels = _decode_jpeg(data, size)
             if pixels is None:
                 pixels = np.array(_to_rgb(image))
             # Asked for last: Pillow turns a TIFF upright while loading it, and then reports no orientation.
             orientation = image.getexif().get(ORIENTATION_TAG, 1)
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise UnreadableImage("no image") from None
     except Image.DecompressionBombError:
         raise UnreadableImage("more pixels than a photograph has") from None
@@ -91,18 +96,21 @@ def decode_bytes(data: bytes, size: int, resize_mode: str) -> np.ndarray:
         # Pillow's plugins let all of these out when a file's structure is damaged.
         raise UnreadableImage(str(error).splitlines()[0] if str(error) else "damaged") from None
     square = _resize(pixels, size, resize_mode)
-    return np.ascontiguousarray(TRANSPOSITIONS.get(orientation, lambda pixels: pixels)(square))
+    if orientation in TRANSPOSITIONS:
+        square = TRANSPOSITIONS[orientation](square)
+    return np.ascontiguousarray(square)
 
 
-def _decode_jpeg(data: bytes, size: int) -> np.ndarray | None:
+def _decode_jpeg(data: bytes, size: int) -> Pixels | None:
     """Decode by libjpeg-turbo, no smaller than resizing needs; None when it complains about the file."""
     wanted = int(size * OVERSAMPLING)  # what is smaller already is decoded as it is
     try:
-        return simplejpeg.decode_jpeg(
+        pixels: Pixels = simplejpeg.decode_jpeg(
             data, colorspace="RGB", fastdct=False, fastupsample=False, min_height=wanted, min_width=wanted, strict=True
         )
     except ValueError:
         return None
+    return pixels
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -119,7 +127,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
-def _resize(pixels: np.ndarray, size: int, resize_mode: str) -> np.ndarray:
+def _resize(pixels: Pixels, size: int, resize_mode: str) -> Pixels:
     """``[H, W, 3]`` uint8 → ``[size, size, 3]`` uint8."""
     height, width = pixels.shape[:2]
     if resize_mode != "squash":  # cutting first gives the same picture and leaves less to resize
@@ -131,4 +139,5 @@ def _resize(pixels: np.ndarray, size: int, resize_mode: str) -> np.ndarray:
     image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).unsqueeze(0)
     interpolation = "bicubic" if resize_mode == "crop-bicubic" else "bilinear"
     resized = interpolate(image, (size, size), mode=interpolation, antialias=True, align_corners=False)
-    return resized[0].permute(1, 2, 0).numpy()
+    square: Pixels = resized[0].permute(1, 2, 0).numpy()
+    return square

@@ -15,10 +15,12 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 
 from naturalist.data.catalog import Split
 from naturalist.data.decode import UnreadableImage, decode_file
@@ -36,11 +38,11 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 class ImageCache:
     """Decoded images of one split, in the order of their paths."""
 
-    pixels: np.memmap
+    pixels: np.memmap[Any, np.dtype[np.uint8]]
     """uint8 ``[files, size, size, 3]``, read-only; rows of unreadable files are blank."""
-    rows: np.ndarray
+    rows: NDArray[np.int64]
     """int64 ``[N]``: the row of each readable image."""
-    labels: np.ndarray
+    labels: NDArray[np.int64]
     """int64 ``[N]``."""
     paths: tuple[str, ...]
     """``[N]``, relative to the split's folder."""
@@ -54,19 +56,22 @@ class ImageCache:
     @property
     def size(self) -> int:
         """Side of the images, in pixels."""
-        return self.pixels.shape[1]
+        side: int = self.pixels.shape[1]
+        return side
 
-    def read(self, indices: np.ndarray) -> np.ndarray:
+    def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Copy images out of the map: uint8 ``[len(indices), size, size, 3]``."""
-        return self.pixels[self.rows[indices]]
+        images: NDArray[np.uint8] = self.pixels[self.rows[indices]]
+        return images
 
     def release(self) -> None:
         """Take the pages read so far out of this process's memory; the system keeps them as file cache.
 
         Without it a process that reads the whole map seems to need as much memory as the map is large.
         """
-        if hasattr(mmap, "MADV_DONTNEED"):
-            self.pixels._mmap.madvise(mmap.MADV_DONTNEED)
+        pages = self.pixels.base
+        if isinstance(pages, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            pages.madvise(mmap.MADV_DONTNEED)
 
 
 def open_cache(
@@ -91,6 +96,8 @@ def open_cache(
     if cache is None:
         _build_once(split, size, resize_mode, folder)
         cache = _load(folder, split.class_names, size)
+        if cache is None:
+            raise UserError(f"the cache {str(folder)!r} was removed or damaged while it was opened; try again.")
     _report(cache, split, on_corrupt)
     return cache
 

@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from naturalist.data.images import ImageCache
 from naturalist.seeding import generator
@@ -37,7 +39,7 @@ class BatchLoader:
     def __init__(
         self,
         cache: ImageCache,
-        indices: np.ndarray,
+        indices: NDArray[np.int64],
         batch_size: int,
         device: torch.device,
         *,
@@ -64,11 +66,11 @@ class BatchLoader:
         """Images per epoch."""
         return len(self.indices)
 
-    def epoch(self, epoch: int = 0) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    def epoch(self, epoch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of one epoch: images uint8 ``[B, 3, S, S]`` channels last, labels int64 ``[B]``, on the device."""
         order = batch_order(len(self.indices), self.shuffle_seed, epoch)
         if self._resident is not None:
-            yield from self._from_device(order)
+            yield from self._from_device(*self._resident, order)
         elif self.device.type == "cuda":
             yield from self._prefetch(order)
         else:
@@ -77,12 +79,12 @@ class BatchLoader:
                 yield images.to(self.device), labels.to(self.device)
                 self._release_after(start, stop)
 
-    def _read(self, positions: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    def _read(self, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         indices = self.indices[positions]
         images = torch.from_numpy(self.cache.read(indices)).permute(0, 3, 1, 2)
         return images, torch.from_numpy(self.cache.labels[indices])
 
-    def _load_all(self) -> tuple[torch.Tensor, torch.Tensor]:
+    def _load_all(self) -> tuple[Tensor, Tensor]:
         size = self.cache.size
         images = torch.empty((len(self.indices), size, size, 3), dtype=torch.uint8, device=self.device)
         for start, stop in self._bounds:
@@ -91,16 +93,15 @@ class BatchLoader:
         self.cache.release()
         return images.permute(0, 3, 1, 2), torch.from_numpy(self.cache.labels[self.indices]).to(self.device)
 
-    def _from_device(self, order: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        images, labels = self._resident
+    def _from_device(self, images: Tensor, labels: Tensor, order: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
         order_on_device = torch.from_numpy(order).to(self.device)
         for start, stop in self._bounds:
             chosen = order_on_device[start:stop]
             # Indexing the permuted view would give a channels-first copy.
             yield images.permute(0, 2, 3, 1)[chosen].permute(0, 3, 1, 2), labels[chosen]
 
-    def _prefetch(self, order: np.ndarray) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        def read_pinned(bounds: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _prefetch(self, order: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
+        def read_pinned(bounds: tuple[int, int]) -> tuple[Tensor, Tensor]:
             images, labels = self._read(order[slice(*bounds)])
             self._release_after(*bounds)
             return images.pin_memory(), labels.pin_memory()
@@ -119,11 +120,12 @@ class BatchLoader:
             self.cache.release()
 
 
-def batch_order(num_images: int, shuffle_seed: int | None, epoch: int) -> np.ndarray:
+def batch_order(num_images: int, shuffle_seed: int | None, epoch: int) -> NDArray[np.int64]:
     """Positions of the images in the order of an epoch, int64 ``[num_images]``; without a seed as they are."""
     if shuffle_seed is None:
         return np.arange(num_images)
-    return torch.randperm(num_images, generator=generator(shuffle_seed, "order", epoch)).numpy()
+    order: NDArray[np.int64] = torch.randperm(num_images, generator=generator(shuffle_seed, "order", epoch)).numpy()
+    return order
 
 
 def batch_bounds(num_images: int, batch_size: int) -> list[tuple[int, int]]:

@@ -3,14 +3,15 @@
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from naturalist.errors import UserError
 
 
 def stratified_split(
-    labels: np.ndarray, class_names: tuple[str, ...], val_fraction: float, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
+    labels: NDArray[np.int64], class_names: tuple[str, ...], val_fraction: float, seed: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Split image indices into training and validation, each class in the same proportion.
 
     Args:
@@ -51,7 +52,9 @@ def stratified_split(
     return np.sort(train), np.sort(val)
 
 
-def stratified_part(indices: np.ndarray, labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+def stratified_part(
+    indices: NDArray[np.int64], labels: NDArray[np.int64], fraction: float, seed: int
+) -> NDArray[np.int64]:
     """Choose ``fraction`` of the images of every class, at least one of each.
 
     Args:

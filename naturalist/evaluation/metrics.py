@@ -72,7 +72,8 @@ def confusion_matrix(labels: Array, predicted: Array, num_classes: int) -> Array
 
     Both arrays are ``[N]`` integers from 0 to ``num_classes - 1``; the counts are ``[C, C]``.
     """
-    return metrics.confusion_matrix(labels, predicted, labels=np.arange(num_classes))
+    matrix: Array = metrics.confusion_matrix(labels, predicted, labels=np.arange(num_classes))
+    return matrix
 
 
 def write_confusion_csv(matrix: Array, class_names: Sequence[str], path: str | Path) -> None:

@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from torch.overrides import TorchFunctionMode
 
 from naturalist.errors import UserError
-from naturalist.settings.config import nearest
+from naturalist.settings.spelling import nearest
 
 RECTIFIERS = ("relu", "relu_", "relu6", "hardtanh", "leaky_relu", "elu", "gelu", "silu", "mish", "hardswish")
 """Functions, as torch names them, that the guided rule applies to."""

@@ -1,11 +1,14 @@
 """Networks, and how to rebuild one from what a checkpoint says about it."""
 
+from collections.abc import Callable
+from typing import Any
+
 from torch import nn
 
 from naturalist.errors import UserError
 
 
-def build_model(description: dict) -> nn.Module:
+def build_model(description: dict[str, Any]) -> nn.Module:
     """Build a network with fresh weights.
 
     Args:
@@ -18,7 +21,7 @@ def build_model(description: dict) -> nn.Module:
     from naturalist.models.backbones import StagedNetwork
     from naturalist.models.cnn import FiveBlockCNN
 
-    kinds = {"five_block_cnn": FiveBlockCNN, "torchvision": StagedNetwork}
+    kinds: dict[str, Callable[..., nn.Module]] = {"five_block_cnn": FiveBlockCNN, "torchvision": StagedNetwork}
     arguments = dict(description)
     kind = arguments.pop("kind", None)
     if kind not in kinds:

@@ -62,6 +62,7 @@ class StagedNetwork(nn.Module):
 
     def __init__(self, backbone: str, num_classes: int, image_size: int, dropout: float = 0.0):
         super().__init__()
+        self.backbone = backbone
         self.network = _torchvision_model(backbone, image_size)
         self.steps = _steps(self.network)
         _replace_head(self.network, self.steps, num_classes, dropout)

@@ -73,19 +73,19 @@ class FiveBlockCNN(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Normalised images ``[B, 3, image_size, image_size]`` → logits ``[B, num_classes]``."""
         features = self.flatten(self.pool(self.blocks(images)))
-        return self.output(self.dense_activation(self.dense(self.dropout(features))))
+        logits: Tensor = self.output(self.dense_activation(self.dense(self.dropout(features))))
+        return logits
 
 
 def filters_per_block(num_filters: int | list[int], organization: str) -> list[int]:
     """Filters of the five blocks; raises :class:`UserError` when halving leaves a block without any."""
     if isinstance(num_filters, list):
         return list(num_filters)
-    factor = {
-        "same": lambda block: num_filters,
-        "doubling": lambda block: num_filters * 2**block,
-        "halving": lambda block: num_filters // 2**block,
+    filters = {
+        "same": [num_filters] * NUM_BLOCKS,
+        "doubling": [num_filters * 2**block for block in range(NUM_BLOCKS)],
+        "halving": [num_filters // 2**block for block in range(NUM_BLOCKS)],
     }[organization]
-    filters = [factor(block) for block in range(NUM_BLOCKS)]
     if min(filters) < 1:
         block = filters.index(0) + 1
         raise UserError(

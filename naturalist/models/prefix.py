@@ -14,13 +14,12 @@ class FrozenPrefix:
 
     Args:
         model: with its weights, on the device where it computes; it is put in evaluation mode.
-        backbone: its name, for people.
         stage: the first that learns.
     """
 
-    def __init__(self, model: StagedNetwork, backbone: str, stage: str) -> None:
+    def __init__(self, model: StagedNetwork, stage: str) -> None:
         self._model = model.eval()
-        self.name, self.stage = f"{backbone}-{stage}", stage
+        self.name, self.stage = f"{model.backbone}-{stage}", stage
         self.fingerprint = _fingerprint(model, stage)
 
     def __call__(self, inputs: Tensor) -> Tensor:

@@ -1,15 +1,16 @@
 """Which stages of a pre-trained network learn, from which epoch on, and how fast."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from torch import nn
 
 from naturalist.errors import UserError
 from naturalist.models.backbones import HEAD, StagedNetwork
-from naturalist.settings.config import FinetuneSettings
-from naturalist.training.optim import split_parameters
+from naturalist.models.parameter_groups import Group, split_parameters
+from naturalist.settings.groups import TrainingSettings
+from naturalist.settings.part_b import StrategySettings
 
 PARTIAL_FREEZE_FRACTION = 0.6
 """Share of the backbone's stages that ``partial`` freezes when nothing else is said."""
@@ -42,18 +43,19 @@ class Strategy:
 
     Args:
         model: whose stages to freeze.
-        settings: of the run.
+        settings: what learns, from when on.
+        training: how fast, and how many epochs.
 
     Raises:
         UserError: for a stage that there is not, or when no stage is left to freeze or to train.
     """
 
-    def __init__(self, model: StagedNetwork, settings: FinetuneSettings):
-        self.model, self.settings = model, settings
-        releases = release_epochs(list(model.stages), settings)
+    def __init__(self, model: StagedNetwork, settings: StrategySettings, training: TrainingSettings) -> None:
+        self.model, self._weight_decay = model, training.weight_decay
+        releases = release_epochs(list(model.stages), settings, training.epochs, model.backbone)
         top_down = list(reversed(releases))
         rates = {
-            stage: settings.learning_rate * settings.backbone_lr_scale * settings.layer_decay**depth
+            stage: training.learning_rate * settings.backbone_lr_scale * settings.layer_decay**depth
             for depth, stage in enumerate(top_down[1:])
         }
         self.plan = tuple(
@@ -61,12 +63,12 @@ class Strategy:
                 stage,
                 sum(parameter.numel() for parameter in parameters),
                 releases[stage],
-                rates.get(stage, settings.learning_rate),
+                rates.get(stage, training.learning_rate),
             )
             for stage, parameters in model.parameters_by_stage().items()
         )
 
-    def release(self, epoch: int) -> list[dict]:
+    def release(self, epoch: int) -> list[Group]:
         """Freeze what does not learn in ``epoch``; returns the parameter groups that begin to learn in it.
 
         The head's come first, then those of the other stages from the top.
@@ -79,7 +81,7 @@ class Strategy:
             {**group, "lr": stage.learning_rate}
             for stage in reversed(self.plan)
             if stage.release_epoch == epoch
-            for group in split_parameters(parameters[stage.name], self.settings.weight_decay)
+            for group in split_parameters(parameters[stage.name], self._weight_decay)
         ]
 
     @property
@@ -97,9 +99,18 @@ class Strategy:
         """Parameters that never learn."""
         return sum(stage.parameters for stage in self.plan if stage.release_epoch is None)
 
-    def record(self) -> list[dict]:
+    def describe(self) -> str:
+        """How much learns, in a few words."""
+        return f"{self.trainable_parameters:,} parameters learn, {self.frozen_parameters:,} are frozen"
+
+    def summary(self) -> dict[str, Any]:
         """The plan in plain values, for the run's summary."""
-        return [vars(stage) for stage in self.plan]
+        return {
+            "parameters": self.trainable_parameters + self.frozen_parameters,
+            "trainable_parameters": self.trainable_parameters,
+            "frozen_parameters": self.frozen_parameters,
+            "stages": [vars(stage) for stage in self.plan],
+        }
 
     def __str__(self) -> str:
         """Stages with their parameters, release and learning rate, as a table of text."""
@@ -107,13 +118,10 @@ class Strategy:
         for heading in ("parameters", "learns from epoch", "learning rate"):
             table.add_column(heading, justify="right")
         for stage in self.plan:
-            learns = stage.release_epoch is not None
-            table.add_row(
-                stage.name,
-                f"{stage.parameters:,}",
-                str(stage.release_epoch + 1) if learns else "frozen",
-                f"{stage.learning_rate:.2g}" if learns else "",
-            )
+            learns = ("frozen", "")
+            if stage.release_epoch is not None:
+                learns = (str(stage.release_epoch + 1), f"{stage.learning_rate:.2g}")
+            table.add_row(stage.name, f"{stage.parameters:,}", *learns)
         table.add_section()
         table.add_row("trainable", f"{self.trainable_parameters:,}", "", "")
         table.add_row("frozen", f"{self.frozen_parameters:,}", "", "")
@@ -123,32 +131,39 @@ class Strategy:
         return capture.get().rstrip()
 
 
-def release_epochs(stages: list[str], settings: FinetuneSettings) -> dict[str, int | None]:
+def release_epochs(
+    stages: list[str], settings: StrategySettings, epochs: int, backbone_name: str
+) -> dict[str, int | None]:
     """Stage → epoch, counted from 0, from which on it learns; None for never.
 
     Args:
         stages: names from the image to the head.
         settings: ``strategy``, ``unfreeze_from``, ``freeze_fraction``, ``freeze_stages``, ``head_epochs``,
-            ``gradual_share``, ``epochs``.
+            ``gradual_share``.
+        epochs: of the whole training.
+        backbone_name: for messages.
     """
     backbone = [stage for stage in stages if stage != HEAD]
-    frozen = {"head": len(backbone), "partial": _frozen_by_partial(backbone, settings), "full": 0, "gradual": 0}[
-        settings.strategy
-    ]
+    frozen = {
+        "head": len(backbone),
+        "partial": _frozen_by_partial(backbone, settings, backbone_name),
+        "full": 0,
+        "gradual": 0,
+    }[settings.strategy]
     releases: dict[str, int | None] = dict.fromkeys(stages, None)
     for stage in backbone[frozen:]:
         releases[stage] = settings.head_epochs
     if settings.strategy == "gradual":
         # The head alone first; the lowest stage is released when gradual_share of the epochs have passed.
         first = max(1, settings.head_epochs)
-        last = max(first, round(settings.gradual_share * settings.epochs))
+        last = max(first, round(settings.gradual_share * epochs))
         for depth, stage in enumerate(reversed(backbone)):
             releases[stage] = first + round((last - first) * depth / max(1, len(backbone) - 1))
     releases[HEAD] = 0
     return releases
 
 
-def describe_stages(model: nn.Module) -> str:
+def describe_stages(model: StagedNetwork) -> str:
     """Names of a network's stages with their parameters, a line for each."""
     return "\n".join(
         f"{stage:36}{sum(parameter.numel() for parameter in parameters):>14,} parameters"
@@ -156,21 +171,21 @@ def describe_stages(model: nn.Module) -> str:
     )
 
 
-def _frozen_by_partial(backbone: list[str], settings: FinetuneSettings) -> int:
+def _frozen_by_partial(backbone: list[str], settings: StrategySettings, name: str) -> int:
     """Number of the backbone's stages, from the image on, that ``partial`` freezes."""
     if settings.strategy != "partial":
         return 0
     if settings.unfreeze_from is not None:
         if settings.unfreeze_from not in backbone:
             raise UserError(
-                f"{settings.backbone} has no stage {settings.unfreeze_from!r} to unfreeze from; its stages "
+                f"{name} has no stage {settings.unfreeze_from!r} to unfreeze from; its stages "
                 f"are {', '.join(backbone)}."
             )
         return backbone.index(settings.unfreeze_from)
     if settings.freeze_stages is not None:
         if settings.freeze_stages > len(backbone):
             raise UserError(
-                f"freeze_stages is {settings.freeze_stages}, but {settings.backbone} has only "
+                f"freeze_stages is {settings.freeze_stages}, but {name} has only "
                 f"{len(backbone)} stages before the head: {', '.join(backbone)}."
             )
         return settings.freeze_stages

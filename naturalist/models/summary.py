@@ -1,5 +1,6 @@
 """Parameters and multiply–accumulates of a model, layer by layer."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -56,7 +57,7 @@ def summarize(model: nn.Module, image_size: int) -> Summary:
     """Count by one forward pass of a blank image ``[1, 3, image_size, image_size]``, in evaluation mode."""
     layers: list[Layer] = []
 
-    def record(name: str):
+    def record(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             layers.append(
                 Layer(

@@ -1,13 +1,11 @@
 """Pre-trained weights: what they expect of the images, where they come from, and whether they fit."""
 
 import hashlib
-import pickle
 import re
 import urllib.error
-import zipfile
-from dataclasses import replace
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -16,14 +14,17 @@ from torchvision.models import WeightsEnum
 from torchvision.models.vision_transformer import interpolate_embeddings
 from torchvision.transforms import InterpolationMode
 
-from naturalist.data.augment import IMAGENET_MEAN, IMAGENET_STD
+from naturalist.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from naturalist.errors import UserError
 from naturalist.models.backbones import AUXILIARY, StagedNetwork, check_backbone
-from naturalist.runs.checkpoint import WRAPPER_PREFIX
-from naturalist.settings.config import FinetuneSettings
+from naturalist.models.state_dict import LOAD_ERRORS, strip_wrappers
+from naturalist.settings.part_b import BackboneSettings, FinetuneSettings
 
 NO_WEIGHTS = "none"
-NORMALIZATIONS = {(IMAGENET_MEAN, IMAGENET_STD): "imagenet", ((0.5,) * 3, (0.5,) * 3): "half"}
+NORMALIZATIONS: dict[tuple[tuple[float, ...], tuple[float, ...]], Literal["imagenet", "half"]] = {
+    (IMAGENET_MEAN, IMAGENET_STD): "imagenet",
+    ((0.5,) * 3, (0.5,) * 3): "half",
+}
 """Mean and deviation of the official weights' transforms, and what the project calls them."""
 HASH_IN_NAME = re.compile(r"-([0-9a-f]{8,64})\.\w+$")
 """torchvision ends file names with the first digits of the content's SHA-256."""
@@ -42,33 +43,33 @@ def settings_from_weights(settings: FinetuneSettings) -> FinetuneSettings:
     Raises:
         UserError: for a backbone or weights that there are not.
     """
-    transforms = _find_weights(settings).transforms()
+    data, model = settings.data, settings.model
+    transforms = _find_weights(model).transforms()
     crop, resize = transforms.crop_size[0], transforms.resize_size[0]
-    image_size = settings.image_size or crop
+    image_size = data.image_size or crop
     bicubic = transforms.interpolation == InterpolationMode.BICUBIC
-    resize_mode = settings.resize_mode or ("crop-bicubic" if bicubic else "crop")
-    cache_size = settings.cache_size or (image_size if resize_mode == "squash" else round(image_size * resize / crop))
+    resize_mode = data.resize_mode or ("crop-bicubic" if bicubic else "crop")
+    cache_size = data.cache_size or (image_size if resize_mode == "squash" else round(image_size * resize / crop))
     normalization = NORMALIZATIONS.get((tuple(transforms.mean), tuple(transforms.std)))
     if normalization is None:  # of VGG-16 without a classifier, the only ones made for other pixels
         others = [
             weights.name
-            for weights in models.get_model_weights(settings.backbone)
+            for weights in models.get_model_weights(model.backbone)
             if weights.transforms().mean == list(IMAGENET_MEAN)
         ]
         raise UserError(
-            f"the weights {settings.weights} of {settings.backbone} are no classifier, but a part of other "
+            f"the weights {model.weights} of {model.backbone} are no classifier, but a part of other "
             f"networks; use {' or '.join(others)}."
         )
-    return replace(
-        settings,
+    return settings.changed(
         image_size=image_size,
         cache_size=cache_size,
         resize_mode=resize_mode,
-        normalization=settings.normalization or normalization,
+        normalization=data.normalization or normalization,
     )
 
 
-def load_weights(model: StagedNetwork, settings: FinetuneSettings) -> str:
+def load_weights(model: StagedNetwork, settings: BackboneSettings) -> str:
     """Load pre-trained weights into everything but the head; returns a line that says which.
 
     Official weights are downloaded to torchvision's usual cache unless they lie there. A ViT's positions are
@@ -103,7 +104,7 @@ def load_weights(model: StagedNetwork, settings: FinetuneSettings) -> str:
     return path.name
 
 
-def _find_weights(settings: FinetuneSettings) -> WeightsEnum:
+def _find_weights(settings: BackboneSettings) -> WeightsEnum:
     """The official weights that ``--weights`` names, or whose transforms stand for a file's."""
     check_backbone(settings.backbone)
     choices = models.get_model_weights(settings.backbone)
@@ -129,7 +130,8 @@ def _download(weights: WeightsEnum) -> Path:
     print(f"Downloading {weights.url} to {path}", flush=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(weights.url, str(path), HASH_IN_NAME.search(path.name)[1])
+        match = HASH_IN_NAME.search(path.name)
+        torch.hub.download_url_to_file(weights.url, str(path), match and match[1])
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         raise UserError(
             f"the weights {weights} cannot be downloaded ({error}); fetch {weights.url} on another machine "
@@ -158,18 +160,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     """A state dict from a file, plain or inside a checkpoint; nothing in the file is executed."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        zipfile.BadZipFile,
-        ValueError,
-        KeyError,
-        AttributeError,
-        IndexError,
-        TypeError,
-        OSError,
-    ):
+    except LOAD_ERRORS:
         raise UserError(
             f"the weights file {str(path)!r} cannot be read: it is damaged, or holds more than plain "
             "tensors; nothing in it was run."
@@ -178,7 +169,7 @@ def _read(path: Path) -> dict[str, Tensor]:
         content = content["state_dict"]
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
         raise UserError(f"the weights file {str(path)!r} holds no state dict, that is, no tensors by name.")
-    return {WRAPPER_PREFIX.sub("", name).removeprefix("network."): value for name, value in content.items()}
+    return {name.removeprefix("network."): value for name, value in strip_wrappers(content).items()}
 
 
 def _check_fit(state: dict[str, Tensor], wanted: dict[str, Tensor], path: Path, backbone: str) -> None:

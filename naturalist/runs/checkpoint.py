@@ -2,22 +2,20 @@
 
 import os
 import pickle
-import re
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from naturalist.data.preprocessing import Preprocessing
 from naturalist.errors import UserError
 from naturalist.models import build_model
+from naturalist.models.state_dict import plain_state_dict
 
 FORMAT = "naturalist-1"
 BEST, LAST = "best.pt", "last.pt"
-WRAPPER_PREFIX = re.compile(r"^(?:_orig_mod\.|module\.)+")
-"""What torch.compile and data-parallel wrappers put before parameter names."""
 
 
 def save_checkpoint(
@@ -114,11 +112,3 @@ def restore_model(content: dict[str, Any]) -> tuple[nn.Module, Preprocessing]:
             f"the checkpoint's weights do not fit the model that it describes: {str(error).splitlines()[0]}"
         ) from None
     return model.eval(), preprocessing
-
-
-def plain_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the state dict with contiguous tensors on the CPU and names free of wrappers' prefixes."""
-    return {
-        WRAPPER_PREFIX.sub("", name): tensor.detach().cpu().contiguous().clone()
-        for name, tensor in model.state_dict().items()
-    }

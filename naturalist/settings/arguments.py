@@ -103,7 +103,7 @@ def arguments_of(dataclass_: type) -> tuple[Argument, ...]:
                 type=hints[item.name],
                 default=default,
                 words=words[item.name],
-                group=more.get("group") or getattr(dataclass_, "TITLE", "Options"),
+                group=str(more.get("group") or getattr(dataclass_, "TITLE", "Options")),
                 metavar=more.get("metavar") or _metavar(item.name, hints[item.name]),
                 short=more.get("short"),
                 is_positional=more.get("positional", False),

@@ -1,7 +1,6 @@
 """The settings of a whole run: groups, composed for a script, and flat for everybody else."""
 
 from dataclasses import dataclass, field, fields, replace
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, get_type_hints
 
@@ -34,7 +33,8 @@ class RunSettings:
     @classmethod
     def groups(cls) -> dict[str, type]:
         """Name of each group → its dataclass."""
-        return _groups(cls)
+        hints = get_type_hints(cls)
+        return {item.name: hints[item.name] for item in fields(cls)}
 
     @classmethod
     def of(cls, **values: Any) -> "Self":
@@ -102,9 +102,3 @@ def cache_folder(cache_dir: str | None, runs_dir: str) -> Path:
 def names_of(group: type) -> list[str]:
     """Names of a group's settings."""
     return [item.name for item in fields(group)]
-
-
-@cache
-def _groups(settings_class: type[RunSettings]) -> dict[str, type]:
-    hints = get_type_hints(settings_class)
-    return {item.name: hints[item.name] for item in fields(settings_class)}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from naturalist.errors import UserError
-from naturalist.settings.config import nearest
+from naturalist.settings.spelling import nearest
 
 QUANTILE_EDGE = 1e-9
 """How near to 0 and 1 quantiles are drawn: the tails of a normal distribution end at six deviations."""

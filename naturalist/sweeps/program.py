@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import get_type_hints
 
 from naturalist.errors import UserError
-from naturalist.settings.config import RunSettings, nearest, parse_settings
+from naturalist.settings.command_line import parse_settings
+from naturalist.settings.run_settings import RunSettings
+from naturalist.settings.spelling import nearest
 from naturalist.sweeps.space import SweepFile
 
 REFUSED_MACROS = {

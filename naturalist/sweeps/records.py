@@ -10,9 +10,9 @@ from pathlib import Path
 import yaml
 
 from naturalist.errors import UserError
+from naturalist.runs.folder import read_metrics
 from naturalist.runs.records import RunRecord
-from naturalist.runs.tracking import read_metrics
-from naturalist.settings.config import BOOKKEEPING
+from naturalist.settings.groups import BOOKKEEPING
 
 CUT_OFF = "cut off"
 """Status of a run that a sweep gave up to run it again."""

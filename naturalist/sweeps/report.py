@@ -8,7 +8,7 @@ import yaml
 from naturalist.errors import UserError
 from naturalist.plots.sweep import plot_accuracy_by_run, plot_influences, plot_parallel_coordinates
 from naturalist.runs.records import Influences, RunRecord
-from naturalist.settings.config import BOOKKEEPING
+from naturalist.settings.groups import BOOKKEEPING
 from naturalist.sweeps.analysis import influences, judged, sentences, varied_settings
 from naturalist.sweeps.records import read_runs
 

@@ -14,7 +14,8 @@ import yaml
 from optuna.distributions import BaseDistribution
 
 from naturalist.errors import UserError
-from naturalist.settings.config import BOOKKEEPING, nearest
+from naturalist.settings.groups import BOOKKEEPING
+from naturalist.settings.spelling import nearest
 from naturalist.sweeps.hyperband import HyperbandRule
 from naturalist.sweeps.parameter import Parameter, is_whole, read_parameter, refuse_unknown, require_number
 

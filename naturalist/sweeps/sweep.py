@@ -12,8 +12,8 @@ from optuna.exceptions import StorageInternalError
 from sqlalchemy.exc import SQLAlchemyError
 
 from naturalist.errors import UserError
-from naturalist.runs.tracking import write_summary
-from naturalist.settings.config import RunSettings
+from naturalist.runs.folder import write_summary
+from naturalist.settings.run_settings import RunSettings
 from naturalist.sweeps.fidelity import name_round, plan_rounds, promoted
 from naturalist.sweeps.program import check_sweep, command_line, load_program
 from naturalist.sweeps.records import CUT_OFF

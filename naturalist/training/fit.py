@@ -222,7 +222,7 @@ class _Fit:
             self.draw()
         print(_epoch_line(label, self.progress.history[-1], is_best), flush=True)
 
-    def _save(self, name: str, **more: object) -> None:
+    def _save(self, name: str, **more: Any) -> None:
         save_checkpoint(
             self.tracker.folder / name,
             model=self.learner.evaluated,

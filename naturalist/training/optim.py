@@ -1,4 +1,4 @@
-"""Optimisers, parameter groups and the course of the learning rate."""
+"""Optimisers and the course of the learning rate."""
 
 import math
 from typing import Any
@@ -18,7 +18,7 @@ PLATEAU_FACTOR, PLATEAU_THRESHOLD = 0.1, 1e-3
 
 def make_optimizer(groups: list[dict[str, Any]], settings: TrainingSettings, device: torch.device) -> Optimizer:
     """The optimiser that the settings name, fused into one kernel where torch can."""
-    fused = {"fused": True} if device.type in ("cuda", "cpu") else {}
+    fused: dict[str, Any] = {"fused": True} if device.type in ("cuda", "cpu") else {}
     learning_rate = settings.learning_rate
     if settings.optimizer == "SGD":
         return torch.optim.SGD(
@@ -26,7 +26,8 @@ def make_optimizer(groups: list[dict[str, Any]], settings: TrainingSettings, dev
         )
     if settings.optimizer == "NAdam":
         return torch.optim.NAdam(groups, lr=learning_rate)
-    return getattr(torch.optim, settings.optimizer)(groups, lr=learning_rate, **fused)
+    adam = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}[settings.optimizer]
+    return adam(groups, lr=learning_rate, **fused)
 
 
 class Schedule:
@@ -57,7 +58,7 @@ class Schedule:
         share = self.share_of_peak(step)
         for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
             group["lr"] = peak * share
-        return self.optimizer.param_groups[0]["lr"]
+        return float(self.optimizer.param_groups[0]["lr"])
 
     def share_of_peak(self, step: int) -> float:
         """Learning rate at ``step`` as a share of its peak, in (0, 1]."""

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from naturalist.data.augment import Augmentation, Preprocessing, channel_statistics
+from naturalist.data.augment import Augmentation
 from naturalist.data.decode import decode_file
-from naturalist.settings.config import CnnSettings
+from naturalist.data.preprocessing import Preprocessing, channel_statistics
+from naturalist.settings.part_a import CnnSettings
 
 SIZE = 48
 NOTHING = {

@@ -1,13 +1,12 @@
 """What scanning a folder promises."""
 
-import contextvars
 import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from naturalist.data.catalog import class_names_of, find_folders, same_bytes, scan, scan_once
+from naturalist.data.catalog import class_names_of, find_folders, same_bytes, scan
 from naturalist.errors import UserError
 
 
@@ -182,16 +181,3 @@ def test_same_bytes_in_two_splits_are_reported_under_every_name(own_photographs)
         for twin in (f"{first}/00.jpg", f"{second}/again.jpg")
         for copy in (f"{second}/twin.jpg", f"{first}/copy.jpg")
     }
-
-
-def test_a_process_that_trains_again_and_again_scans_once(tmp_path):
-    make_classes(tmp_path)
-
-    def scan_twice() -> tuple[int, int]:
-        scan_once()
-        first = scan(tmp_path)
-        (tmp_path / "Aves" / "more.jpg").write_text("more")
-        return len(first.files), len(scan(tmp_path).files)
-
-    assert contextvars.copy_context().run(scan_twice) == (2, 2)
-    assert len(scan(tmp_path).files) == 3

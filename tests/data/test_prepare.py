@@ -45,7 +45,7 @@ def test_every_class_and_file_is_counted(prepare):
 
 def test_training_finds_the_cache_that_prepare_built(prepare, own_photographs, tmp_path, monkeypatch):
     from naturalist.data.dataset import load_training_data
-    from naturalist.settings.config import CnnSettings
+    from naturalist.settings.part_a import CnnSettings
 
     prepare()
     shutil.rmtree(own_photographs / "test")

@@ -10,7 +10,7 @@ from PIL import Image
 from quick_runs import make_run
 
 from naturalist.__main__ import main
-from naturalist.data.augment import Preprocessing
+from naturalist.data.preprocessing import Preprocessing
 from naturalist.data.sources.sample import make_sample
 from naturalist.errors import UserError
 from naturalist.evaluation.classifier import Classifier

@@ -11,7 +11,7 @@ from naturalist.models import build_model
 from naturalist.models.backbones import HEAD, StagedNetwork, backbone_names
 from naturalist.models.strategies import Strategy
 from naturalist.models.weights import settings_from_weights
-from naturalist.settings.config import FinetuneSettings
+from naturalist.settings.part_b import FinetuneSettings
 
 ONE_PER_FAMILY = {
     "alexnet": 63,

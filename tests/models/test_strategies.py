@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 import torch
 
-from naturalist.data.augment import Preprocessing
 from naturalist.data.dataset import TrainingData
 from naturalist.data.features import cache_features
 from naturalist.data.images import ImageCache
+from naturalist.data.preprocessing import Preprocessing
 from naturalist.errors import UserError
 from naturalist.models import build_model
 from naturalist.models.backbones import HEAD
 from naturalist.models.strategies import Strategy, release_epochs
 from naturalist.runs.checkpoint import LAST, load_checkpoint, restore_model
 from naturalist.runs.tracking import Tracker
-from naturalist.settings.config import FinetuneSettings
-from naturalist.training.engine import fit
+from naturalist.settings.part_b import FinetuneSettings
+from naturalist.training.fit import fit
 
 CPU = torch.device("cpu")
 STAGES = ["conv1", "layer1", "layer2", "layer3", "layer4", HEAD]

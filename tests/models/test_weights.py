@@ -9,13 +9,13 @@ import pytest
 import torch
 from torchvision import models
 
-from naturalist.data.augment import Preprocessing
+from naturalist.data.preprocessing import Preprocessing
 from naturalist.errors import UserError
 from naturalist.models import build_model
 from naturalist.models.backbones import StagedNetwork, backbone_names
 from naturalist.models.weights import HASH_IN_NAME, load_weights, settings_from_weights
 from naturalist.runs.checkpoint import save_checkpoint
-from naturalist.settings.config import FinetuneSettings
+from naturalist.settings.part_b import FinetuneSettings
 
 
 def settings_for(backbone: str, weights: object) -> FinetuneSettings:

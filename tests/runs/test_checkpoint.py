@@ -6,10 +6,11 @@ import pickle
 import pytest
 import torch
 
-from naturalist.data.augment import Preprocessing
+from naturalist.data.preprocessing import Preprocessing
 from naturalist.errors import UserError
 from naturalist.models import build_model
-from naturalist.runs.checkpoint import load_checkpoint, plain_state_dict, restore_model, save_checkpoint
+from naturalist.models.state_dict import plain_state_dict
+from naturalist.runs.checkpoint import load_checkpoint, restore_model, save_checkpoint
 
 DESCRIPTION = {
     "kind": "five_block_cnn",

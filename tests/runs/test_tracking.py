@@ -14,7 +14,7 @@ import yaml
 from fake_wandb import API_KEY, FakeWandb
 
 from naturalist.errors import UserError
-from naturalist.runs.tracking import create_run_folder, read_metrics
+from naturalist.runs.folder import create_run_folder, read_metrics
 
 TRAINING = """
 import json, os, socket, sys, time
@@ -24,8 +24,9 @@ socket.gethostname = lambda: "secret-host"
 
 import torch  # as every training does, so that its import does not count below
 from PIL import Image
-from naturalist.settings.config import entry_point
-from naturalist.runs.tracking import Tracker, read_metrics
+from naturalist.entry import entry_point
+from naturalist.runs.tracking import Tracker
+from naturalist.runs.folder import read_metrics
 
 folder, mode, first, last = Path("runs/demo"), sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 folder.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from naturalist.data.sources.sample import make_sample
-from naturalist.settings.config import FinetuneSettings, parse_settings
+from naturalist.settings.command_line import parse_settings
+from naturalist.settings.part_b import FinetuneSettings
 
 ROOT = Path(__file__).parents[2]
 TINY = [

@@ -21,7 +21,8 @@ from sklearn.metrics import precision_recall_fscore_support
 from naturalist.data.sources.sample import CLASSES, make_sample
 from naturalist.evaluation.evaluate import evaluate_run
 from naturalist.runs.checkpoint import load_checkpoint
-from naturalist.settings.config import CnnSettings, parse_settings
+from naturalist.settings.command_line import parse_settings
+from naturalist.settings.part_a import CnnSettings
 
 ROOT = Path(__file__).parents[2]
 TINY = [
@@ -346,7 +347,7 @@ def test_every_recipe_trains(recipe, pictures, tmp_path, monkeypatch):
 
 def test_a_run_that_is_stopped_before_training_is_no_failure_to_an_agent(tmp_path):
     code = (
-        "from naturalist.settings.config import CnnSettings, entry_point\n"
+        "from naturalist.settings.part_a import CnnSettings; from naturalist.entry import entry_point\n"
         "from naturalist.evaluation.closing import record_run\n"
         "with entry_point(), record_run(CnnSettings(wandb='disabled', name='early'), 'partA'):\n"
         "    raise KeyboardInterrupt\n"

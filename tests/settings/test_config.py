@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from naturalist.errors import UserError
-from naturalist.settings.config import CnnSettings, parse_settings
+from naturalist.settings.command_line import parse_settings
+from naturalist.settings.part_a import CnnSettings
 
 ROOT = Path(__file__).parents[2]
 TRAIN = ROOT / "partA" / "train.py"

@@ -18,7 +18,8 @@ from optuna.storages.journal import JournalFileBackend
 
 from naturalist.data.sources.sample import make_sample
 from naturalist.errors import UserError
-from naturalist.settings.config import CnnSettings, parse_settings
+from naturalist.settings.command_line import parse_settings
+from naturalist.settings.part_a import CnnSettings
 from naturalist.sweeps.space import read_sweep
 from naturalist.sweeps.store import Store
 from naturalist.sweeps.trials import Trials, is_cut_off
@@ -30,7 +31,7 @@ import json, os, time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
-from naturalist.settings.config import RunSettings
+from naturalist.settings.run_settings import RunSettings
 
 @dataclass
 class Settings(RunSettings):

@@ -7,17 +7,21 @@ import pytest
 import torch
 from torch import nn
 
-from naturalist.data.augment import Augmentation, Preprocessing
+from naturalist.data.augment import Augmentation
 from naturalist.data.dataset import TrainingData
 from naturalist.data.images import ImageCache
 from naturalist.data.loader import BatchLoader
+from naturalist.data.preprocessing import Preprocessing
 from naturalist.device import Precision
 from naturalist.models import build_model
+from naturalist.models.parameter_groups import parameter_groups
 from naturalist.runs.checkpoint import BEST, LAST, load_checkpoint, restore_model
 from naturalist.runs.tracking import Tracker
-from naturalist.settings.config import CnnSettings
-from naturalist.training.engine import NonFiniteLoss, WeightAverage, evaluate, fit, train_one_epoch
-from naturalist.training.optim import Schedule, make_optimizer, parameter_groups
+from naturalist.settings.part_a import CnnSettings
+from naturalist.training.average import WeightAverage
+from naturalist.training.epoch import NonFiniteLoss, evaluate, train_one_epoch
+from naturalist.training.fit import fit
+from naturalist.training.optim import Schedule, make_optimizer
 
 CPU = torch.device("cpu")
 DESCRIPTION = {

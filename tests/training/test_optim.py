@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from naturalist.settings.config import CnnSettings
-from naturalist.training.optim import Schedule, make_optimizer, parameter_groups
+from naturalist.models.parameter_groups import parameter_groups
+from naturalist.settings.part_a import CnnSettings
+from naturalist.training.optim import Schedule, make_optimizer
 
 CPU = torch.device("cpu")
 

@@ -8,14 +8,21 @@ import colorsys
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from PIL import ImageDraw
+
+Colour = tuple[int, ...]
+"""RGB, 0 to 255."""
+Point = tuple[float, float]
+Points = NDArray[np.float64]
+"""``[N, 2]``."""
 
 WHITE, BLACK = (245, 245, 240), (15, 15, 20)
 CIRCLE = np.stack((np.cos(np.linspace(0, 2 * np.pi, 28)), np.sin(np.linspace(0, 2 * np.pi, 28))), axis=1)
 DIAMOND = np.array(((0.9, 0), (0, 0.8), (-0.9, 0), (0, -0.8)))
 
 
-def some_colour(rng: np.random.Generator, lightness: float, hue: float | None = None) -> tuple:
+def some_colour(rng: np.random.Generator, lightness: float, hue: float | None = None) -> Colour:
     """Pick an RGB colour of about ``lightness`` (0 to 1), of any hue unless it is given."""
     hue = rng.random() if hue is None else hue
     rgb = colorsys.hls_to_rgb(hue, min(max(lightness, 0.04), 0.96), rng.uniform(0.1, 0.6))
@@ -23,12 +30,12 @@ def some_colour(rng: np.random.Generator, lightness: float, hue: float | None = 
 
 
 class Colours(NamedTuple):
-    """What a creature is painted with: RGB, 0 to 255."""
+    """What a creature is painted with."""
 
-    body: tuple
-    pattern: tuple
-    limb: tuple
-    line: tuple
+    body: Colour
+    pattern: Colour
+    limb: Colour
+    line: Colour
 
     @classmethod
     def pick(cls, rng: np.random.Generator, lightness: float) -> "Colours":
@@ -50,44 +57,45 @@ class Pen:
     ``matrix`` (2×2) and ``origin`` (2) take them to pixels of the image that ``draw`` draws on.
     """
 
-    def __init__(self, draw: ImageDraw.ImageDraw, matrix: np.ndarray, origin: np.ndarray):
+    def __init__(self, draw: ImageDraw.ImageDraw, matrix: NDArray[np.float64], origin: NDArray[np.float64]):
         self._draw, self._matrix, self._origin = draw, matrix, origin
 
-    def polygon(self, points: np.ndarray, fill: tuple) -> None:
+    def polygon(self, points: Points, fill: Colour) -> None:
         """Fill the outline ``points`` [N, 2]."""
         self._draw.polygon((points @ self._matrix.T + self._origin).ravel().tolist(), fill)
 
-    def ellipse(self, x: float, y: float, rx: float, ry: float, fill: tuple, tilt: float = 0.0) -> None:
+    def ellipse(self, x: float, y: float, rx: float, ry: float, fill: Colour, tilt: float = 0.0) -> None:
         """Fill an ellipse around (x, y) turned by ``tilt`` radians."""
         self.polygon(CIRCLE * (rx, ry) @ rotation(tilt).T + (x, y), fill)
 
-    def limb(self, path: np.ndarray, start: float, end: float, fill: tuple) -> None:
+    def limb(self, path: ArrayLike, start: float, end: float, fill: Colour) -> None:
         """Draw a band along ``path`` [N, 2], ``start`` wide at its first point and ``end`` at its last."""
-        path = np.asarray(path, float)
-        self.band(path, np.linspace(start, end, len(path)), fill)
+        points = np.asarray(path, np.float64)
+        self.band(points, np.linspace(start, end, len(points)), fill)
 
-    def band(self, path: np.ndarray, widths: np.ndarray, fill: tuple) -> None:
+    def band(self, path: Points, widths: NDArray[np.float64], fill: Colour) -> None:
         """Draw a band along ``path`` [N, 2] of ``widths`` [N], with a round start."""
         along = np.gradient(path, axis=0)
         normal = along[:, ::-1] * (-0.5, 0.5) / np.maximum(np.hypot(*along.T), 1e-6)[:, None]
         edge = normal * widths[:, None]
         self.polygon(np.concatenate((path + edge, (path - edge)[::-1])), fill)
-        self.ellipse(*path[0], widths[0] / 2, widths[0] / 2, fill)
+        self.ellipse(path[0, 0], path[0, 1], widths[0] / 2, widths[0] / 2, fill)
 
-    def leaf(self, start: tuple, angle: float, length: float, width: float, fill: tuple) -> None:
+    def leaf(self, start: Point, angle: float, length: float, width: float, fill: Colour) -> None:
         """Draw a pointed leaf that grows from ``start`` towards ``angle`` (radians)."""
         along = np.linspace(0, 1, 9)
         path = np.array(start) + along[:, None] * length * np.array((np.cos(angle), np.sin(angle)))
         self.band(path, width * np.sin(np.pi * along**0.8), fill)
 
 
-def bend(start: tuple, knee: tuple, end: tuple) -> np.ndarray:
+def bend(start: Point, knee: Point, end: Point) -> Points:
     """Return a curve [9, 2] from ``start`` to ``end`` drawn towards ``knee`` (a quadratic Bézier curve)."""
     t = np.linspace(0, 1, 9)[:, None]
-    return (1 - t) ** 2 * np.array(start) + 2 * t * (1 - t) * np.array(knee) + t**2 * np.array(end)
+    curve: Points = (1 - t) ** 2 * np.array(start) + 2 * t * (1 - t) * np.array(knee) + t**2 * np.array(end)
+    return curve
 
 
-def rotation(angle: float) -> np.ndarray:
+def rotation(angle: float) -> NDArray[np.float64]:
     """Return the 2×2 matrix that turns by ``angle`` radians."""
     return np.array(((np.cos(angle), -np.sin(angle)), (np.sin(angle), np.cos(angle))))
 

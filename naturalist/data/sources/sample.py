@@ -40,7 +40,7 @@ README = """\
 Synthetic sample of naturalist
 ==============================
 
-These pictures were drawn by a program (naturalist/data/sample.py); none is a photograph. They stand in for
+These pictures were drawn by a program (naturalist/data/sources/sample.py); none is a photograph. They stand in for
 the ten classes of nature_12K to try out the project. Accuracies on them say nothing about real photographs.
 
 Keep no files of your own here: the folder is replaced as a whole when another sample is asked for.
@@ -142,7 +142,7 @@ def _creature(
     layer = Image.new("RGBA", tuple(size.tolist()))
     canvas = ImageDraw.Draw(layer)
     CREATURES[class_name](Pen(canvas, matrix, origin), rng, Colours.pick(rng, lightness))
-    _grass(rng, canvas, size, ground_lightness, rng.integers(0, 8))
+    _grass(rng, canvas, layer.size, ground_lightness, int(rng.integers(0, 8)))
     return layer.reduce(sharp)
 
 
@@ -165,11 +165,13 @@ def _background(rng: np.random.Generator, width: int, height: int, lightness: fl
                 (x - radius, y - flat, x + radius, y + flat), some_colour(rng, lightness + rng.uniform(-0.15, 0.15))
             )
     if rng.random() < 0.5:
-        _grass(rng, canvas, (width, height), lightness, rng.integers(5, 50))
+        _grass(rng, canvas, image.size, lightness, int(rng.integers(5, 50)))
     return image.filter(ImageFilter.BoxBlur(rng.uniform(0.7, 3.5)))
 
 
-def _grass(rng: np.random.Generator, canvas: ImageDraw.ImageDraw, size: tuple, lightness: float, blades: int) -> None:
+def _grass(
+    rng: np.random.Generator, canvas: ImageDraw.ImageDraw, size: tuple[int, int], lightness: float, blades: int
+) -> None:
     """Draw blades of grass that grow upwards, anywhere on an image of ``size`` (width, height)."""
     unit = min(size)
     for _ in range(blades):
@@ -180,7 +182,7 @@ def _grass(rng: np.random.Generator, canvas: ImageDraw.ImageDraw, size: tuple, l
         )
 
 
-def _is_sample(folder: Path, recipe: dict) -> bool:
+def _is_sample(folder: Path, recipe: dict[str, int]) -> bool:
     """Tell whether ``folder`` holds the whole sample that ``recipe`` asks for."""
     try:
         if json.loads((folder / MARKER).read_text(encoding="utf-8")) != recipe:
@@ -201,7 +203,7 @@ def _refuse_foreign(folder: Path) -> None:
         )
 
 
-def _write_sample(folder: Path, recipe: dict) -> None:
+def _write_sample(folder: Path, recipe: dict[str, int]) -> None:
     """Draw every picture of ``recipe`` below the new folder ``folder``; the marker is written last."""
     for split in SPLITS:
         for class_name in CLASSES:
@@ -215,7 +217,7 @@ def _write_sample(folder: Path, recipe: dict) -> None:
     (folder / MARKER).write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
 
 
-def _jobs(recipe: dict) -> Iterator[tuple[str, str, int]]:
+def _jobs(recipe: dict[str, int]) -> Iterator[tuple[str, str, int]]:
     """Yield split, class and number of every picture, the classes as even as the counts allow."""
     for split in SPLITS:
         for index in range(recipe[f"{split}_images"]):
