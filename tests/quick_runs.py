@@ -1,6 +1,5 @@
 """Run folders with random weights, made without training."""
 
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -20,7 +19,7 @@ def make_run(
 ) -> Path:
     """A run folder that looks as if a five-block CNN had been trained on ``data`` for three epochs."""
     class_names = scan(find_folders(data).train).class_names
-    settings = RunSettings(
+    settings = RunSettings.of(
         data=str(data),
         image_size=SIZE,
         cache_size=cache_size,
@@ -53,5 +52,5 @@ def make_run(
         data=str(data),
         epoch=3,
     )
-    (folder / "config.yaml").write_text(yaml.safe_dump(asdict(settings)))
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings.recorded()))
     return folder

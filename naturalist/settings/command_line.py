@@ -70,12 +70,13 @@ class Command:
         ``--help``, ``--print_config`` and the flags of ``information`` print and exit with code 0. Raises
         :class:`UserError` for anything that is not understood.
         """
-        parser = self._parser()
+        tokens = _spell_out(self, list(argv))
+        prints_config = f"--{PRINT_CONFIG}" in tokens  # not left to jsonargparse, whose own flag of that name it is
         try:
-            values = parser.parse_args(_spell_out(self, list(argv))).as_dict()
+            values = self._parser().parse_args([token for token in tokens if token != f"--{PRINT_CONFIG}"]).as_dict()
         except ArgumentError as error:
             raise UserError(self._one_sentence(str(error))) from None
-        if values.pop(PRINT_CONFIG, None):
+        if prints_config:
             kept = {name: value for name, value in values.items() if name in self.flags and name not in NOT_RECORDED}
             print(yaml.safe_dump(kept, sort_keys=False, allow_unicode=True), end="")
             sys.exit(0)

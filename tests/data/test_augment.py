@@ -9,7 +9,7 @@ from torch.nn.functional import interpolate
 from naturalist.data.augment import Augmentation
 from naturalist.data.decode import decode_file
 from naturalist.data.preprocessing import Preprocessing, channel_statistics
-from naturalist.settings.part_a import CnnSettings
+from naturalist.settings.groups import AugmentationSettings
 
 SIZE = 48
 NOTHING = {
@@ -46,7 +46,9 @@ def augment(
     images: Tensor, preprocessing: Preprocessing = PLAIN, *, epoch: int = 0, step: int = 0, **settings: float
 ) -> Tensor:
     labels = torch.arange(len(images)) % 4
-    return Augmentation(CnnSettings(**{**NOTHING, **settings}), preprocessing, 4)(images, labels, epoch, step)[0]
+    return Augmentation(AugmentationSettings(**{**NOTHING, **settings}), 0, preprocessing, 4)(
+        images, labels, epoch, step
+    )[0]
 
 
 def same_picture(images: Tensor, count: int = 16) -> Tensor:
@@ -198,7 +200,7 @@ def test_mixed_targets_tell_the_shares_of_the_pictures(batch, mixes):
     labels = torch.arange(16) % 4
     # Each class is one grey, so a picture's mean tells the shares of the two classes in it.
     pictures = (labels * 60).byte().view(-1, 1, 1, 1).expand(-1, 3, SIZE, SIZE)
-    augmentation = Augmentation(CnnSettings(**NOTHING, **mixes), PLAIN, 4)
+    augmentation = Augmentation(AugmentationSettings(**NOTHING, **mixes), 0, PLAIN, 4)
     for step in range(10):
         mixed, targets = augmentation(pictures, labels, 0, step)
         assert targets.shape == (16, 4) and (targets >= 0).all()
@@ -210,7 +212,7 @@ def test_mixed_targets_tell_the_shares_of_the_pictures(batch, mixes):
 def test_mixup_and_cutmix_take_turns():
     labels = torch.arange(16) % 4
     pictures = (labels * 60).byte().view(-1, 1, 1, 1).expand(-1, 3, SIZE, SIZE)
-    augmentation = Augmentation(CnnSettings(**NOTHING, mixup=1.0, cutmix=1.0), PLAIN, 4)
+    augmentation = Augmentation(AugmentationSettings(**NOTHING, mixup=1.0, cutmix=1.0), 0, PLAIN, 4)
     uniform = [
         bool((mixed.std(dim=(2, 3)) < 1e-6).all())
         for mixed, _ in (augmentation(pictures, labels, 0, step) for step in range(30))
@@ -220,7 +222,7 @@ def test_mixup_and_cutmix_take_turns():
 
 def test_without_mixing_the_labels_are_untouched(batch):
     labels = torch.arange(16) % 4
-    assert Augmentation(CnnSettings(), PLAIN, 4)(batch, labels, 0, 0)[1] is labels
+    assert Augmentation(AugmentationSettings(), 0, PLAIN, 4)(batch, labels, 0, 0)[1] is labels
 
 
 def test_crop_preprocessing_cuts_the_centre_of_a_larger_cache(batch):

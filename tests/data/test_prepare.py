@@ -10,6 +10,7 @@ from PIL import Image
 from naturalist.data import images as cache_module
 from naturalist.data.prepare import prepare_data
 from naturalist.errors import UserError
+from naturalist.settings.verbs import PrepareOptions
 
 FIRST, SECOND = SMALL_CLASSES[:2]
 
@@ -21,7 +22,9 @@ def prepare(own_photographs, tmp_path, capsys):
     def prepare(**settings: str | int) -> str:
         capsys.readouterr()
         prepare_data(
-            **{"data": str(own_photographs), "image_size": 24, "cache_dir": str(tmp_path / "caches"), **settings}
+            PrepareOptions(
+                **{"data": str(own_photographs), "image_size": 24, "cache_dir": str(tmp_path / "caches"), **settings}
+            )
         )
         return capsys.readouterr().out
 
@@ -45,14 +48,13 @@ def test_every_class_and_file_is_counted(prepare):
 
 def test_training_finds_the_cache_that_prepare_built(prepare, own_photographs, tmp_path, monkeypatch):
     from naturalist.data.dataset import load_training_data
-    from naturalist.settings.part_a import CnnSettings
+    from naturalist.settings.groups import DataSettings
 
     prepare()
     shutil.rmtree(own_photographs / "test")
     monkeypatch.setattr(cache_module, "decode_file", None)
-    data = load_training_data(
-        CnnSettings(data=str(own_photographs), image_size=24, cache_dir=str(tmp_path / "caches"), val_fraction=0.25)
-    )
+    settings = DataSettings(data=str(own_photographs), image_size=24, val_fraction=0.25)
+    data = load_training_data(settings, 0, tmp_path / "caches")
     assert (len(data.train_indices), len(data.val_indices)) == (36, 12)
 
 

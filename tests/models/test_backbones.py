@@ -59,8 +59,8 @@ def on_meta(monkeypatch):
 @pytest.mark.parametrize("name", backbone_names())
 def test_every_model_gets_a_new_head_and_stages_that_hold_every_parameter_once(name, on_meta):
     """All of torchvision's models, at the size of their weights, on the meta device: only shapes are computed."""
-    settings = settings_from_weights(FinetuneSettings(backbone=name, strategy="head"))
-    model = StagedNetwork(name, 7, settings.image_size, dropout=0.3)
+    settings = settings_from_weights(FinetuneSettings.of(backbone=name, strategy="head"))
+    model = StagedNetwork(name, 7, settings.data.image_size, dropout=0.3)
     stages = model.parameters_by_stage()
     listed = [id(parameter) for parameters in stages.values() for parameter in parameters]
     assert sorted(listed) == sorted(map(id, model.parameters())) and len(set(listed)) == len(listed)
@@ -68,11 +68,11 @@ def test_every_model_gets_a_new_head_and_stages_that_hold_every_parameter_once(n
     dropout, linear = model.network.get_submodule(model.steps[-1])
     assert dropout.p == 0.3 and linear.out_features == 7
     assert sum(p.numel() for p in stages[HEAD]) == linear.in_features * 7 + 7
-    strategy = Strategy(model, settings)
+    strategy = Strategy(model, settings.strategy, settings.training)
     strategy.release(0)
     frozen = sum(p.numel() for p in model.parameters() if not p.requires_grad)
     assert strategy.frozen_parameters == frozen
-    logits = model.train()(torch.empty(2, 3, settings.image_size, settings.image_size))
+    logits = model.train()(torch.empty(2, 3, settings.data.image_size, settings.data.image_size))
     assert logits.shape == (2, 7)
     logits.sum().backward()
     assert {id(p) for p in model.parameters() if p.grad is not None} == {id(p) for p in stages[HEAD]}
@@ -114,25 +114,26 @@ def test_normalisation_and_interpolation_of_all_official_weights_are_known():
             transforms = weights.transforms()
             if str(weights) == "VGG16_Weights.IMAGENET1K_FEATURES":  # no classifier; refused
                 continue
-            settings = settings_from_weights(FinetuneSettings(backbone=name, weights=weights.name))
+            settings = settings_from_weights(FinetuneSettings.of(backbone=name, weights=weights.name)).data
             mean = (0.5,) * 3 if settings.normalization == "half" else (0.485, 0.456, 0.406)
             std = (0.5,) * 3 if settings.normalization == "half" else (0.229, 0.224, 0.225)
             assert (tuple(transforms.mean), tuple(transforms.std)) == (mean, std)
             assert [settings.image_size] == transforms.crop_size
             assert [settings.cache_size] == transforms.resize_size
             assert (
-                settings.resize_mode == {"bilinear": "crop", "bicubic": "crop-bicubic"}[transforms.interpolation.value]
+                settings.resize_mode
+                == {"bilinear": "crop", "bicubic": "crop-bicubic"}[transforms.interpolation.value]
             )
 
 
 def test_weights_that_are_no_classifier_are_refused():
     with pytest.raises(UserError, match="IMAGENET1K_FEATURES of vgg16 are no classifier.*use IMAGENET1K_V1"):
-        settings_from_weights(FinetuneSettings(backbone="vgg16", weights="IMAGENET1K_FEATURES"))
+        settings_from_weights(FinetuneSettings.of(backbone="vgg16", weights="IMAGENET1K_FEATURES"))
 
 
 def test_another_image_size_keeps_the_proportion_of_resize_and_crop():
-    settings = settings_from_weights(FinetuneSettings(backbone="mobilenet_v2", image_size=112))
-    assert (settings.image_size, settings.cache_size) == (112, 116)  # 224 and 232 halved
+    settings = settings_from_weights(FinetuneSettings.of(backbone="mobilenet_v2", image_size=112))
+    assert (settings.data.image_size, settings.data.cache_size) == (112, 116)  # 224 and 232 halved
 
 
 def test_an_unknown_backbone_is_refused_with_the_list():

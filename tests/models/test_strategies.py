@@ -5,12 +5,14 @@ import pytest
 import torch
 
 from naturalist.data.dataset import TrainingData
-from naturalist.data.features import cache_features
+from naturalist.data.features import Views, cache_features
 from naturalist.data.images import ImageCache
 from naturalist.data.preprocessing import Preprocessing
+from naturalist.device import Compute
 from naturalist.errors import UserError
 from naturalist.models import build_model
 from naturalist.models.backbones import HEAD
+from naturalist.models.prefix import FrozenPrefix
 from naturalist.models.strategies import Strategy, release_epochs
 from naturalist.runs.checkpoint import LAST, load_checkpoint, restore_model
 from naturalist.runs.tracking import Tracker
@@ -24,7 +26,7 @@ SHUFFLENET = {**RESNET, "backbone": "shufflenet_v2_x0_5"}
 
 
 def settings_for(**changes) -> FinetuneSettings:
-    return FinetuneSettings(
+    return FinetuneSettings.of(
         **{
             "image_size": 32,
             "batch_size": 8,
@@ -37,6 +39,11 @@ def settings_for(**changes) -> FinetuneSettings:
             **changes,
         }
     )
+
+
+def strategy_of(model, **changes) -> Strategy:
+    settings = settings_for(**changes)
+    return Strategy(model, settings.strategy, settings.training)
 
 
 @pytest.fixture
@@ -71,16 +78,29 @@ def train(data, tmp_path):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         history = load_checkpoint(folder, LAST)["training"]["progress"]["history"] if resume else None
-        torch.manual_seed(settings.seed)
+        torch.manual_seed(settings.training.seed)
         model = build_model(SHUFFLENET)
         before = {name: value.clone() for name, value in model.state_dict().items()}
-        strategy = Strategy(model, settings)
-        used = data
+        strategy = Strategy(model, settings.strategy, settings.training)
+        used, compute = data, Compute(CPU, "fp32")
         if settings.uses_features and strategy.frozen_parameters:
-            used = cache_features(model, strategy.first_trained_stage, data, settings, CPU)
+            prefix = FrozenPrefix(compute.place(model), strategy.first_trained_stage)
+            views = Views(settings.strategy.views, settings.augmentation, settings.training.seed)
+            used = cache_features(prefix, data, views, compute, settings.cache_folder)
             model.start_at(strategy.first_trained_stage)
         tracker = Tracker(folder, {}, "disabled", project="p", name=name, job_type="test", history=history)
-        fit(model, SHUFFLENET, used, settings, tracker, CPU, should_stop, strategy.release)
+        fit(
+            model,
+            used,
+            settings.training,
+            settings.augmentation,
+            compute,
+            tracker,
+            settings.origin(SHUFFLENET),
+            resume=resume,
+            should_stop=should_stop,
+            release=strategy.release,
+        )
         return model, before, folder
 
     return train
@@ -106,13 +126,14 @@ def train(data, tmp_path):
     ],
 )
 def test_a_strategy_releases_the_stages_that_it_says_when_it_says(strategy, learning):
-    releases = release_epochs(STAGES, settings_for(backbone="resnet18", **strategy))
+    settings = settings_for(backbone="resnet18", **strategy)
+    releases = release_epochs(STAGES, settings.strategy, settings.training.epochs, "resnet18")
     assert {stage: epoch for stage, epoch in releases.items() if epoch is not None} == learning
 
 
 def test_what_does_not_learn_has_no_gradient_and_is_not_in_the_optimiser():
     model = build_model(RESNET)
-    strategy = Strategy(model, settings_for(backbone="resnet18", strategy="gradual", epochs=4))
+    strategy = strategy_of(model, backbone="resnet18", strategy="gradual", epochs=4)
     seen: set[int] = set()
     for epoch in range(4):
         seen |= {id(parameter) for group in strategy.release(epoch) for parameter in group["params"]}
@@ -124,9 +145,8 @@ def test_what_does_not_learn_has_no_gradient_and_is_not_in_the_optimiser():
 
 def test_learning_rates_fall_from_the_head_down():
     model = build_model(RESNET)
-    strategy = Strategy(
-        model,
-        settings_for(backbone="resnet18", strategy="full", learning_rate=1.0, backbone_lr_scale=0.5, layer_decay=0.1),
+    strategy = strategy_of(
+        model, backbone="resnet18", strategy="full", learning_rate=1.0, backbone_lr_scale=0.5, layer_decay=0.1
     )
     rates = [group["lr"] for group in strategy.release(0)]
     assert rates == pytest.approx([1, 1, 0.5, 0.5, 0.05, 0.05, 5e-3, 5e-3, 5e-4, 5e-4, 5e-5, 5e-5])
@@ -135,7 +155,7 @@ def test_learning_rates_fall_from_the_head_down():
 
 def test_training_mode_leaves_frozen_stages_in_evaluation_mode():
     model = build_model({**RESNET, "backbone": "efficientnet_b0"})
-    Strategy(model, settings_for(backbone="efficientnet_b0", strategy="partial", freeze_stages=7)).release(0)
+    strategy_of(model, backbone="efficientnet_b0", strategy="partial", freeze_stages=7).release(0)
     model.train()
     modes = {name: module.training for name, module in model.network.named_modules()}
     assert not modes["features.6.0.stochastic_depth"] and not modes["features.0.1"]
@@ -218,7 +238,8 @@ def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(train, chan
 )
 def test_a_stage_that_there_is_not_is_refused_with_the_list(changes, message):
     with pytest.raises(UserError, match=message):
-        release_epochs(STAGES, settings_for(backbone="resnet18", strategy="partial", **changes))
+        settings = settings_for(backbone="resnet18", strategy="partial", **changes)
+        release_epochs(STAGES, settings.strategy, settings.training.epochs, "resnet18")
 
 
 @pytest.mark.parametrize(

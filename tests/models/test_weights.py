@@ -15,11 +15,11 @@ from naturalist.models import build_model
 from naturalist.models.backbones import StagedNetwork, backbone_names
 from naturalist.models.weights import HASH_IN_NAME, load_weights, settings_from_weights
 from naturalist.runs.checkpoint import save_checkpoint
-from naturalist.settings.part_b import FinetuneSettings
+from naturalist.settings.part_b import BackboneSettings, FinetuneSettings
 
 
-def settings_for(backbone: str, weights: object) -> FinetuneSettings:
-    return FinetuneSettings(backbone=backbone, weights=str(weights), image_size=32)
+def settings_for(backbone: str, weights: object) -> BackboneSettings:
+    return BackboneSettings(backbone=backbone, weights=str(weights))
 
 
 @pytest.mark.parametrize("backbone", ["shufflenet_v2_x0_5", "squeezenet1_1", "mobilenet_v3_small", "googlenet"])
@@ -160,14 +160,14 @@ def test_official_weights_in_torchvisions_cache_need_no_network(tmp_path, monkey
 
 def test_weights_that_there_are_not_are_refused_with_the_list():
     with pytest.raises(UserError, match="no weights 'IMAGENET1K_V3'.*IMAGENET1K_V1, IMAGENET1K_V2, DEFAULT, none"):
-        settings_from_weights(FinetuneSettings(backbone="resnet50", weights="IMAGENET1K_V3"))
+        settings_from_weights(FinetuneSettings.of(backbone="resnet50", weights="IMAGENET1K_V3"))
 
 
 def test_a_file_with_an_official_name_takes_that_files_transforms(tmp_path):
     path = tmp_path / "resnet50-0676ba61.pth"  # V1 is resized to 256 pixels, V2 to 232
     path.touch()
-    assert settings_from_weights(FinetuneSettings(backbone="resnet50", weights=str(path))).cache_size == 256
-    assert settings_from_weights(FinetuneSettings(backbone="resnet50", weights="none")).cache_size == 232
+    assert settings_from_weights(FinetuneSettings.of(backbone="resnet50", weights=str(path))).data.cache_size == 256
+    assert settings_from_weights(FinetuneSettings.of(backbone="resnet50", weights="none")).data.cache_size == 232
 
 
 def test_every_official_file_has_a_hash_in_its_name():

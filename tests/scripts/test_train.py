@@ -349,7 +349,7 @@ def test_a_run_that_is_stopped_before_training_is_no_failure_to_an_agent(tmp_pat
     code = (
         "from naturalist.settings.part_a import CnnSettings; from naturalist.entry import entry_point\n"
         "from naturalist.evaluation.closing import record_run\n"
-        "with entry_point(), record_run(CnnSettings(wandb='disabled', name='early'), 'partA'):\n"
+        "with entry_point(), record_run(CnnSettings.of(wandb='disabled', name='early'), 'partA'):\n"
         "    raise KeyboardInterrupt\n"
     )
     for agent, exit_code in (({}, 130), ({"WANDB_SWEEP_ID": "abc123"}, 0)):

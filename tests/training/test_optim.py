@@ -5,14 +5,14 @@ import torch
 from torch import nn
 
 from naturalist.models.parameter_groups import parameter_groups
-from naturalist.settings.part_a import CnnSettings
+from naturalist.settings.groups import TrainingSettings
 from naturalist.training.optim import Schedule, make_optimizer
 
 CPU = torch.device("cpu")
 
 
 def schedule_for(epochs: int = 4, steps: int = 10, **changes) -> Schedule:
-    settings = CnnSettings(**{"learning_rate": 1.0, "optimizer": "SGD", **changes})
+    settings = TrainingSettings(**{"learning_rate": 1.0, "optimizer": "SGD", **changes})
     optimizer = make_optimizer([{"params": [nn.Parameter(torch.zeros(1))]}], settings, CPU)
     return Schedule(optimizer, settings, steps, epochs)
 
@@ -40,7 +40,7 @@ def test_frozen_parameters_are_not_in_the_optimizer():
 @pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "NAdam"])
 def test_every_optimizer_takes_a_step(name):
     parameter = nn.Parameter(torch.ones(3))
-    optimizer = make_optimizer([{"params": [parameter]}], CnnSettings(optimizer=name, learning_rate=0.1), CPU)
+    optimizer = make_optimizer([{"params": [parameter]}], TrainingSettings(optimizer=name, learning_rate=0.1), CPU)
     assert type(optimizer).__name__ == name
     parameter.sum().backward()
     optimizer.step()

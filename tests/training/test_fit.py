@@ -12,14 +12,14 @@ from naturalist.data.dataset import TrainingData
 from naturalist.data.images import ImageCache
 from naturalist.data.loader import BatchLoader
 from naturalist.data.preprocessing import Preprocessing
-from naturalist.device import Precision
+from naturalist.device import Compute
 from naturalist.models import build_model
 from naturalist.models.parameter_groups import parameter_groups
 from naturalist.runs.checkpoint import BEST, LAST, load_checkpoint, restore_model
 from naturalist.runs.tracking import Tracker
 from naturalist.settings.part_a import CnnSettings
 from naturalist.training.average import WeightAverage
-from naturalist.training.epoch import NonFiniteLoss, evaluate, train_one_epoch
+from naturalist.training.epoch import Learner, NonFiniteLoss, evaluate, train_one_epoch
 from naturalist.training.fit import fit
 from naturalist.training.optim import Schedule, make_optimizer
 
@@ -36,7 +36,7 @@ DESCRIPTION = {
 
 
 def settings_for(**changes) -> CnnSettings:
-    return CnnSettings(
+    return CnnSettings.of(
         **{
             "image_size": 32,
             "batch_size": 8,
@@ -81,9 +81,19 @@ def run(tmp_path, data, monkeypatch):
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
         history = load_checkpoint(folder, LAST)["training"]["progress"]["history"] if resume else None
-        torch.manual_seed(settings.seed)
+        torch.manual_seed(settings.training.seed)
         tracker = Tracker(folder, {}, "disabled", project="p", name=name, job_type="test", history=history)
-        summary = fit(build_model(DESCRIPTION), DESCRIPTION, data, settings, tracker, CPU, should_stop)
+        summary = fit(
+            build_model(DESCRIPTION),
+            data,
+            settings.training,
+            settings.augmentation,
+            Compute(CPU, "fp32"),
+            tracker,
+            settings.origin(DESCRIPTION),
+            resume=resume,
+            should_stop=should_stop,
+        )
         return summary, load_checkpoint(folder, LAST)["training"]["progress"]["history"]
 
     return run
@@ -153,7 +163,7 @@ def test_an_interrupted_epoch_is_done_again_on_resume(run, tmp_path, monkeypatch
             raise KeyboardInterrupt
         return train_one_epoch(*arguments, **options)
 
-    monkeypatch.setattr("naturalist.training.engine.train_one_epoch", interrupt)
+    monkeypatch.setattr("naturalist.training.fit.train_one_epoch", interrupt)
     summary, _ = run("parts", epochs=3)
     assert (summary["status"], summary["epochs"]) == ("stopped", 1)
     monkeypatch.undo()
@@ -167,12 +177,12 @@ def test_the_best_checkpoint_is_the_one_with_the_best_accuracy_and_of_equals_the
 ):
     outcomes = iter([(0.5, 1.0), (0.7, 0.9), (0.7, 0.8), (0.7, 0.85), (0.6, 0.1)])
 
-    def pretend(model, loader, preprocessing, precision, settings, bar=None):
+    def pretend(model, loader, preprocessing, compute, bar=None):
         accuracy, loss = next(outcomes)
-        result = evaluate(model, loader, preprocessing, precision, settings)
+        result = evaluate(model, loader, preprocessing, compute)
         return type(result)(loss, accuracy, result.logits, result.labels)
 
-    monkeypatch.setattr("naturalist.training.engine.evaluate", pretend)
+    monkeypatch.setattr("naturalist.training.fit.evaluate", pretend)
     summary, _ = run(epochs=5)
     assert (summary["best_epoch"], summary["best_val_accuracy"], summary["best_val_loss"]) == (3, 0.7, 0.8)
     assert load_checkpoint(tmp_path / "run")["epoch"] == 3
@@ -183,7 +193,7 @@ def test_patience_stops_a_fit_that_gets_no_better(run, monkeypatch):
         result = evaluate(*arguments, **options)
         return type(result)(1.0, 0.5, result.logits, result.labels)
 
-    monkeypatch.setattr("naturalist.training.engine.evaluate", pretend)
+    monkeypatch.setattr("naturalist.training.fit.evaluate", pretend)
     summary, _ = run(epochs=9, patience=2)
     assert (summary["status"], summary["epochs"], summary["best_epoch"]) == ("stopped early", 3, 1)
 
@@ -212,7 +222,7 @@ def test_the_curves_are_drawn_however_a_fit_ends(run, tmp_path):
 
 def test_the_engine_never_waits_for_the_device_within_an_epoch(data, monkeypatch):
     monkeypatch.setattr(ImageCache, "release", lambda self: None)
-    settings = settings_for()
+    settings = settings_for().training
     model = build_model(DESCRIPTION)
     loader = BatchLoader(data.train_cache, data.train_indices, 8, CPU, shuffle_seed=0)
     optimizer = make_optimizer(parameter_groups(model, 0.0), settings, CPU)
@@ -229,16 +239,9 @@ def test_the_engine_never_waits_for_the_device_within_an_epoch(data, monkeypatch
     monkeypatch.setattr(
         loader, "epoch", lambda epoch: (batches_seen.append(len(fetched)) or batch for batch in original_epoch(epoch))
     )
-    train_one_epoch(
-        model,
-        loader,
-        data.preprocessing,
-        optimizer,
-        Schedule(optimizer, settings, len(loader), 1),
-        settings,
-        Precision("fp32", CPU),
-        epoch=0,
-    )
+    schedule = Schedule(optimizer, settings, len(loader), 1)
+    learner = Learner(model, optimizer, schedule, settings, Compute(CPU, "fp32"))
+    train_one_epoch(learner, loader, data.preprocessing, epoch=0)
     assert len(batches_seen) == len(loader) > 3
     assert batches_seen[1] == batches_seen[-1]
 
@@ -249,19 +252,12 @@ def test_accumulated_batches_equal_one_large_batch(data, monkeypatch):
     for batch_size, accumulate in ((15, 1), (5, 3)):
         torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 3))
-        settings = settings_for(batch_size=batch_size, accumulate=accumulate, optimizer="SGD", momentum=0.0)
+        settings = settings_for(batch_size=batch_size, accumulate=accumulate, optimizer="SGD", momentum=0.0).training
         loader = BatchLoader(data.train_cache, data.train_indices, batch_size, CPU, shuffle_seed=0)
         optimizer = make_optimizer(parameter_groups(model, 0.0), settings, CPU)
-        train_one_epoch(
-            model,
-            loader,
-            data.preprocessing,
-            optimizer,
-            Schedule(optimizer, settings, 3, 1),
-            settings,
-            Precision("fp32", CPU),
-            epoch=0,
-        )
+        schedule = Schedule(optimizer, settings, 3, 1)
+        learner = Learner(model, optimizer, schedule, settings, Compute(CPU, "fp32"))
+        train_one_epoch(learner, loader, data.preprocessing, epoch=0)
         results.append(model[1].weight.detach().clone())
     torch.testing.assert_close(*results, atol=1e-6, rtol=1e-4)
 
@@ -274,8 +270,7 @@ def test_evaluation_is_the_mean_over_every_image_without_dropout(data, monkeypat
             model,
             BatchLoader(data.val_cache, data.val_indices, batch_size, CPU),
             data.preprocessing,
-            Precision("fp32", CPU),
-            settings_for(),
+            Compute(CPU, "fp32"),
         )
         for batch_size in (4, 15)
     ]
@@ -337,13 +332,15 @@ def test_a_fit_on_the_gpu_learns_whether_images_are_resident_or_streamed(data, t
         folder = tmp_path / str(share)
         folder.mkdir()
         tracker = Tracker(folder, {}, "disabled", project="p", name="gpu", job_type="test")
+        settings = settings_for(epochs=8)
         summary = fit(
             build_model(DESCRIPTION),
-            DESCRIPTION,
             data,
-            settings_for(epochs=8, precision="auto"),
+            settings.training,
+            settings.augmentation,
+            Compute(torch.device("cuda")),
             tracker,
-            torch.device("cuda"),
+            settings.origin(DESCRIPTION),
         )
         assert summary["best_val_accuracy"] > 0.9
 
@@ -355,9 +352,10 @@ def test_no_step_waits_for_the_gpu(data, monkeypatch, resident):
     monkeypatch.setattr(ImageCache, "release", lambda self: None)
     device = torch.device("cuda")
     settings = settings_for(mixup=0.2, cutmix=1.0, random_erasing=0.5, gradient_clip=1.0)
-    model = build_model(DESCRIPTION).to(device, memory_format=torch.channels_last)
-    optimizer = make_optimizer(parameter_groups(model, 0.0), settings, device)
-    augment = Augmentation(settings, data.preprocessing, 3)
+    compute = Compute(device)
+    model = compute.place(build_model(DESCRIPTION))
+    optimizer = make_optimizer(parameter_groups(model, 0.0), settings.training, device)
+    augment = Augmentation(settings.augmentation, settings.training.seed, data.preprocessing, 3)
     loader = BatchLoader(data.train_cache, data.train_indices, 8, device, shuffle_seed=0, resident=resident)
     original = loader.epoch
 
@@ -370,15 +368,7 @@ def test_no_step_waits_for_the_gpu(data, monkeypatch, resident):
 
     monkeypatch.setattr(loader, "epoch", watched)
     try:
-        train_one_epoch(
-            model,
-            loader,
-            augment,
-            optimizer,
-            Schedule(optimizer, settings, len(loader), 1),
-            settings,
-            Precision("auto", device),
-            epoch=0,
-        )
+        schedule = Schedule(optimizer, settings.training, len(loader), 1)
+        train_one_epoch(Learner(model, optimizer, schedule, settings.training, compute), loader, augment, epoch=0)
     finally:
         torch.cuda.set_sync_debug_mode("default")
