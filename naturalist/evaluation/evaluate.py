@@ -27,12 +27,9 @@ from naturalist.evaluation.metrics import (
     write_confusion_csv,
     write_predictions_csv,
 )
-from naturalist.plots.style import (
-    plot_confusion_matrix,
-    plot_contact_sheet,
-    plot_prediction_grid,
-    plot_reliability,
-)
+from naturalist.plots.confusion_matrix import plot_confusion_matrix
+from naturalist.plots.predictions import plot_contact_sheet, plot_prediction_grid
+from naturalist.plots.reliability import plot_reliability
 from naturalist.progress import progress_bar
 from naturalist.runs.checkpoint import load_checkpoint
 from naturalist.runs.tracking import Tracker, log_grid_to_finished_run

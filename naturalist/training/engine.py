@@ -17,7 +17,7 @@ from naturalist.data.dataset import TrainingData
 from naturalist.data.loader import BatchLoader
 from naturalist.device import Precision, peak_memory_mb
 from naturalist.errors import UserError
-from naturalist.plots.style import plot_curves
+from naturalist.plots.curves import plot_curves
 from naturalist.progress import ProgressBar, progress_bar
 from naturalist.runs.checkpoint import BEST, LAST, load_checkpoint, save_checkpoint
 from naturalist.runs.tracking import Tracker
