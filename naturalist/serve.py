@@ -11,7 +11,8 @@ from PIL import Image
 from naturalist.data.decode import UnreadableImage
 from naturalist.errors import UserError
 from naturalist.evaluation.classifier import load_classifier
-from naturalist.explain.attribution import grad_cam, last_feature_layer
+from naturalist.explain.attribution import grad_cam
+from naturalist.explain.layers import last_feature_layer
 from naturalist.plots.explanations import overlay_heat
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

@@ -3,8 +3,8 @@
 A *unit* is one place of one channel of a layer's output.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from captum.attr import LayerGradCam, Occlusion
@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torch.overrides import TorchFunctionMode
 
-from naturalist.errors import UserError
-from naturalist.settings.spelling import nearest
+from naturalist.explain.layers import outputs_of
 
 RECTIFIERS = ("relu", "relu_", "relu6", "hardtanh", "leaky_relu", "elu", "gelu", "silu", "mish", "hardswish")
 """Functions, as torch names them, that the guided rule applies to."""
@@ -53,7 +52,7 @@ def guided_backprop(model: nn.Module, layer: nn.Module, image: Tensor, channel: 
         ``[3, S, S]``, the guided gradient.
     """
     image = image.detach().clone().requires_grad_()
-    with torch.enable_grad(), _outputs_of(layer) as outputs, _GuidedActivations():
+    with torch.enable_grad(), outputs_of(layer) as outputs, _GuidedActivations():
         model(image)
         unit = outputs[0][0, channel, place[0], place[1]]
         if unit <= 0:
@@ -75,10 +74,10 @@ def grad_cam(model: nn.Module, layer: nn.Module, image: Tensor, target: int) -> 
         ``[S, S]`` in [0, 1], the largest being 1 unless all is 0.
     """
     with torch.enable_grad():
-        heat = LayerGradCam(model, layer).attribute(
+        coarse: Tensor = LayerGradCam(model, layer).attribute(
             image.detach().clone().requires_grad_(), target=target, relu_attributions=True
         )
-    heat = interpolate(heat.detach(), image.shape[-2:], mode="bilinear", align_corners=False)[0, 0]
+    heat = interpolate(coarse.detach(), image.shape[-2:], mode="bilinear", align_corners=False)[0, 0]
     return heat / heat.max().clamp(min=torch.finfo(heat.dtype).tiny)
 
 
@@ -100,107 +99,27 @@ def occlusion(model: nn.Module, image: Tensor, target: int, *, window: float = 0
         the largest size is 1.
     """
     side, step = (max(1, round(share * image.shape[-1])) for share in (window, stride))
-    fall = (
-        Occlusion(model)
-        .attribute(
-            image,
-            sliding_window_shapes=(3, side, side),
-            strides=(3, step, step),
-            target=target,
-            perturbations_per_eval=OCCLUSION_BATCH,
-        )[0]
-        .mean(dim=0)
+    falls: Tensor = Occlusion(model).attribute(
+        image,
+        sliding_window_shapes=(3, side, side),
+        strides=(3, step, step),
+        target=target,
+        perturbations_per_eval=OCCLUSION_BATCH,
     )
+    fall = falls[0].mean(dim=0)
     return fall / fall.abs().max().clamp(min=torch.finfo(fall.dtype).tiny)
-
-
-def first_convolution(model: nn.Module) -> tuple[str, nn.Conv2d]:
-    """Name and module of the first convolution; raises :class:`UserError` when there is none."""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Conv2d):
-            return name, module
-    raise UserError("the model has no convolution, so there are no filters to show.")
-
-
-def last_feature_layer(model: nn.Module, image: Tensor) -> tuple[str, nn.Module]:
-    """The layer that gives the last feature map that still has places: the deepest look at *where* things are.
-
-    Of the layers that are finished after the last convolution over more than one place, it is the last whose output has
-    that convolution's height and width: the fifth block's activation, a residual network's last stage, a DenseNet's
-    last norm.
-
-    Args:
-        model: in evaluation mode.
-        image: an input, ``[1, 3, S, S]``.
-
-    Raises:
-        UserError: for models without feature maps made by convolutions, such as vision transformers.
-    """
-    calls = _feature_maps(model, image)
-    convolutions = [i for i, (_, module, _) in enumerate(calls) if isinstance(module, nn.Conv2d)]
-    if len(convolutions) < 2:
-        raise UserError(
-            "the model makes no feature maps by convolutions (as a vision transformer does not), so there "
-            "are no units or Grad-CAM to show; the filters and occlusion can be: "
-            "--only filters,feature_maps,occlusion."
-        )
-    size = calls[convolutions[-1]][2]
-    name, module, _ = [call for call in calls[convolutions[-1] :] if call[2] == size][-1]
-    return name, module
-
-
-def named_layer(model: nn.Module, image: Tensor, name: str) -> nn.Module:
-    """The layer called ``name``; raises :class:`UserError` when it is none or its output is no feature map."""
-    names = [layer_name for layer_name, _, _ in _feature_maps(model, image)]
-    if name not in names:
-        raise UserError(f"there is no layer {name!r} with feature maps{nearest(name, names)}")
-    return model.get_submodule(name)
-
-
-@torch.no_grad()
-def layer_output(model: nn.Module, layer: nn.Module, images: Tensor) -> Tensor:
-    """What ``layer`` gives, ``[B, C, H, W]``, when the model sees ``images``."""
-    with _outputs_of(layer) as outputs:
-        model(images)
-    return outputs[0].clone()
-
-
-@torch.no_grad()
-def _feature_maps(model: nn.Module, image: Tensor) -> list[tuple[str, nn.Module, torch.Size]]:
-    """Name, module and height × width of every module with an output ``[1, C, H, W]``, in the order they finish."""
-    calls = []
-
-    def record(name: str) -> Callable:
-        def hook(module: nn.Module, inputs: tuple, output: object) -> None:
-            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2:].numel() > 1:
-                calls.append((name, module, output.shape[2:]))
-
-        return hook
-
-    hooks = [module.register_forward_hook(record(name)) for name, module in model.named_modules() if name]
-    try:
-        model(image)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return calls
-
-
-@contextmanager
-def _outputs_of(layer: nn.Module) -> Iterator[list[Tensor]]:
-    """Collects the layer's outputs; views, so that an activation in place after it does not count as its own."""
-    outputs: list[Tensor] = []
-    hook = layer.register_forward_hook(lambda module, inputs, output: outputs.append(output.clone()))
-    try:
-        yield outputs
-    finally:
-        hook.remove()
 
 
 class _GuidedActivations(TorchFunctionMode):
     """While it is active, every activation function is differentiated by the guided rule."""
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
         if name not in RECTIFIERS:
@@ -208,7 +127,7 @@ class _GuidedActivations(TorchFunctionMode):
         kwargs = {name: value for name, value in kwargs.items() if name != "inplace"}
         values, *rest = (kwargs.pop("input"), *args) if "input" in kwargs else args
 
-        def activation(x: Tensor) -> Tensor:
+        def activation(x: Tensor) -> Any:
             return func(x, *rest, **kwargs)
 
         return _GuidedActivation.apply(values, activation, torch.relu if name in CAPPED else activation)
@@ -217,14 +136,14 @@ class _GuidedActivations(TorchFunctionMode):
 class _GuidedActivation(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx, values: Tensor, activation: Callable[[Tensor], Tensor], differentiated: Callable[[Tensor], Tensor]
+        ctx: Any, values: Tensor, activation: Callable[[Tensor], Tensor], differentiated: Callable[[Tensor], Tensor]
     ) -> Tensor:
         ctx.save_for_backward(values)
         ctx.differentiated = differentiated
         return activation(values.clone())
 
     @staticmethod
-    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         (values,) = ctx.saved_tensors
         with torch.enable_grad():
             values = values.detach().requires_grad_()

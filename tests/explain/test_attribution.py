@@ -9,15 +9,8 @@ from torch import nn
 from torch.nn.functional import relu
 
 from naturalist.errors import UserError
-from naturalist.explain.attribution import (
-    first_convolution,
-    grad_cam,
-    guided_backprop,
-    last_feature_layer,
-    layer_output,
-    named_layer,
-    occlusion,
-)
+from naturalist.explain.attribution import grad_cam, guided_backprop, occlusion
+from naturalist.explain.layers import first_convolution, last_feature_layer, layer_output, named_layer
 from naturalist.models.cnn import ACTIVATIONS, FiveBlockCNN
 
 

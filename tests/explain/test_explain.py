@@ -13,8 +13,10 @@ from naturalist.__main__ import main
 from naturalist.data.preprocessing import Preprocessing
 from naturalist.data.sources.sample import make_sample
 from naturalist.errors import UserError
-from naturalist.evaluation.classifier import Classifier
-from naturalist.explain.explain import PARTS, Photo, explain_classifier
+from naturalist.evaluation.classifier import Classifier, load_classifier
+from naturalist.explain.explain import PARTS, explain_classifier
+from naturalist.explain.layers import last_feature_layer
+from naturalist.explain.pictures import Photo
 
 PICTURES = ["exciting.png", "feature_maps.png", "filters.png", "guided_backprop.png", "predictions.png"]
 
@@ -55,6 +57,20 @@ def test_explain_takes_a_photograph_and_parts(run, tmp_path, capsys):
 def test_wrong_wishes_are_one_sentence(run, arguments, message):
     with pytest.raises(UserError, match=message):
         main(["explain", str(run), *arguments])
+
+
+def test_layer_list_names_the_layers_with_feature_maps_and_draws_nothing(tmp_path, capsys):
+    run = make_run(tmp_path / "runs" / "first", make_sample(tmp_path / "pictures", train_images=10, test_images=10))
+    assert main(["explain", str(run), "--layer", "list"]) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert rows[0].split() == ["layer", "kind", "channels", "×", "height", "×", "width"]
+    assert rows[1].split() == ["blocks.block1.convolution", "Conv2d", "8", "×", "32", "×", "32"]
+    default = last_feature_layer(load_classifier(run, "cpu").model, torch.zeros(1, 3, 32, 32)).name
+    assert [row.split()[0] for row in rows if row.endswith("(default)")] == [default]
+    assert not any(name in row for row in rows for name in ("Flatten", "Linear"))
+    assert not (run / "explanation").exists()
+    with pytest.raises(UserError, match="'zzz' with feature maps; --layer list shows all"):
+        main(["explain", str(run), "--layer", "zzz", "--only", "guided_backprop"])
 
 
 def classifier_of(model: torch.nn.Module) -> Classifier:

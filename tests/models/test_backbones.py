@@ -121,8 +121,7 @@ def test_normalisation_and_interpolation_of_all_official_weights_are_known():
             assert [settings.image_size] == transforms.crop_size
             assert [settings.cache_size] == transforms.resize_size
             assert (
-                settings.resize_mode
-                == {"bilinear": "crop", "bicubic": "crop-bicubic"}[transforms.interpolation.value]
+                settings.resize_mode == {"bilinear": "crop", "bicubic": "crop-bicubic"}[transforms.interpolation.value]
             )
 
 

@@ -8,7 +8,9 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from naturalist.plots.style import plot_confusion_matrix, plot_curves, plot_prediction_grid
+from naturalist.plots.confusion_matrix import plot_confusion_matrix
+from naturalist.plots.curves import plot_curves
+from naturalist.plots.predictions import plot_prediction_grid
 
 NAMES = ["Amphibia", "Animalia", "Arachnida", "Aves", "Fungi", "Insecta", "Mammalia", "Mollusca", "Plantae", "Reptilia"]
 LONG_NAMES = [
@@ -155,7 +157,8 @@ def test_grid_has_a_row_per_class_and_leaves_missing_cells_blank(tmp_path, writt
 
 def test_grid_tells_right_from_wrong_without_colour(tmp_path, written):
     images = np.zeros((2, 8, 8, 3), dtype=np.uint8)
-    plot_prediction_grid(images, [0, 1], [0, 0], [0.9, 0.6], ["cat", "dog"], tmp_path / "grid.png", "Pets")
+    true, predicted, confidence = np.array([0, 1]), np.array([0, 0]), np.array([0.9, 0.6])
+    plot_prediction_grid(images, true, predicted, confidence, ["cat", "dog"], tmp_path / "grid.png", "Pets")
     page = written[0].axes[0]
     texts = [text.get_text() for text in page.texts]
     assert texts.count("✓") == texts.count("✗") == 2  # one image and the legend each

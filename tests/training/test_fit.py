@@ -88,7 +88,7 @@ def run(tmp_path, data, monkeypatch):
             data,
             settings.training,
             settings.augmentation,
-            Compute(CPU, "fp32"),
+            Compute(CPU, settings.machine.precision),
             tracker,
             settings.origin(DESCRIPTION),
             resume=resume,

@@ -1,0 +1,71 @@
+"""The reliability diagram: whether a model's confidence can be believed."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypedDict
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+
+from naturalist.plots.style import (
+    GREY,
+    INK,
+    SKY,
+    VERMILLION,
+    draw_title,
+    legend_above,
+    new_figure,
+    percent,
+    percent_ticks,
+)
+
+
+class Bin(TypedDict):
+    """Images whose predictions are made with a confidence from ``low`` to ``high``."""
+
+    low: float
+    high: float
+    images: int
+    confidence: float | None
+    """Mean over the images; None without any, as is the accuracy."""
+    accuracy: float | None
+
+
+def plot_reliability(bins: Sequence[Bin], expected_calibration_error: float, path: str | Path, title: str) -> None:
+    """Draw accuracy against confidence, with the gap between them, and how many images each bin holds."""
+    filled = [b for b in bins if b["images"]]
+    center = np.array([(b["low"] + b["high"]) / 2 for b in filled])
+    width = bins[0]["high"] - bins[0]["low"]
+    confidence = np.array([b["confidence"] for b in filled], dtype=float)
+    accuracy = np.array([b["accuracy"] for b in filled], dtype=float)
+
+    with new_figure(path, 5.6, 6.2, layout="constrained") as figure:
+        draw_title(figure, title)
+        ax, counts = figure.subplots(2, 1, sharex=True, height_ratios=[3.2, 1])
+        ax.bar(center, accuracy, width, color=SKY, edgecolor="white", label="accuracy")
+        ax.bar(
+            center,
+            confidence - accuracy,
+            width,
+            accuracy,
+            facecolor="none",
+            edgecolor=VERMILLION,
+            hatch="////",
+            linewidth=0.8,
+            label="gap to confidence",
+        )
+        ax.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1.2, label="perfectly calibrated")
+        ax.set(ylabel="share that is right", ylim=(0, 1), xlim=(0, 1))
+        legend_above(ax)
+        ax.text(
+            0.03,
+            0.95,
+            f"expected calibration error {percent(expected_calibration_error, 1)}",
+            va="top",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},
+        )
+        counts.bar(center, [b["images"] for b in filled], width, color=GREY, edgecolor="white")
+        counts.set(xlabel="confidence", ylabel="images")
+        counts.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+        for axis in (ax.xaxis, ax.yaxis, counts.xaxis):
+            axis.set_major_formatter(percent_ticks(0))
