@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,6 +16,8 @@ from naturalist.errors import UserError
 from naturalist.evaluation.classifier import Classifier, load_classifier
 from naturalist.evaluation.evaluate import images_of_split
 from naturalist.runs.checkpoint import load_checkpoint
+
+T = TypeVar("T")
 
 FILE_NAMES = {"onnx": "model.onnx", "torch": "model.pt2"}
 METADATA = "naturalist.json"
@@ -103,16 +106,7 @@ def export_run(
         example.write_text(EXAMPLES[format].replace("FILE", example.name), encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {str(output)!r}: {error.strerror or error}.") from None
-    with torch.inference_mode():
-        expected = classifier.model(inputs)
-    # One image and several: a batch size that was fixed by mistake shows here.
-    got = torch.cat([exported(inputs[:1]), exported(inputs[1:])])
-    difference = float((got - expected).abs().max())
-    if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
-        raise UserError(
-            f"the exported network differs from the original by {difference:.2g} in a logit; do not use "
-            f"{str(output)!r}."
-        )
+    difference = _largest_difference(exported, classifier, inputs, output)
     print(
         f"{output}: {output.stat().st_size / 1e6:.1f} MB; largest difference of a logit from torch's "
         f"{difference:.1e}, on {len(inputs)} {source}\nUse it without this package as {example} does."
@@ -120,7 +114,7 @@ def export_run(
     return difference
 
 
-def describe_preprocessing(classifier: Classifier) -> dict:
+def describe_preprocessing(classifier: Classifier) -> dict[str, object]:
     """How a photograph becomes the network's input, and what its output means, as plain JSON values.
 
     Scale to a square of ``image_size``, either the whole photograph (``squash``) or the square in its centre after
@@ -144,7 +138,7 @@ def describe_preprocessing(classifier: Classifier) -> dict:
 
 
 def _inputs_to_check(
-    folder: Path, checkpoint: dict, classifier: Classifier, data: str | None, cache_dir: str | None
+    folder: Path, checkpoint: dict[str, Any], classifier: Classifier, data: str | None, cache_dir: str | None
 ) -> tuple[Tensor, str]:
     """Inputs ``[CHECKED_IMAGES, 3, S, S]`` and what they are."""
     try:
@@ -157,6 +151,23 @@ def _inputs_to_check(
         noise = torch.randn(CHECKED_IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0))
         return noise, "images of noise"
     return classifier.inputs(images.cache.read(images.indices[:CHECKED_IMAGES])), "images held out in training"
+
+
+def _largest_difference(
+    exported: Callable[[Tensor], Tensor], classifier: Classifier, inputs: Tensor, output: Path
+) -> float:
+    """Between the logits of the exported network and the original; raises :class:`UserError` for more than rounding."""
+    with torch.inference_mode():
+        expected = classifier.model(inputs)
+    # One image and several: a batch size that was fixed by mistake shows here.
+    got = torch.cat([exported(inputs[:1]), exported(inputs[1:])])
+    difference = float((got - expected).abs().max())
+    if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
+        raise UserError(
+            f"the exported network differs from the original by {difference:.2g} in a logit; do not use "
+            f"{str(output)!r}."
+        )
+    return difference
 
 
 def _export_onnx(classifier: Classifier, metadata: str, output: Path) -> Callable[[Tensor], Tensor]:
@@ -177,6 +188,7 @@ def _export_onnx(classifier: Classifier, metadata: str, output: Path) -> Callabl
             verbose=False,
         )
     )
+    assert program is not None  # it is None for torch's older exporter alone
     model = program.model_proto
     onnx.helper.set_model_props(model, {METADATA: metadata})
     onnx.checker.check_model(model)
@@ -196,7 +208,8 @@ def _export_torch(classifier: Classifier, metadata: str, output: Path) -> Callab
 
     def run(images: Tensor) -> Tensor:
         with torch.inference_mode():
-            return module(images)
+            logits: Tensor = module(images)
+        return logits
 
     return run
 
@@ -216,7 +229,7 @@ def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
         unfinished.unlink(missing_ok=True)
 
 
-def _quietly(export: Callable[[], object]) -> object:
+def _quietly(export: Callable[[], T]) -> T:
     """Run an exporter without its progress, warnings and hints, which are for its developers."""
     logging.disable(logging.WARNING)
     try:

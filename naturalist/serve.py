@@ -1,11 +1,14 @@
 """``python -m naturalist serve RUN``: a local page to drop photographs on."""
 
+import contextlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from naturalist.data.decode import UnreadableImage
@@ -14,6 +17,12 @@ from naturalist.evaluation.classifier import load_classifier
 from naturalist.explain.attribution import grad_cam
 from naturalist.explain.layers import last_feature_layer
 from naturalist.plots.explanations import overlay_heat
+
+if TYPE_CHECKING:
+    import gradio
+
+Answer = tuple[str, dict[str, float] | None, NDArray[np.uint8] | None, NDArray[np.uint8] | None]
+"""A sentence, the probabilities by class, the photograph as the model sees it, and the same under Grad-CAM."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SHOWN_CLASSES = 5
@@ -66,7 +75,7 @@ def serve_run(
     page.block_thread()
 
 
-def make_answer(run: Path, device: str = "auto") -> tuple[str, Callable]:
+def make_answer(run: Path, device: str = "auto") -> tuple[str, Callable[[str | None], Answer]]:
     """What the page does with a file.
 
     Args:
@@ -74,18 +83,16 @@ def make_answer(run: Path, device: str = "auto") -> tuple[str, Callable]:
         device: see :func:`naturalist.device.choose_device`.
 
     Returns:
-        The run's name, and a function from the path of a file, or None, to a sentence, the probabilities by class, the
-        photograph as the model sees it and the same under Grad-CAM, uint8 pictures. The last three are None when the
-        file is no image; the last is None for models without feature maps, too.
+        The run's name, and a function from the path of a file, or None, to an :data:`Answer`. Its last three parts are
+        None when the file is no image; the last is None for models without feature maps, too.
     """
     classifier = load_classifier(run, device)
     size = classifier.preprocessing.image_size
-    try:
-        _, layer = last_feature_layer(classifier.model, torch.zeros(1, 3, size, size, device=classifier.device))
-    except UserError:
-        layer = None
+    layer = None
+    with contextlib.suppress(UserError):
+        layer = last_feature_layer(classifier.model, torch.zeros(1, 3, size, size, device=classifier.device))
 
-    def answer(path: str | None) -> tuple[str, dict | None, np.ndarray | None, np.ndarray | None]:
+    def answer(path: str | None) -> Answer:
         if path is None:
             return HINT, None, None, None
         try:
@@ -98,7 +105,7 @@ def make_answer(run: Path, device: str = "auto") -> tuple[str, Callable]:
         best = int(probabilities.argmax())
         heat = None
         if layer is not None:
-            evidence = grad_cam(classifier.model, layer, inputs, best).cpu().numpy()
+            evidence = grad_cam(classifier.model, layer.module, inputs, best).cpu().numpy()
             heat = _enlarged(overlay_heat(picture, evidence, "grad_cam"))
         names = [name.replace("_", " ") for name in classifier.class_names]
         by_class = dict(zip(names, probabilities.tolist(), strict=True))
@@ -107,13 +114,13 @@ def make_answer(run: Path, device: str = "auto") -> tuple[str, Callable]:
     return classifier.name, answer
 
 
-def _enlarged(picture: np.ndarray) -> np.ndarray:
+def _enlarged(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Scale up ``[S, S, 3]`` uint8 to what fills its frame; the page itself never does."""
     side = max(PICTURE_PIXELS, picture.shape[0])
     return np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC))
 
 
-def _build_page(run: Path, max_megabytes: int, device: str):
+def _build_page(run: Path, max_megabytes: int, device: str) -> "gradio.Blocks":
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     name, answer = make_answer(run, device)
@@ -121,9 +128,10 @@ def _build_page(run: Path, max_megabytes: int, device: str):
         import gradio
     except ImportError:
         raise UserError("the page needs gradio: pip install -r requirements-app.txt") from None
-    with gradio.Blocks(
+    page = gradio.Blocks(
         title=f"{name} – naturalist", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)
-    ) as page:
+    )
+    with page:
         gradio.Markdown(
             f"## What is on this photograph?\nAsked is the run `{name}`. Files of up to {max_megabytes} "
             "MB; they are deleted after a few minutes."
@@ -148,7 +156,7 @@ def _build_page(run: Path, max_megabytes: int, device: str):
     return page
 
 
-def _theme():
+def _theme() -> "gradio.themes.Base":
     import gradio
 
     return gradio.themes.Base(primary_hue="blue", font=["DejaVu Sans", "sans-serif"], font_mono=["monospace"])

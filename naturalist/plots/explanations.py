@@ -159,8 +159,8 @@ def overlay_heat(photo: NDArray[np.uint8], heat: NDArray[np.float32], kind: Heat
         colour, weight = matplotlib.colormaps["inferno"](heat)[..., :3], 0.25 + 0.45 * heat[..., None]
     else:
         colour, weight = matplotlib.colormaps["PuOr_r"](0.5 + heat / 2)[..., :3], 0.85 * np.abs(heat)[..., None] ** 0.7
-    blended: NDArray[np.float64] = grey * (1 - weight) + colour * weight
-    return (blended * 255).round().astype(np.uint8)
+    blended: NDArray[np.uint8] = np.rint((grey * (1 - weight) + colour * weight) * 255).astype(np.uint8)
+    return blended
 
 
 def _signed_picture(gradient: NDArray[np.float32]) -> NDArray[np.floating]:

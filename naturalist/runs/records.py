@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from statistics import mean, stdev
+from typing import Any
 
 import numpy as np
 
@@ -48,8 +49,10 @@ class Run:
     name: str
     label: str
     seed: int
-    config: dict
-    history: list[dict]
+    config: dict[str, Any]
+    """Of its config.yaml."""
+    history: list[dict[str, Any]]
+    """The epochs of its metrics.jsonl."""
     feature_seconds: float
     values: dict[str, float | None]
     """A value for each of :data:`COLUMNS`; accuracies of train and validation are those of the best epoch."""
@@ -64,13 +67,18 @@ class Group:
 
     def average(self, column: str) -> float | None:
         """Mean over the runs; None where a run has no value."""
-        values = [run.values[column] for run in self.runs]
-        return None if None in values else mean(values)
+        values = self._values(column)
+        return mean(values) if values else None
 
     def deviation(self, column: str) -> float | None:
-        """Standard deviation over the runs; None for a single run."""
-        values = [run.values[column] for run in self.runs]
-        return None if None in values or len(values) < 2 else stdev(values)
+        """Standard deviation over the runs; None for a single run, or where a run has no value."""
+        values = self._values(column)
+        return stdev(values) if len(values) > 1 else None
+
+    def _values(self, column: str) -> list[float]:
+        """A value for each run; empty where one has none."""
+        values = [value for run in self.runs if (value := run.values[column]) is not None]
+        return values if len(values) == len(self.runs) else []
 
 
 @dataclass(frozen=True)
