@@ -5,12 +5,14 @@ INSTALLED := $(VENV)/.installed
 DATA ?= sample
 CONFIG ?= configs/partA/sample.yaml
 NAME := $(notdir $(DATA))-$(shell date +%Y%m%d-%H%M%S)
+# A file's tests share what they have trained, so they stay in one process.
+PYTEST := -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help train test app lint bench
+.PHONY: help train test test-fast test-oldest coverage app lint bench
 .DEFAULT_GOAL := help
 
 help:  ## say what can be made
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | awk -F '\t' '{printf "make %-12s %s\n", $$1, $$2}'
 
 $(INSTALLED): requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("error: Python 3.10 or newer is needed, this is " + sys.version.split()[0] + "; name one: make PYTHON=python3.12")'
@@ -24,13 +26,31 @@ train: $(INSTALLED)  ## set up, train on the sample data, test the best checkpoi
 	@echo "Look at runs/$(NAME)/evaluation/test/predictions.png. Next, your own photographs: make train DATA=FOLDER CONFIG=configs/partA/default.yaml"
 
 test: $(INSTALLED)  ## set up and run the tests
-	$(RUN) -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(RUN) $(PYTEST)
+
+test-fast: $(INSTALLED)  ## run the tests that start no programs
+	$(RUN) $(PYTEST) -m "not slow"
+
+test-oldest:  ## run the tests with the oldest versions allowed (make test-oldest PYTHON=python3.10)
+	$(PYTHON) -m venv .venv-oldest
+	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	VIRTUAL_ENV=.venv-oldest .venv-oldest/bin/uv pip install --quiet --resolution lowest-direct --editable '.[onnx,app,dev]'
+	.venv-oldest/bin/python $(PYTEST)
+
+coverage: $(INSTALLED)  ## run the tests and say which lines they leave out; fails under 90 %
+	$(RUN) -m coverage erase
+	$(RUN) -m coverage run $(PYTEST)
+	$(RUN) -m coverage combine --quiet
+	$(RUN) -m coverage report
 
 app: $(INSTALLED)  ## add what the local page (python -m naturalist serve RUN) needs
 	$(RUN) -m pip install --quiet --disable-pip-version-check --requirement requirements-app.txt
 
-lint: $(INSTALLED)  ## check the style
+lint: $(INSTALLED)  ## check style, format, types, and which room imports which
 	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check --quiet .
+	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports --no-logo
 
 bench: $(INSTALLED)  ## measure the input pipeline against the usual loop
 	$(RUN) -m benchmarks.input

@@ -1,6 +1,7 @@
 """Train and understand image classifiers on nature photographs.
 
-Data walks one way: folder → catalog → split → cache → loader → augment → model → engine → run folder → evaluate.
+Data walks one way: folder → catalog → pixels → split → loader → augment → model → epoch → run folder → what is made
+of it.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
