@@ -67,7 +67,7 @@ def export_run(
     run: Path,
     format: str = "onnx",
     *,
-    output: Path | None = None,
+    out: Path | None = None,
     data: str | None = None,
     cache_dir: str | None = None,
 ) -> float:
@@ -80,7 +80,7 @@ def export_run(
     Args:
         run: run folder, or a checkpoint file.
         format: ``"onnx"`` or ``"torch"``.
-        output: file to write; by default ``model.onnx`` or ``model.pt2`` beside the checkpoint.
+        out: file to write; by default ``model.onnx`` or ``model.pt2`` beside the checkpoint.
         data: data set whose images it is checked on, if not the run's own.
         cache_dir: folder for decoded images, if not the run's own.
 
@@ -95,20 +95,20 @@ def export_run(
     checkpoint = load_checkpoint(run)
     classifier = load_classifier(run, "cpu", checkpoint=checkpoint)
     folder = run if run.is_dir() else run.parent
-    output = output or folder / FILE_NAMES[format]
-    if not output.parent.is_dir():
-        raise UserError(f"cannot write {str(output)!r}: there is no folder {str(output.parent)!r}.")
+    out = out or folder / FILE_NAMES[format]
+    if not out.parent.is_dir():
+        raise UserError(f"cannot write {str(out)!r}: there is no folder {str(out.parent)!r}.")
     inputs, source = _inputs_to_check(folder, checkpoint, classifier, data, cache_dir)
     export = {"onnx": _export_onnx, "torch": _export_torch}[format]
     try:
-        exported = export(classifier, json.dumps(describe_preprocessing(classifier)), output)
-        example = output.with_name(f"{output.stem}_example_{format}.py")
+        exported = export(classifier, json.dumps(describe_preprocessing(classifier)), out)
+        example = out.with_name(f"{out.stem}_example_{format}.py")
         example.write_text(EXAMPLES[format].replace("FILE", example.name), encoding="utf-8")
     except OSError as error:
-        raise UserError(f"cannot write {str(output)!r}: {error.strerror or error}.") from None
-    difference = _largest_difference(exported, classifier, inputs, output)
+        raise UserError(f"cannot write {str(out)!r}: {error.strerror or error}.") from None
+    difference = _largest_difference(exported, classifier, inputs, out)
     print(
-        f"{output}: {output.stat().st_size / 1e6:.1f} MB; largest difference of a logit from torch's "
+        f"{out}: {out.stat().st_size / 1e6:.1f} MB; largest difference of a logit from torch's "
         f"{difference:.1e}, on {len(inputs)} {source}\nUse it without this package as {example} does."
     )
     return difference

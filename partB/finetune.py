@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from naturalist.entry import entry_point
-from naturalist.settings.command_line import Information, parse_settings
+from naturalist.settings.command_line import parse_settings
 from naturalist.settings.part_b import FinetuneSettings
+from naturalist.settings.tokens import Information
 
 if TYPE_CHECKING:
     from naturalist.data.dataset import Scan

@@ -45,8 +45,9 @@ def explain_run(
     only: tuple[str, ...] | None = None,
     seed: int = 0,
     device: str = "auto",
+    out: Path | None = None,
 ) -> list[Path]:
-    """Draw pictures into ``explanation`` in the run folder.
+    """Draw pictures into ``explanation`` in the run folder, or into ``out``.
 
     - ``filters.png``, ``feature_maps.png``: the first convolution's filters, and its output for the first image;
     - ``guided_backprop.png``: for the first image, the channels of the last feature layer (in the five-block CNN the
@@ -67,6 +68,7 @@ def explain_run(
         only: some of :data:`PARTS`; by default all that the model, and the data at hand, allow.
         seed: of the choice of images.
         device: see :func:`naturalist.device.choose_device`.
+        out: folder for the pictures, if not ``explanation`` in the run folder.
 
     Returns:
         The files written.
@@ -88,7 +90,8 @@ def explain_run(
     elif "exciting" in wanted:
         wanted.remove("exciting")
         print(EXCITING_NEEDS_DATA)
-    chosen, output = _choose_photos(classifier, photos, split_images, images, seed), folder / "explanation"
+    chosen = _choose_photos(classifier, photos, split_images, images, seed)
+    output = out or folder / "explanation"
     strict = only is not None
     return explain_classifier(classifier, chosen, split_images, output, wanted, units=units, layer=layer, strict=strict)
 

@@ -44,6 +44,11 @@ class Argument:
         """Whether a positional argument takes one or more values; of one with a default there may be none."""
         return any(get_origin(part) is list for part in parts_of(self.type))
 
+    @property
+    def takes_number(self) -> bool:
+        """Whether one value will do where a list could stand."""
+        return len(parts_of(self.type)) > 1
+
     def help(self) -> str:
         """The words of ``--help``: meaning, choices, default."""
         text = self.words

@@ -9,8 +9,8 @@ import argparse
 import re
 import shutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,10 +20,9 @@ from jsonargparse import ArgumentError, ArgumentParser
 from naturalist.errors import UserError
 from naturalist.settings.arguments import Argument, arguments_of, describe_type
 from naturalist.settings.groups import NOT_RECORDED
-from naturalist.settings.places import find_recipe, find_run
 from naturalist.settings.run_settings import RunSettings
 from naturalist.settings.spelling import nearest
-from naturalist.settings.yaml_file import read_yaml
+from naturalist.settings.tokens import PRINT_CONFIG, Information, Known, Tokens
 
 Settings = TypeVar("Settings", bound=RunSettings)
 Options = TypeVar("Options")
@@ -31,19 +30,7 @@ Options = TypeVar("Options")
 WIDEST_HELP = 100
 """Columns of ``--help`` on a wide terminal."""
 
-PRINT_CONFIG = "print_config"
-
 BOOLEANS = "A switch is written --flag, --no_flag, --flag=true or --flag=false; hyphens may stand for underscores."
-
-
-@dataclass(frozen=True)
-class Information:
-    """A flag that prints something and ends, such as ``--help_stages resnet50``."""
-
-    words: str
-    print: Callable[[str], None]
-    """Gets the word after the flag, or an empty one."""
-    metavar: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,12 +44,15 @@ class Command:
     takes_config: bool = False
     recipes: Path | None = None
     """Folder of configuration files that ``--config`` finds by name."""
-    information: Mapping[str, Information] | None = None
+    information: Mapping[str, Information] = field(default_factory=dict)
+    passed_on: Mapping[str, Argument] = field(default_factory=dict)
+    """Flags of other programs, whose values are checked by those."""
 
     @property
-    def flags(self) -> dict[str, Argument]:
-        """Name → argument of everything that is written with two hyphens."""
-        return {argument.name: argument for argument in self.arguments if not argument.is_positional}
+    def known(self) -> Known:
+        """Everything that is written with two hyphens."""
+        flags = {argument.name: argument for argument in self.arguments if not argument.is_positional}
+        return Known(flags, self.passed_on, self.information, self.takes_config, self.recipes)
 
     def parse(self, argv: Sequence[str]) -> dict[str, Any]:
         """Values by field name.
@@ -70,14 +60,17 @@ class Command:
         ``--help``, ``--print_config`` and the flags of ``information`` print and exit with code 0. Raises
         :class:`UserError` for anything that is not understood.
         """
-        tokens = _spell_out(self, list(argv))
-        prints_config = f"--{PRINT_CONFIG}" in tokens  # not left to jsonargparse, whose own flag of that name it is
+        tokens = Tokens(argv, self.known).own
+        prints_config = f"--{PRINT_CONFIG}" in tokens  # not left to jsonargparse, which has its own of that name
+        tokens = [token for token in tokens if token != f"--{PRINT_CONFIG}"]
         try:
-            values = self._parser().parse_args([token for token in tokens if token != f"--{PRINT_CONFIG}"]).as_dict()
+            values = self._parser().parse_args(tokens).as_dict()
         except ArgumentError as error:
             raise UserError(self._one_sentence(str(error))) from None
         if prints_config:
-            kept = {name: value for name, value in values.items() if name in self.flags and name not in NOT_RECORDED}
+            kept = {
+                name: value for name, value in values.items() if name in self.known.flags and name not in NOT_RECORDED
+            }
             print(yaml.safe_dump(kept, sort_keys=False, allow_unicode=True), end="")
             sys.exit(0)
         return {argument.field_name: values[argument.name] for argument in self.arguments}
@@ -105,7 +98,7 @@ class Command:
             words = "Print all settings as such a file, and stop."
             others.add_argument(f"--{PRINT_CONFIG}", action="store_true", help=words)
         others.add_argument("-h", "--help", action="help", help="Show this, and stop.")
-        for name, item in (self.information or {}).items():
+        for name, item in self.information.items():
             others.add_argument(f"--{name}", metavar=item.metavar, nargs="?", help=item.words)
         return parser
 
@@ -123,7 +116,9 @@ class Command:
         """Rewrite a complaint of several lines as one sentence, with the nearest value for a choice."""
         see = f"see {self.program} --help"
         if missing := re.search(r"arguments are required: (.*)", message):
-            return f"{self.program} needs {missing[1].upper()}; {see}."
+            names = missing[1].split(", ")
+            wanted = [argument.metavar for argument in self.arguments if argument.name in names]
+            return f"{self.program} needs {' and '.join(wanted)}; {see}."
         if stray := re.search(r"unrecognized arguments: (.*)", message):
             return f"{self.program} takes no {stray[1]!r}; {see}."
         if empty := re.search(r"argument (?:-\w/|-\w, )?--(\w+): expected", message):
@@ -156,7 +151,7 @@ def parse_settings(
     arguments = tuple(argument for group in settings_class.groups().values() for argument in arguments_of(group))
     summary += f"\n\nSettings come from the defaults, then --config, then the flags. {BOOLEANS}"
     program = f"python {settings_class.SCRIPT}"
-    command = Command(program, summary, arguments, example, True, recipes, information)
+    command = Command(program, summary, arguments, example, True, recipes, information or {})
     settings = settings_class.of(**command.parse(sys.argv[1:] if argv is None else argv))
     settings.validate()
     return settings
@@ -167,10 +162,29 @@ def parse_options(options_class: type[Options], program: str, argv: Sequence[str
     return options_class(**command_of(options_class, program).parse(argv))
 
 
-def command_of(options_class: type, program: str) -> Command:
+def parse_options_and_rest(
+    options_class: type[Options], program: str, argv: Sequence[str], others: Sequence[type[RunSettings]]
+) -> tuple[Options, list[str]]:
+    """As :func:`parse_options`, for a program that hands on settings of others.
+
+    Returns:
+        The options, and the flags of ``others`` that were given, to be handed on as they are.
+    """
+    passed_on = {
+        argument.name: argument
+        for settings_class in others
+        for group in settings_class.groups().values()
+        for argument in arguments_of(group)
+    }
+    command = command_of(options_class, program, passed_on)
+    return options_class(**command.parse(argv)), Tokens(argv, command.known).passed_on
+
+
+def command_of(options_class: type, program: str, passed_on: Mapping[str, Argument] | None = None) -> Command:
     """A verb, by the dataclass of its options: its docstring is the summary, ``EXAMPLE`` an example."""
     summary = " ".join((options_class.__doc__ or "").split())
-    return Command(program, summary, arguments_of(options_class), getattr(options_class, "EXAMPLE", ""))
+    example = getattr(options_class, "EXAMPLE", "")
+    return Command(program, summary, arguments_of(options_class), example, passed_on=passed_on or {})
 
 
 def _add(group: Any, argument: Argument) -> None:
@@ -183,64 +197,11 @@ def _add(group: Any, argument: Argument) -> None:
         return
     names = [f"--{argument.name}"] if argument.short is None else [argument.short, f"--{argument.name}"]
     more: dict[str, Any] = {"type": argument.type, "default": argument.default}
-    if argument.is_repeated:
-        more = {"type": argument.type.__args__[0], "default": argument.default, "action": "append"}
+    if argument.is_list and not argument.takes_number:
+        element = argument.type.__args__[0]
+        more = {"type": element, "default": argument.default}
+        more |= {"action": "append"} if argument.is_repeated else {"nargs": "+"}
     group.add_argument(*names, metavar=argument.metavar, help=words, **more)
-
-
-def _spell_out(command: Command, argv: list[str]) -> list[str]:
-    """Accept hyphens and every spelling of a switch; put ``--config`` first; refuse unknown names."""
-    flags = command.flags
-    known = [*flags, *(command.information or {}), *(["config", PRINT_CONFIG] if command.takes_config else []), "help"]
-    first: list[str] = []
-    rest: list[str] = []
-    position = 0
-    while position < len(argv):
-        token = argv[position]
-        position += 1
-        if token == "--":  # what follows is no flag, whatever it looks like
-            return [*first, *rest, *argv[position - 1 :]]
-        if not token.startswith("--"):
-            rest.append(token)
-            continue
-        name, equals, value = token[2:].partition("=")
-        name = name.replace("-", "_")
-        follows = argv[position] if position < len(argv) else None
-        if name.startswith("no_") and name[3:] in flags and flags[name[3:]].is_flag and not equals:
-            rest.append(f"--{name[3:]}=false")
-        elif name not in known:
-            raise UserError(f"there is no setting --{name}{nearest(name, sorted(known))}")
-        elif command.information and name in command.information:
-            command.information[name].print(value or ("" if follows is None or follows.startswith("-") else follows))
-            sys.exit(0)
-        elif name in flags and flags[name].is_flag:
-            if not equals and follows is not None and follows.lower() in ("true", "false"):
-                value, position = follows, position + 1
-            rest.append(f"--{name}={value.lower() if value or equals else 'true'}")
-        elif name == "config" or (name == "resume" and command.takes_config):
-            if not equals:
-                if follows is None:
-                    raise UserError(f"--{name} needs a {'file' if name == 'config' else 'run folder'} after it.")
-                value, position = follows, position + 1
-            if name == "config":
-                first.append(f"--config={_checked(find_recipe(value, command.recipes), flags)}")
-            else:
-                run = find_run(Path(value))
-                if not (run / "config.yaml").is_file():
-                    raise UserError(f"{value!r} is no run folder to resume: it has no config.yaml.")
-                first.append(f"--config={_checked(run / 'config.yaml', flags)}")
-                rest.append(f"--resume={run}")
-        else:
-            rest.append(f"--{name}{equals}{value}")
-    return first + rest
-
-
-def _checked(path: Path, flags: Mapping[str, Argument]) -> Path:
-    """A configuration file whose lines all name settings."""
-    for name in read_yaml(path, "configuration file"):
-        if name not in flags:
-            raise UserError(f"{path}: there is no setting {name!r}{nearest(str(name), sorted(flags))}")
-    return path
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

@@ -27,7 +27,8 @@ def make_optimizer(groups: list[dict[str, Any]], settings: TrainingSettings, dev
     if settings.optimizer == "NAdam":
         return torch.optim.NAdam(groups, lr=learning_rate)
     adam = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}[settings.optimizer]
-    return adam(groups, lr=learning_rate, **fused)
+    optimizer: Optimizer = adam(groups, lr=learning_rate, **fused)
+    return optimizer
 
 
 class Schedule:

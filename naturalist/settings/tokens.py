@@ -1,0 +1,133 @@
+"""The words of a command line, spelled out: every way to write a flag becomes the one that the parser reads."""
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from naturalist.errors import UserError
+from naturalist.settings.arguments import Argument
+from naturalist.settings.places import find_recipe, find_run
+from naturalist.settings.spelling import nearest
+from naturalist.settings.yaml_file import read_yaml
+
+PRINT_CONFIG = "print_config"
+BARE = ("help", PRINT_CONFIG)
+"""Flags without a value."""
+MISSING = {"config": "file", "resume": "run folder"}
+"""What to call the value that a flag lacks."""
+
+
+@dataclass(frozen=True)
+class Information:
+    """A flag that prints something and ends, such as ``--help_stages resnet50``."""
+
+    words: str
+    print: Callable[[str], None]
+    """Gets the word after the flag, or an empty one."""
+    metavar: str = ""
+
+
+@dataclass(frozen=True)
+class Known:
+    """The flags that a command line may have."""
+
+    flags: Mapping[str, Argument]
+    passed_on: Mapping[str, Argument] = field(default_factory=dict)
+    """Flags of other programs, whose values are checked by those."""
+    information: Mapping[str, Information] = field(default_factory=dict)
+    takes_config: bool = False
+    recipes: Path | None = None
+    """Folder of configuration files that ``--config`` finds by name."""
+
+    @property
+    def names(self) -> list[str]:
+        """All of them, for the nearest to a mistaken one."""
+        extra = ["config", PRINT_CONFIG] if self.takes_config else []
+        return sorted({*self.flags, *self.passed_on, *self.information, *extra, "help"})
+
+    def is_switch(self, name: str) -> bool:
+        """Whether a flag is true or false."""
+        argument = self.flags.get(name) or self.passed_on.get(name)
+        return argument is not None and argument.is_flag
+
+
+class Tokens:
+    """A command line, spelled out: configuration files first, so that flags win wherever they stand.
+
+    Raises :class:`UserError` for a name that is not known (naming the nearest), and for a file that cannot be read.
+    A flag of ``information`` prints and exits with code 0.
+    """
+
+    def __init__(self, argv: Sequence[str], known: Known) -> None:
+        self._argv, self._known = list(argv), known
+        self._configs: list[str] = []
+        self._rest: list[str] = []
+        self.passed_on: list[str] = []
+        """What goes to other programs."""
+        while self._argv:
+            token = self._argv.pop(0)
+            if token == "--":  # what follows is no flag, whatever it looks like
+                self._rest += [token, *self._argv]
+                break
+            if token.startswith("--"):
+                name, equals, value = token[2:].partition("=")
+                self._read(name.replace("-", "_"), value if equals else None)
+            else:
+                self._rest.append(token)
+
+    @property
+    def own(self) -> list[str]:
+        """What the parser reads."""
+        return self._configs + self._rest
+
+    def _read(self, name: str, value: str | None) -> None:
+        known = self._known
+        positive = name.removeprefix("no_")
+        if name not in known.names:
+            if value is not None or not known.is_switch(positive):
+                raise UserError(f"there is no setting --{name}{nearest(name, known.names)}")
+            name, value = positive, "false"
+        if name in known.information:
+            follows = self._argv[0] if self._argv and not self._argv[0].startswith("-") else ""
+            known.information[name].print(follows if value is None else value)
+            sys.exit(0)
+        if name in BARE and name not in known.flags:
+            self._rest.append(f"--{name}")
+        elif known.is_switch(name):
+            self._keep(name, self._switch(value))
+        elif name == "config" and known.takes_config:
+            self._add_config(find_recipe(self._value(name, value), known.recipes))
+        elif name == "resume" and known.takes_config:
+            run = find_run(Path(self._value(name, value)))
+            if not (run / "config.yaml").is_file():
+                raise UserError(f"{str(run)!r} is no run folder to resume: it has no config.yaml.")
+            self._add_config(run / "config.yaml")
+            self._keep(name, str(run))
+        elif name in known.flags:
+            self._rest.append(f"--{name}" if value is None else f"--{name}={value}")
+        else:
+            self._keep(name, self._value(name, value))
+
+    def _keep(self, name: str, value: str) -> None:
+        (self._rest if name in self._known.flags else self.passed_on).append(f"--{name}={value}")
+
+    def _switch(self, value: str | None) -> str:
+        if value is None:
+            is_next = bool(self._argv) and self._argv[0].lower() in ("true", "false")
+            value = self._argv.pop(0) if is_next else "true"
+        return value.lower()
+
+    def _value(self, name: str, value: str | None) -> str:
+        if value is not None:
+            return value
+        if not self._argv:
+            raise UserError(f"--{name} needs a {MISSING.get(name, 'value')} after it.")
+        return self._argv.pop(0)
+
+    def _add_config(self, path: Path) -> None:
+        """Take a configuration file whose lines all name settings."""
+        for name in read_yaml(path, "configuration file"):
+            if name not in self._known.flags:
+                raise UserError(f"{path}: there is no setting {name!r}{nearest(str(name), sorted(self._known.flags))}")
+        self._configs.append(f"--config={path}")
