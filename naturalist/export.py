@@ -14,7 +14,7 @@ from torch import Tensor
 
 from naturalist.errors import UserError
 from naturalist.evaluation.classifier import Classifier, load_classifier
-from naturalist.evaluation.evaluate import images_of_split
+from naturalist.evaluation.split_images import images_of_split
 from naturalist.runs.checkpoint import load_checkpoint
 
 T = TypeVar("T")

@@ -9,7 +9,7 @@ import torch
 from naturalist.data.decode import UnreadableImage
 from naturalist.errors import UserError
 from naturalist.evaluation.classifier import Classifier, load_classifier
-from naturalist.evaluation.evaluate import SplitImages, images_of_split
+from naturalist.evaluation.split_images import SplitImages, images_of_split
 from naturalist.explain.layers import Layer, describe_layers, last_feature_layer, named_layer
 from naturalist.explain.pictures import (
     Photo,

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from naturalist.data.loader import BatchLoader
 from naturalist.evaluation.classifier import Classifier
-from naturalist.evaluation.evaluate import SplitImages
+from naturalist.evaluation.split_images import SplitImages
 from naturalist.explain.attribution import grad_cam, guided_backprop, occlusion
 from naturalist.explain.layers import Layer, first_convolution, layer_output
 from naturalist.plots.explanations import (
