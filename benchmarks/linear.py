@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import PIL
 import sklearn
+from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -69,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
     )
 
 
-def read_pixels(folder: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
+def read_pixels(folder: Path, size: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Read the images of a folder of class folders, squashed to ``size`` × ``size``.
 
     Unreadable files are named and left out.
@@ -93,7 +94,7 @@ def read_pixels(folder: Path, size: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array(pixels, np.float32), np.array(labels)
 
 
-def fit(pixels: np.ndarray, labels: np.ndarray, seed: int) -> Pipeline:
+def fit(pixels: NDArray[np.float32], labels: NDArray[np.int64], seed: int) -> Pipeline:
     """Fit the linear classifier whose regularisation does best on a stratified validation part.
 
     Args:

@@ -10,7 +10,8 @@ from matplotlib.image import imread
 
 from naturalist.plots.confusion_matrix import plot_confusion_matrix
 from naturalist.plots.curves import plot_curves
-from naturalist.plots.predictions import plot_prediction_grid
+from naturalist.plots.predictions import plot_contact_sheet, plot_prediction_grid
+from naturalist.plots.reliability import plot_reliability
 
 NAMES = ["Amphibia", "Animalia", "Arachnida", "Aves", "Fungi", "Insecta", "Mammalia", "Mollusca", "Plantae", "Reptilia"]
 LONG_NAMES = [
@@ -120,6 +121,28 @@ def test_confusion_matrix_shows_counts_and_recall(tmp_path, written):
     ax = written[0].axes[0]
     assert [text.get_text() for text in ax.texts] == ["3", "1", "0", "0"]
     assert [label.get_text() for label in ax.child_axes[0].get_yticklabels()] == ["75 %", "–"]
+
+
+def test_reliability_is_drawn_with_empty_bins_and_a_long_title(tmp_path, written):
+    empty = {"low": 0.0, "high": 0.5, "images": 0, "confidence": None, "accuracy": None}
+    filled = {"low": 0.5, "high": 1.0, "images": 7, "confidence": 0.9, "accuracy": 0.7}
+    plot_reliability([empty, filled], 0.2, tmp_path / "reliability.png", "Can its confidence be believed? " * 5)
+    assert "expected calibration error 20.0 %" in [text.get_text() for text in written[0].axes[0].texts]
+    assert_nothing_is_cut_off(written[0])
+
+
+@pytest.mark.parametrize("count", [0, 6])
+def test_a_contact_sheet_names_files_and_says_when_there_are_none(tmp_path, written, count):
+    images, true = np.zeros((count, 8, 8, 3), dtype=np.uint8), np.arange(count) % 2
+    files = [f"cat/{'long ' * 20}{i}.jpg" if i == 5 else f"cat/{i}.jpg" for i in range(count)]
+    sheet = tmp_path / "sheet.png"
+    plot_contact_sheet(images, true, np.zeros_like(true), np.ones(count), files, ["cat", "dog"], sheet, "Pets", "note")
+    boxes = [text.get_window_extent() for text in written[0].axes[0].texts]
+    assert all(written[0].bbox.containsx(x) for box in boxes for x in (box.x0, box.x1))
+    texts = [text.get_text() for text in written[0].axes[0].texts]
+    assert ("There are none." in texts) == (count == 0)
+    assert texts.count("is dog") == count // 2
+    assert ("0.jpg" in texts) == (count > 0)
 
 
 @pytest.mark.parametrize(
