@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from naturalist.runs.records import Influence, Influences, RunRecord, as_numbers, is_number, level_name
-from naturalist.sweeps.records import searched_settings
+from naturalist.sweeps.read_runs import searched_settings
 
 LEAST_RUNS = 10
 """Below so many runs nothing is said about settings."""

@@ -10,7 +10,7 @@ from naturalist.plots.sweep import plot_accuracy_by_run, plot_influences, plot_p
 from naturalist.runs.records import Influences, RunRecord
 from naturalist.settings.config import BOOKKEEPING
 from naturalist.sweeps.analysis import influences, judged, sentences, varied_settings
-from naturalist.sweeps.records import read_runs
+from naturalist.sweeps.read_runs import read_runs
 
 
 def report_runs(folders: list[Path], target: Path, *, metric: str = "val_accuracy", maximize: bool = True) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import optuna
 import sqlalchemy
 from filelock import FileLock, Timeout
+from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, fail_stale_trials
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
@@ -128,6 +129,23 @@ class Store:
         if not trials_are_open:
             (self._owners / self.owner).unlink(missing_ok=True)
 
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        is_lost = isinstance(error, StorageInternalError | sqlalchemy.exc.SQLAlchemyError)
+        self.close(trials_are_open=is_lost)
+        if error is not None and is_lost:
+            raise UserError(
+                f"the database stopped answering ({_say_why(error.__cause__ or error)}); the same command goes on, and "
+                "trials that were cut off are run again."
+            ) from None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other machines may take part."""
+        return isinstance(self.storage, RDBStorage)
+
     def _lives(self, owner: str | None) -> bool:
         """Whether the process with this name lives: nobody else can hold its lock, and the system frees it.
 
@@ -178,9 +196,9 @@ def _open_database(url: str) -> RDBStorage:
         driver = "psycopg[binary]" if "psycopg" in str(error) else error.name or str(error)
         raise UserError(f"the database {shown} needs a driver: pip install '{driver}'.") from None
     except (sqlalchemy.exc.SQLAlchemyError, ValueError) as error:
-        raise UserError(f"the database {shown} cannot be used: {say_why(error)}.") from None
+        raise UserError(f"the database {shown} cannot be used: {_say_why(error)}.") from None
 
 
-def say_why(error: BaseException) -> str:
+def _say_why(error: BaseException) -> str:
     """What a database said, on one line."""
     return " ".join(str(getattr(error, "orig", None) or error).split()).rstrip(".")

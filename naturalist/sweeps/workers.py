@@ -12,9 +12,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 from naturalist.data.catalog import scan_once
 from naturalist.errors import UserError
@@ -34,8 +35,11 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, remote = context.Pipe()
         self._process = context.Process(target=_work, args=(remote, program, index, count), daemon=False)
-        with _interrupts_ignored():  # inherited by the child until it has set its own handlers
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child inherits that, until it has its own handlers
+        try:
             self._process.start()
+        finally:
+            signal.signal(signal.SIGINT, before)
         remote.close()
         self.index = index
         self.is_busy = False
@@ -51,7 +55,7 @@ class Worker:
         with contextlib.suppress(BrokenPipeError):
             self.connection.send(stop)
 
-    def read(self) -> tuple[str, object]:
+    def read(self) -> tuple[str, Any]:
         """What happened: ``("epoch", metrics)``, ``("done", result)`` or ``("failed", message)``.
 
         After ``("died", message)`` the worker is of no more use.
@@ -73,6 +77,35 @@ class Worker:
         self.connection.close()
         self._process.kill()
         self._process.join()
+
+
+class Pool:
+    """The workers, made when they are first needed and again when one died."""
+
+    def __init__(self, program: Path, count: int):
+        self._program, self._count = program, count
+        self._workers: list[Worker] = []
+
+    def idle(self) -> Worker | None:
+        """A worker that could start a trial."""
+        for worker in self._workers:
+            if not worker.is_busy:
+                return worker
+        free = set(range(self._count)) - {worker.index for worker in self._workers}
+        if not free:
+            return None
+        self._workers.append(Worker(self._program, min(free), self._count))
+        return self._workers[-1]
+
+    def remove(self, worker: Worker) -> None:
+        """End a worker that is of no more use."""
+        worker.close()
+        self._workers.remove(worker)
+
+    def close(self) -> None:
+        """End all workers."""
+        while self._workers:
+            self.remove(self._workers[-1])
 
 
 def folder_in_log(log: Path) -> str | None:
@@ -97,25 +130,26 @@ def _work(connection: Connection, program_path: Path, index: int, count: int) ->
             arguments, log = connection.recv()
         except (EOFError, OSError):
             return
-        with _output_to(Path(log)):
-            try:
-                if program is None:
-                    program = load_program(program_path)
-                    scan_once()
-                message = _train(connection, program, arguments, index)
-            except Exception as error:  # whatever happens in a trial costs that trial only
-                message = "failed", _explain(error)
-                if not isinstance(error, UserError):
-                    traceback.print_exc()
-            except KeyboardInterrupt:
-                message = "done", {"status": "stopped"}
+        _print_to(Path(log))
+        try:
+            if program is None:
+                program = load_program(program_path)
+                scan_once()
+            message: tuple[str, Any] = "done", _train(connection, program, arguments, index)
+        except Exception as error:  # whatever happens in a trial costs that trial only
+            message = "failed", _explain(error)
+            if not isinstance(error, UserError):
+                traceback.print_exc()
+        except KeyboardInterrupt:
+            message = "done", {"status": "stopped"}
+        sys.stdout.flush()
         try:
             connection.send(message)
         except (BrokenPipeError, OSError):
             return
 
 
-def _train(connection: Connection, program: Program, arguments: list[str], index: int) -> tuple[str, dict]:
+def _train(connection: Connection, program: Program, arguments: list[str], index: int) -> dict[str, Any]:
     settings = program.parse(arguments)
     if settings.device == "auto":
         import torch
@@ -123,20 +157,20 @@ def _train(connection: Connection, program: Program, arguments: list[str], index
         if torch.cuda.device_count() > 1:
             settings.device = f"cuda:{index % torch.cuda.device_count()}"
 
-    def should_stop(metrics: dict) -> bool:
+    def should_stop(metrics: dict[str, Any]) -> bool:
         try:
             connection.send(("epoch", metrics))
-            return connection.recv()
+            return bool(connection.recv())
         except (EOFError, OSError):  # the sweep was killed: this trial did not fail, it will be run again
             os._exit(1)
 
-    def interrupt(signal_number: int, frame: object) -> None:
+    def interrupt(signal_number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows saves
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        return "done", program.train(settings, should_stop)
+        return program.train(settings, should_stop)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
@@ -156,36 +190,17 @@ def _explain_exit(code: int | None) -> str:
     return f"its process was killed by {name}" + (", as systems do when memory runs out" if name == "SIGKILL" else "")
 
 
-@contextlib.contextmanager
-def _output_to(log: Path) -> Iterator[None]:
-    """Send everything that is printed, also by libraries and child processes, to a file."""
+def _print_to(log: Path) -> None:
+    """Send everything that is printed from now on, also by libraries and child processes, to a file."""
     sys.stdout.flush()
     sys.stderr.flush()
-    kept = os.dup(1), os.dup(2)
     with log.open("a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for descriptor, original in zip((1, 2), kept, strict=True):
-                os.dup2(original, descriptor)
-                os.close(original)
 
 
 def _die_with_parent() -> None:
     parent = multiprocessing.parent_process()
-    wait([parent.sentinel])
+    wait([parent.sentinel] if parent else [])
     time.sleep(1)  # a sweep that ends in good order closes the connection first
     os._exit(1)
-
-
-@contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
