@@ -83,7 +83,8 @@ def sentences(runs: list[RunRecord], metric: str) -> list[str]:
     varied = varied_settings(good)
     compared = {name: groups for name, values in varied.items() if (groups := _groups(values, _values(good)))}
     corrected = _holm({name: _p_value(list(groups.values())) for name, groups in compared.items()})
-    said = {name: _sentence(name, compared[name], metric, p, len(compared)) for name, p in corrected.items()}
+    ordered = sorted(corrected.items(), key=lambda item: item[1])
+    said = {name: _sentence(name, compared[name], metric, p, len(compared)) for name, p in ordered}
     silent = [name for name in dict.fromkeys([*said, *varied]) if not said.get(name)]
     found = [sentence for sentence in said.values() if sentence]
     if silent:
@@ -143,9 +144,9 @@ def _holm(p_values: dict[str, float]) -> dict[str, float]:
 
     Unlike SciPy's false_discovery_control it bounds the chance that any of the sentences is wrong.
     """
-    corrected, highest = {}, 0.0
-    for rank, (name, p) in enumerate(sorted(p_values.items(), key=lambda item: item[1])):
-        highest = max(highest, min(1.0, p * (len(p_values) - rank)))
+    corrected, highest = dict(p_values), 0.0
+    for rank, name in enumerate(sorted(p_values, key=p_values.__getitem__)):
+        highest = max(highest, min(1.0, p_values[name] * (len(p_values) - rank)))
         corrected[name] = highest
     return corrected
 
