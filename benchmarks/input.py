@@ -35,11 +35,11 @@ from naturalist.data.images import available_cores, open_cache
 from naturalist.data.loader import BatchLoader
 from naturalist.data.preprocessing import Preprocessing
 from naturalist.data.sources.sample import CLASSES, draw
-from naturalist.device import Precision, choose_device
+from naturalist.device import Compute, choose_device
 from naturalist.models.cnn import FiveBlockCNN
 from naturalist.models.parameter_groups import parameter_groups
-from naturalist.settings.part_a import CnnSettings
-from naturalist.training.epoch import train_one_epoch
+from naturalist.settings.groups import AugmentationSettings, TrainingSettings
+from naturalist.training.epoch import Learner, train_one_epoch
 from naturalist.training.optim import Schedule, make_optimizer
 
 BATCH_SIZE = 64
@@ -74,9 +74,8 @@ def main() -> None:
 def compare_speed(folder: Path, images: int, size: int, repeats: int, device: torch.device) -> None:
     """Print images per second of both, for decoding, input alone and training."""
     make_photographs(folder / "train", images)
-    settings = CnnSettings(num_filters=32, filter_organization="same", image_size=size, batch_size=BATCH_SIZE)
     workers = best_workers(folder / "train", size)
-    cached = CachedPath(folder, settings, device)
+    cached = CachedPath(folder, size, device)
     usual = UsualLoop(folder / "train", size, workers, device)
     rows = {
         "decode everything once": (cached.build, usual.decode),
@@ -103,21 +102,27 @@ def compare_speed(folder: Path, images: int, size: int, repeats: int, device: to
 class CachedPath:
     """This project's way from JPEGs to a trained epoch."""
 
-    def __init__(self, folder: Path, settings: CnnSettings, device: torch.device):
-        self.folder, self.settings, self.device = folder, settings, device
-        self.precision = Precision("auto", device)
-        size = settings.image_size
-        self.preprocessing = Preprocessing(size, size, "squash", MEAN, STD)
-        self.augment = Augmentation(settings, self.preprocessing, len(CLASSES))
-        self.model = make_network(size).to(device, memory_format=torch.channels_last)
-        self.optimizer = make_optimizer(parameter_groups(self.model, settings.weight_decay), settings, device)
-        self.build()
+    def __init__(self, folder: Path, size: int, device: torch.device) -> None:
+        self.folder, self.size = folder, size
+        self.settings = TrainingSettings(batch_size=BATCH_SIZE)
+        compute = Compute(device)
+        self.augment = Augmentation(
+            AugmentationSettings(), self.settings.seed, Preprocessing(size, size, "squash", MEAN, STD), len(CLASSES)
+        )
+        model = compute.place(make_network(size))
+        optimizer = make_optimizer(parameter_groups(model, self.settings.weight_decay), self.settings, device)
+        self.loader: BatchLoader = self._build(device)
+        schedule = Schedule(optimizer, self.settings, len(self.loader), 1)
+        self.learner = Learner(model, optimizer, schedule, self.settings, compute)
 
     def build(self) -> None:
         """Decode all photographs into a new cache."""
+        self.loader = self._build(self.loader.device)
+
+    def _build(self, device: torch.device) -> BatchLoader:
         shutil.rmtree(self.folder / "cache", ignore_errors=True)
-        cache = open_cache(scan(self.folder / "train"), self.settings.image_size, "squash", self.folder / "cache")
-        self.loader = BatchLoader(cache, np.arange(len(cache)), BATCH_SIZE, self.device, shuffle_seed=0)
+        cache = open_cache(scan(self.folder / "train"), self.size, "squash", self.folder / "cache")
+        return BatchLoader(cache, np.arange(len(cache)), BATCH_SIZE, device, shuffle_seed=0)
 
     def read(self) -> None:
         """One epoch of augmented batches, without a network."""
@@ -126,16 +131,13 @@ class CachedPath:
 
     def train(self) -> None:
         """One epoch of training with augmentation."""
-        schedule = Schedule(self.optimizer, self.settings, len(self.loader), 1)
-        train_one_epoch(
-            self.model, self.loader, self.augment, self.optimizer, schedule, self.settings, self.precision, epoch=0
-        )
+        train_one_epoch(self.learner, self.loader, self.augment, epoch=0)
 
 
 class UsualLoop:
     """What most scripts do, without augmentation."""
 
-    def __init__(self, folder: Path, size: int, workers: int, device: torch.device):
+    def __init__(self, folder: Path, size: int, workers: int, device: torch.device) -> None:
         transform = transforms.Compose(
             [transforms.Resize((size, size)), transforms.ToTensor(), transforms.Normalize(MEAN, STD)]
         )
@@ -161,7 +163,7 @@ class UsualLoop:
             images, labels = images.to(self.device), labels.to(self.device)
             loss = torch.nn.functional.cross_entropy(self.model(images), labels)
             self.optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]  # of torch
             self.optimizer.step()
 
 
@@ -221,8 +223,7 @@ def compare_memory(folder: Path, size: int) -> None:
 
 def read_one_epoch(folder: Path, size: int) -> None:
     """Build, read one augmented epoch, and print this process's peak memory in bytes."""
-    settings = CnnSettings(image_size=size, num_filters=32, filter_organization="same")
-    CachedPath(folder, settings, torch.device("cpu")).read()
+    CachedPath(folder, size, torch.device("cpu")).read()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(peak if sys.platform == "darwin" else peak * 1024)
 

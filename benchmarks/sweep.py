@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -86,26 +87,19 @@ def compare_overhead(folder: Path, arguments: argparse.Namespace) -> None:
     file = folder / "overhead.yaml"
     file.write_text(yaml.safe_dump(sweep), encoding="utf-8")
 
+    def outside_epochs(name: str, seconds: float) -> float:
+        return (seconds - epoch_seconds(folder / name / "runs")) / int(arguments.trials)
+
     def workers(name: str) -> float:
-        seconds = run_sweep(file, folder, name, arguments.data, arguments.fixed)
-        return (seconds - epoch_seconds(folder / name / "runs")) / arguments.trials
+        return outside_epochs(name, run_sweep(file, folder, name, arguments.data, arguments.fixed))
 
     def scripts(name: str, *more: str) -> float:
-        seconds = sum(
-            run_script(
-                folder / name / "runs",
-                arguments.data,
-                arguments.fixed,
-                "--epochs=2",
-                "--num_filters=16",
-                f"--seed={seed}",
-                *more,
-            )
-            for seed in range(arguments.trials)
-        )
-        return (seconds - epoch_seconds(folder / name / "runs")) / arguments.trials
+        flags = ["--epochs=2", "--num_filters=16", *more]
+        runs, data, fixed = folder / name / "runs", arguments.data, arguments.fixed
+        seeds = range(arguments.trials)
+        return outside_epochs(name, sum(run_script(runs, data, fixed, f"--seed={seed}", *flags) for seed in seeds))
 
-    ways = {
+    ways: dict[str, Callable[[str], float]] = {
         "sweep with one worker": workers,
         "script anew": lambda name: scripts(name, "--no_validation_pictures"),
         "script anew, with its pictures of the validation set": scripts,
@@ -127,16 +121,9 @@ def compare_fidelity(folder: Path, arguments: argparse.Namespace) -> None:
     file = folder / "search.yaml"
     file.write_text(yaml.safe_dump(sweep), encoding="utf-8")
     ways = {"whole": [], "cheap": [f"--fidelity={item}" for item in arguments.fidelity]}
-    for more in ways.values():  # decodes the photographs beforehand
-        run_sweep(
-            file,
-            folder,
-            f"warm-up-{len(more)}",
-            arguments.data,
-            [*arguments.fixed, "train_fraction=0.01"],
-            "--count=1",
-            *more,
-        )
+    for way, more in ways.items():  # decodes the photographs beforehand
+        fixed = [*arguments.fixed, "train_fraction=0.01"]
+        run_sweep(file, folder, f"warm-up-{way}", arguments.data, fixed, "--count=1", *more)
     print(
         f"sweep.yaml with num_filters {arguments.filters} and {', '.join(arguments.fixed)}; {arguments.count} "
         f"trials, {arguments.workers} workers; cheap: --fidelity {' '.join(arguments.fidelity)}\n\n"
@@ -146,37 +133,14 @@ def compare_fidelity(folder: Path, arguments: argparse.Namespace) -> None:
     seconds, again = {}, {}
     for seed in range(arguments.seeds):
         for way in list(ways)[:: 1 if seed % 2 == 0 else -1]:
-            name = f"{way}-{seed}"
-            seconds[way, seed] = run_sweep(
-                file,
-                folder,
-                name,
-                arguments.data,
-                arguments.fixed,
-                f"--count={arguments.count}",
-                f"--workers={arguments.workers}",
-                f"--seed={seed}",
-                *ways[way],
-            )
-            report = folder / name / "report"
-            with (report / "runs.csv").open(encoding="utf-8", newline="") as rows:
-                best = max(float(row["best_val_accuracy"] or 0) for row in csv.DictReader(rows))
-            for fresh in FRESH_SEEDS:
-                run_script(
-                    folder / name / "again",
-                    arguments.data,
-                    [],
-                    f"--config={report / 'best.yaml'}",
-                    f"--seed={fresh}",
-                    "--no_validation_pictures",
-                )
-            values = [
-                max(entry["val_accuracy"] for entry in read_metrics(run)) for run in (folder / name / "again").iterdir()
-            ]
+            name, flags = f"{way}-{seed}", [f"--count={arguments.count}", f"--workers={arguments.workers}"]
+            flags += [f"--seed={seed}", *ways[way]]
+            seconds[way, seed] = run_sweep(file, folder, name, arguments.data, arguments.fixed, *flags)
+            values = train_best_again(folder / name, arguments.data)
             again[way, seed] = statistics.mean(values)
             print(
-                f"| {seed} | {way} | {seconds[way, seed]:.0f} | {best:.1%} | {statistics.mean(values):.1%} "
-                f"({min(values):.1%}–{max(values):.1%}) |",
+                f"| {seed} | {way} | {seconds[way, seed]:.0f} | {best_accuracy(folder / name):.1%} | "
+                f"{again[way, seed]:.1%} ({min(values):.1%}–{max(values):.1%}) |",
                 flush=True,
             )
     seeds = range(arguments.seeds)
@@ -186,9 +150,23 @@ def compare_fidelity(folder: Path, arguments: argparse.Namespace) -> None:
     )
 
 
+def best_accuracy(sweep: Path) -> float:
+    """Of all trials of a sweep."""
+    with (sweep / "report" / "runs.csv").open(encoding="utf-8", newline="") as rows:
+        return max(float(row["best_val_accuracy"] or 0) for row in csv.DictReader(rows))
+
+
+def train_best_again(sweep: Path, data: Path) -> list[float]:
+    """Train a sweep's best settings with fresh seeds; the accuracy of each run's best epoch."""
+    best = f"--config={sweep / 'report' / 'best.yaml'}"
+    for seed in FRESH_SEEDS:
+        run_script(sweep / "again", data, [], best, f"--seed={seed}", "--no_validation_pictures")
+    return [max(entry["val_accuracy"] for entry in read_metrics(run)) for run in (sweep / "again").iterdir()]
+
+
 def run_sweep(file: Path, folder: Path, name: str, data: Path, fixed: list[str], *more: str) -> float:
     """Seconds that a search takes, from its command to its report."""
-    command = ["-m", "naturalist", "sweep", file, "--out", folder, "--name", name, "--data", data, *more]
+    command: list[object] = ["-m", "naturalist", "sweep", file, "--out", folder, "--name", name, "--data", data, *more]
     for item in [*fixed, f"cache_dir={folder / 'cache'}"]:
         command += ["--set", item]
     return time_of(command)
@@ -209,7 +187,7 @@ def run_script(runs: Path, data: Path, fixed: list[str], *more: str) -> float:
     )
 
 
-def time_of(arguments: list) -> float:
+def time_of(arguments: Sequence[object]) -> float:
     """Seconds that a Python command takes; what it prints is shown when it fails."""
     start = time.perf_counter()
     done = subprocess.run(
@@ -227,7 +205,7 @@ def time_of(arguments: list) -> float:
 
 def epoch_seconds(runs: Path) -> float:
     """Seconds of all epochs of all runs in a folder."""
-    return sum(entry["epoch_seconds"] for run in runs.iterdir() for entry in read_metrics(run))
+    return sum(float(entry["epoch_seconds"]) for run in runs.iterdir() for entry in read_metrics(run))
 
 
 def _median(values: list[float]) -> str:

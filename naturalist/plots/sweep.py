@@ -1,17 +1,22 @@
 """The figures of a sweep, in the style of :mod:`naturalist.plots.style`."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Curve
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from numpy.typing import NDArray
 
 from naturalist.plots.style import BLUE, GREY, INK, ORANGE, PALE, VERMILLION, new_figure
-from naturalist.runs.records import Influences, as_numbers, is_number, level_name
+from naturalist.runs.records import Influences, RunRecord, amount, as_numbers, is_number, level_name
 
 COLOURS = "cividis"
 ROWS_SHOWN = 30
@@ -21,69 +26,42 @@ STATE_STYLE = {
     "failed": ("v", GREY, "failed (no value: at the bottom)"),
 }
 
+Numbers = NDArray[np.float64]
+
 
 def plot_accuracy_by_run(
-    values: list[float | None],
-    states: list[str],
-    path: str | Path,
-    metric: str,
-    maximize: bool,
-    title: str,
-    note: str = "",
+    runs: list[RunRecord], best: RunRecord, path: Path, metric: str, maximize: bool, left_out: int = 0
 ) -> None:
     """Draw each run's best epoch in the order of creation, and the best so far.
 
-    ``values`` are one per run, None where a run has none; ``states`` are finished, pruned or failed.
+    ``best`` is one of the ``runs``, none of which is cut off; a note counts those ``left_out``.
     """
-    numbers = np.arange(1, len(values) + 1)
-    heights = np.array([np.nan if value is None else value for value in values], dtype=float)
-    usable = np.array([state in ("finished", "pruned") for state in states]) & np.isfinite(heights)
-    so_far = np.where(usable, heights, -np.inf if maximize else np.inf)
-    so_far = (np.maximum if maximize else np.minimum).accumulate(so_far)
-    so_far[~np.isfinite(so_far)] = np.nan
-    best = int((np.nanargmax if maximize else np.nanargmin)(np.where(usable, heights, np.nan)))
+    numbers = np.arange(1, len(runs) + 1)
+    heights = np.array([np.nan if run.value is None else run.value for run in runs], dtype=float)
+    usable = [run.state in ("finished", "pruned") for run in runs]
+    so_far = (np.fmax if maximize else np.fmin).accumulate(np.where(usable, heights, np.nan))
+    position = runs.index(best)
+    note = f"{len(runs)} runs"
+    if left_out:
+        note += f"; {left_out} that were stopped by hand, cut off or still run are left out"
 
-    with new_figure(path, 9, 4.2, layout="constrained") as figure:
-        figure.suptitle(title, x=0.012, ha="left", fontsize=11, fontweight="bold")
+    with _titled_figure(path, 9, 4.2, f"{metric} by run") as figure:
         ax = figure.subplots()
         ax.step(numbers, so_far, where="post", color=ORANGE, linestyle="--", zorder=1, label="best so far")
         for state, (marker, colour, label) in STATE_STYLE.items():
-            chosen = np.array([other == state for other in states])
-            shown = chosen & np.isfinite(heights)
+            chosen = np.array([run.state == state for run in runs])
+            shown, lost = chosen & np.isfinite(heights), chosen & ~np.isfinite(heights)
+            style: dict[str, Any] = {"color": colour, "markersize": 7}
             if shown.any():
-                ax.plot(
-                    numbers[shown],
-                    heights[shown],
-                    linestyle="",
-                    marker=marker,
-                    markersize=7,
-                    color=colour,
-                    markeredgecolor="white",
-                    label=label.split(" (")[0],
-                )
-            lost = chosen & ~np.isfinite(heights)
+                style |= {"markeredgecolor": "white"}
+                ax.plot(numbers[shown], heights[shown], marker, label=label.split(" (")[0], **style)
             if lost.any():
-                ax.plot(
-                    numbers[lost],
-                    np.full(lost.sum(), 0.02),
-                    linestyle="",
-                    marker=marker,
-                    markersize=7,
-                    color=colour,
-                    transform=ax.get_xaxis_transform(),
-                    label=label,
-                )
-        ax.plot(
-            numbers[best],
-            heights[best],
-            linestyle="",
-            marker="*",
-            markersize=15,
-            color=BLUE,
-            markeredgecolor="white",
-            label=f"best, run {numbers[best]}: {_amount(heights[best], metric)}",
-        )
-        ax.set_xlabel(f"run, in the order of creation ({note})" if note else "run, in the order of creation")
+                style |= {"markeredgecolor": colour, "transform": ax.get_xaxis_transform()}
+                ax.plot(numbers[lost], np.full(lost.sum(), 0.02), marker, label=label, **style)
+        label = f"best, run {numbers[position]}: {amount(heights[position], metric)}"
+        style = {"color": BLUE, "markersize": 15, "markeredgecolor": "white"}
+        ax.plot(numbers[position], heights[position], "*", label=label, **style)
+        ax.set_xlabel(f"run, in the order of creation ({note})")
         ax.set_ylabel(f"best {metric.removeprefix('best_').replace('_', ' ')}")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         ax.margins(y=0.1)
@@ -93,100 +71,57 @@ def plot_accuracy_by_run(
 
 
 def plot_parallel_coordinates(
-    settings: dict[str, list],
-    values: list[float],
-    states: list[str],
-    path: str | Path,
-    metric: str,
-    maximize: bool,
-    title: str,
+    settings: dict[str, list[Any]], runs: list[RunRecord], path: Path, metric: str, maximize: bool
 ) -> None:
     """Draw every run as a line over an axis for each setting; its colour is the metric, which is the last axis.
 
-    ``settings`` holds one value per run for each setting that differs. Lines that share a level are spread a little, so
-    that each can be followed; stopped runs are dashed, and the best run is thick.
+    ``settings`` holds one value per run for each setting that differs; every run has a value. Lines that share a level
+    are spread a little, so that each can be followed; stopped runs are dashed, and the best run is thick.
     """
-    values = np.array(values, dtype=float)
-    order = np.argsort(values if maximize else -values)  # the best on top
-    norm = Normalize(values.min(), values.max())
-    colours = matplotlib.colormaps[COLOURS]
-    columns = [_positions(column, values) for column in settings.values()]
+    values = np.array([run.value for run in runs], dtype=float)
     low, high = values.min(), values.max()
+    columns = [_positions(column, values) for column in settings.values()]
     columns.append((values - low) / (high - low) if high > low else np.full(len(values), 0.5))
     heights = np.column_stack(columns)
+    order = np.argsort(values if maximize else -values)  # the best on top
+    colours = ScalarMappable(Normalize(low, high), COLOURS)
 
-    width = max(9.0, 1.15 * len(columns) + 1.5)
-    with new_figure(path, width, 5, layout="constrained") as figure:
-        figure.suptitle(title, x=0.012, ha="left", fontsize=11, fontweight="bold")
+    title = f"Settings and {metric} of {len(runs)} runs"
+    with _titled_figure(path, max(9.0, 1.15 * len(columns) + 1.5), 5, title) as figure:
         ax = figure.subplots()
         ax.set(xlim=(-0.35, len(columns) - 0.35), ylim=(-0.06, 1.04))
         ax.axis("off")
         for run in order:
-            is_best = run == order[-1]
-            ax.add_patch(
-                PathPatch(
-                    _curve(heights[run]),
-                    fill=False,
-                    edgecolor=colours(norm(values[run])),
-                    linewidth=3.2 if is_best else 1.5,
-                    alpha=1 if is_best else 0.85,
-                    linestyle="--" if states[run] == "pruned" else "-",
-                )
-            )
+            line = {"linestyle": "--" if runs[run].state == "pruned" else "-", "linewidth": 1.5, "alpha": 0.85}
+            line |= {"linewidth": 3.2, "alpha": 1} if run == order[-1] else {}
+            ax.add_patch(PathPatch(_curve(heights[run]), fill=False, edgecolor=colours.to_rgba(values[run]), **line))
         for position, (name, column) in enumerate(settings.items()):
             _draw_axis(ax, position, name.replace("_", "\n", 1), _ticks(column))
         shares = (0.5,) if high == low else (0, 0.25, 0.5, 0.75, 1)
-        _draw_axis(
-            ax,
-            len(columns) - 1,
-            f"best\n{metric.removeprefix('best_')}".replace("_", " "),
-            [(share, _amount(low + share * (high - low), metric)) for share in shares],
-        )
-        bar = figure.colorbar(
-            matplotlib.cm.ScalarMappable(norm, COLOURS),
-            ax=ax,
-            fraction=0.02,
-            pad=0.01,
-            format=PercentFormatter(1, symbol=" %") if metric.endswith("accuracy") else None,
-        )
-        bar.outline.set_visible(False)
-        has_pruned = "pruned" in states
-        figure.supxlabel(
-            f"thick: the best run{'; dashed: stopped by hyperband' if has_pruned else ''}", fontsize=9, color=GREY
-        )
+        ticks = [(share, amount(low + share * (high - low), metric)) for share in shares]
+        _draw_axis(ax, len(columns) - 1, f"best\n{metric.removeprefix('best_')}".replace("_", " "), ticks)
+        percent = PercentFormatter(1, symbol=" %") if metric.endswith("accuracy") else None
+        figure.colorbar(colours, ax=ax, fraction=0.02, pad=0.01, format=percent).outline.set_visible(False)
+        dashed = "; dashed: stopped by hyperband" if any(run.state == "pruned" for run in runs) else ""
+        figure.supxlabel(f"thick: the best run{dashed}", fontsize=9, color=GREY)
 
 
-def plot_influences(table: Influences, path: str | Path, metric: str, runs: int) -> None:
+def plot_influences(table: Influences, path: Path, metric: str, runs: int) -> None:
     """Draw the table of settings: importance and correlation with the metric, a bar for each."""
     rows = table.rows[:ROWS_SHOWN]
     labels = [f"{row.label}  ({row.n})" if row.level is not None else row.label for row in rows]
-    positions = np.arange(len(rows))
     title = f"What goes with {metric.replace('_', ' ')}, over {runs} runs"
-    with new_figure(path, 9, 0.3 * len(rows) + 1.7, layout="constrained") as figure:
-        figure.suptitle(title, x=0.012, ha="left", fontsize=11, fontweight="bold")
+    with _titled_figure(path, 9, 0.3 * len(rows) + 1.7, title) as figure:
         importance, correlation = figure.subplots(1, 2, sharey=True)
-        importance.barh(positions, [row.importance for row in rows], color=BLUE, height=0.62)
-        signs = [row.correlation >= 0 for row in rows]
-        bars = correlation.barh(
-            positions,
-            [row.correlation for row in rows],
-            height=0.62,
-            color=[BLUE if sign else VERMILLION for sign in signs],
-        )
-        for bar, sign in zip(bars, signs, strict=True):
-            bar.set(hatch="" if sign else "/////", edgecolor="white", linewidth=0)
-        for position, row in zip(positions, rows, strict=True):
-            importance.text(row.importance + 0.01, position, f"{row.importance:.2f}", va="center", fontsize=8)
-            right = row.correlation >= 0
-            correlation.text(
-                row.correlation + (0.03 if right else -0.03),
-                position,
-                f"{row.correlation:+.2f}".replace("-", "−"),
-                va="center",
-                ha="left" if right else "right",
-                fontsize=8,
-            )
-        importance.set_yticks(positions, labels)
+        bars = importance.barh(range(len(rows)), [row.importance for row in rows], color=BLUE, height=0.62)
+        importance.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)
+        for position, row in enumerate(rows):
+            sign = 1 if row.correlation >= 0 else -1
+            colour, hatch = (BLUE, "") if sign > 0 else (VERMILLION, "/////")
+            style = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0, "height": 0.62}
+            bar = correlation.barh(position, row.correlation, **style)
+            correlation.bar_label(bar, [f"{row.correlation:+.2f}".replace("-", "−")], padding=3, fontsize=8)
+        importance.set_yticks(range(len(rows)), labels)
         importance.invert_yaxis()
         importance.set_xlim(0, 1.15 * max(row.importance for row in rows))
         explained = ""
@@ -202,11 +137,19 @@ def plot_influences(table: Influences, path: str | Path, metric: str, runs: int)
             ax.tick_params(axis="y", length=0)
 
 
-def _positions(column: list, values: np.ndarray) -> np.ndarray:
+@contextmanager
+def _titled_figure(path: Path, width: float, height: float, title: str) -> Iterator[Figure]:
+    with new_figure(path, width, height, layout="constrained") as figure:
+        figure.suptitle(title, x=0.012, ha="left", fontsize=11, fontweight="bold")
+        yield figure
+
+
+def _positions(column: list[Any], values: Numbers) -> Numbers:
     """Heights from 0 to 1 on a setting's axis; runs with the same level side by side, the best on top."""
     if is_number(column) and len(set(column)) > 4:
         numbers = as_numbers(column)
-        return (numbers - numbers.min()) / np.ptp(numbers)
+        low, high = float(numbers.min()), float(numbers.max())
+        return (numbers - low) / (high - low)
     levels = _levels(column)
     centres = np.array([levels.index(level_name(value)) for value in column], dtype=float)
     heights = np.zeros(len(column))
@@ -218,13 +161,13 @@ def _positions(column: list, values: np.ndarray) -> np.ndarray:
     return heights
 
 
-def _levels(column: list) -> list[str]:
+def _levels(column: list[Any]) -> list[str]:
     """The levels of a setting from bottom to top: numbers ascending, words by the alphabet."""
     distinct = {level_name(value): value for value in column}
     return sorted(distinct, key=lambda name: (distinct[name], "")) if is_number(column) else sorted(distinct)
 
 
-def _ticks(column: list) -> list[tuple[float, str]]:
+def _ticks(column: list[Any]) -> list[tuple[float, str]]:
     if not (is_number(column) and len(set(column)) > 4):
         levels = _levels(column)
         return [((position + 0.5) / len(levels), name) for position, name in enumerate(levels)]
@@ -237,7 +180,7 @@ def _ticks(column: list) -> list[tuple[float, str]]:
     ]
 
 
-def _curve(heights: np.ndarray) -> Curve:
+def _curve(heights: Numbers) -> Curve:
     """A smooth line that leaves and reaches every axis level."""
     points, codes = [(0.0, heights[0])], [Curve.MOVETO]
     for position in range(1, len(heights)):
@@ -263,7 +206,3 @@ def _draw_axis(ax: Axes, position: int, name: str, ticks: list[tuple[float, str]
             zorder=4,
             bbox={"facecolor": "white", "edgecolor": PALE, "alpha": 0.85, "pad": 1.2, "linewidth": 0.5},
         )
-
-
-def _amount(value: float, metric: str) -> str:
-    return f"{100 * value:.1f} %" if metric.endswith("accuracy") else f"{value:.4g}"

@@ -1,10 +1,12 @@
 """Runs as tables and figures see them: what a folder tells of one run, and of several."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
+from numpy.typing import NDArray
 
 LOG_RATIO = 50
 """A number that spans such a ratio is seen by its logarithm."""
@@ -30,7 +32,7 @@ class RunRecord:
     name: str
     state: str
     """finished, pruned, failed, or cut off (killed, stopped by hand, still running, or run again)."""
-    settings: dict
+    settings: dict[str, Any]
     value: float | None
     """The metric's best epoch."""
     epochs: int
@@ -108,17 +110,22 @@ class Influences:
     """R² of the forest for runs that a tree has not seen; None with too few runs."""
 
 
-def is_number(values: list) -> bool:
+def is_number(values: Sequence[object]) -> TypeGuard[Sequence[float]]:
     """Whether a setting is a number everywhere."""
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
 
 
-def as_numbers(values: list) -> np.ndarray:
+def as_numbers(values: Sequence[float]) -> NDArray[np.float64]:
     """A number's values, or their logarithms where they span orders of magnitude."""
     numbers = np.array(values, dtype=float)
     return np.log10(numbers) if numbers.min() > 0 and numbers.max() / numbers.min() >= LOG_RATIO else numbers
 
 
 def level_name(value: object) -> str:
-    """A value in a picture."""
+    """A value of a setting, in tables and pictures."""
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def amount(value: float, metric: str) -> str:
+    """A value of a metric, in sentences and pictures."""
+    return f"{100 * value:.1f} %" if metric.endswith("accuracy") else f"{value:.4g}"

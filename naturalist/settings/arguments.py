@@ -107,7 +107,7 @@ def arguments_of(dataclass_: type) -> tuple[Argument, ...]:
                 field_name=item.name,
                 type=hints[item.name],
                 default=default,
-                words=words[item.name],
+                words=words.get(item.name, ""),
                 group=str(more.get("group") or getattr(dataclass_, "TITLE", "Options")),
                 metavar=more.get("metavar") or _metavar(item.name, hints[item.name]),
                 short=more.get("short"),

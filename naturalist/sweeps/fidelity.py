@@ -7,8 +7,9 @@ last, so a rule such as hyperband's would often stop the best of them.
 
 import math
 import re
+from typing import Any
 
-from naturalist.errors import UserError
+from naturalist.sweeps.parameter import require
 from naturalist.sweeps.program import Program, parse_some
 from naturalist.sweeps.space import SweepFile
 from naturalist.sweeps.trials import Trials
@@ -20,43 +21,36 @@ PROMOTED_AT_LEAST = 3
 """A cheap look is too rough to tell the very best from the next."""
 
 
-def plan_rounds(options: list[str] | None, sweep: SweepFile, program: Program, arguments: list[str]) -> list[list[str]]:
+def plan_rounds(options: list[str], sweep: SweepFile, program: Program) -> list[list[str]]:
     """The flags that each round adds to its trials; the last round has none.
 
-    Args:
-        options: ``NAME=VALUE,VALUE``, a value for each cheap round; several make the same rounds cheaper.
-        sweep: the search.
-        program: reads the settings.
-        arguments: flags of every trial beside the sweep's.
-
-    Raises:
-        UserError: for an option that cannot be read, that the sweep searches, or that makes no difference.
+    Each option is ``NAME=VALUE,VALUE``, a value for each cheap round; several make the same rounds cheaper. Raises
+    :class:`UserError` for one that cannot be read, that the sweep searches, or that makes no difference.
     """
+    searched = [name.replace("-", "_") for name in sweep.searched]
     columns = []
-    for option in options or []:
+    for option in options:
         name, _, values = option.partition("=")
         setting = name.replace("-", "_")
-        if not values:
-            raise UserError("--fidelity must be NAME=VALUE,VALUE …, such as image_size=32,64.")
-        if setting in [item.name.replace("-", "_") for item in sweep.parameters if not item.is_constant]:
-            raise UserError(f"--fidelity {setting}: the sweep searches that setting itself.")
+        require(values, "--fidelity must be NAME=VALUE,VALUE …, such as image_size=32,64.")
+        require(setting not in searched, f"--fidelity {setting}: the sweep searches that setting itself.")
         columns.append([f"--{setting}={value}" for value in values.split(",")])
-    if len({len(column) for column in columns}) > 1:
-        raise UserError("every --fidelity must have as many values as the others, one for each cheap round.")
-    if columns and sweep.run_cap is not None:
-        raise UserError(
-            f"{sweep.path}: run_cap counts runs, but --fidelity runs the best settings more than once; "
-            "take run_cap out and say --count N for the first round."
-        )
+    is_even = len({len(column) for column in columns}) <= 1
+    require(is_even, "every --fidelity must have as many values as the others, one for each cheap round.")
+    require(
+        not columns or sweep.run_cap is None,
+        f"{sweep.path}: run_cap counts runs, but --fidelity runs the best settings more than once; take run_cap "
+        "out and say --count N for the first round.",
+    )
     rounds = [list(flags) for flags in zip(*columns, strict=True)]
-    seen = [parse_some(sweep, program, arguments, {})] if rounds else []
+    seen = [parse_some(sweep, program, {})] if rounds else []
     for flags in rounds:
-        settings = parse_some(sweep, program, arguments, {}, flags)
-        if settings in seen:
-            raise UserError(
-                f"--fidelity: with {', '.join(flags).replace('--', '')} a round would be no other than the "
-                "last or an earlier one."
-            )
+        settings = parse_some(sweep, program, {}, flags)
+        shown = ", ".join(flags).replace("--", "")
+        require(
+            settings not in seen,
+            f"--fidelity: with {shown} a round would be no other than the last or an earlier one.",
+        )
         seen.append(settings)
     return [*rounds, []]
 
@@ -66,12 +60,9 @@ def name_round(flags: list[str]) -> str:
     return re.sub(r"[^\w@=.,+-]", "-", f"@{','.join(flags)}".replace("--", "")) if flags else ""
 
 
-def promoted(trials: Trials) -> list[dict]:
+def promoted(trials: Trials) -> list[dict[str, Any]]:
     """What the best tenth of a round searched, best first."""
-    candidates = [
-        trial for trial in trials.shown() if trials.value(trial) is not None and "failure" not in trial.user_attrs
-    ]
+    candidates = trials.ranked()
+    require(candidates, "no trial of the round ended well, so none can be promoted.")
     keep = max(PROMOTED_AT_LEAST, math.ceil(len(candidates) / PROMOTED_SHARE))
-    if not candidates:
-        raise UserError("no trial of the round ended well, so none can be promoted.")
-    return [trial.params for trial in sorted(candidates, key=trials.value, reverse=trials.sweep.maximize)[:keep]]
+    return [trial.params for trial in candidates[:keep]]

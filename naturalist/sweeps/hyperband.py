@@ -31,10 +31,11 @@ class HyperbandRule:
     def bands(self) -> list[int]:
         """Numbers of epochs at which runs are judged, ascending."""
         if self.max_iter is not None:
-            exact = [self.max_iter / self.eta**power for power in range(1, self.s + 1)]
+            exact = [self.max_iter / self.eta**power for power in range(1, (self.s or 0) + 1)]
             return sorted(int(band) for band in exact if band >= 1)
-        steps = int(math.log(LONGEST_RUN / self.min_iter, self.eta)) if self.min_iter < LONGEST_RUN else 0
-        return [int(self.min_iter * self.eta**power) for power in range(steps + 1)]
+        first = self.min_iter or 1
+        steps = int(math.log(max(LONGEST_RUN / first, 1), self.eta))
+        return [int(first * self.eta**power) for power in range(steps + 1)]
 
     def stops(self, own: Sequence[float], all_runs: Sequence[Sequence[float]]) -> bool:
         """Whether a run ends now.

@@ -9,15 +9,17 @@ import os
 import random
 import re
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
-from typing import get_type_hints
+from typing import Any
 
 from naturalist.errors import UserError
 from naturalist.settings.command_line import parse_settings
 from naturalist.settings.run_settings import RunSettings
 from naturalist.settings.spelling import nearest
+from naturalist.sweeps.parameter import require
 from naturalist.sweeps.space import SweepFile
 
 REFUSED_MACROS = {
@@ -52,105 +54,95 @@ class Program:
 
     path: Path
     settings_class: type[RunSettings]
-    train: Callable[..., dict]
+    train: Callable[..., dict[str, Any]]
+    takes_scan: bool
+    """Whether ``train`` can be told how to list a folder, so that all trials of a process list it once."""
+    recipes: Path | None
+    """Folder of configuration files that the script finds by name."""
 
     def parse(self, arguments: list[str]) -> RunSettings:
         """Settings for a command line; raises :class:`UserError` like the script itself."""
-        return parse_settings(self.settings_class, "", arguments)
+        return parse_settings(self.settings_class, "", arguments, recipes=self.recipes)
 
 
 def load_program(path: Path) -> Program:
     """Import a training script. Raises :class:`UserError` when the file is none."""
-    if not path.is_file():
-        raise UserError(f"the sweep's program {str(path)!r} is not there; run the sweep from the repository's root.")
+    is_there = path.is_file()
+    require(is_there, f"the sweep's program {str(path)!r} is not there; run the sweep from the repository's root.")
     spec = importlib.util.spec_from_file_location(f"sweep_program_{path.stem}", path)
-    if spec is None:
+    if spec is None or spec.loader is None:
         raise UserError(f"the sweep's program {str(path)!r} is no Python script.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     train = getattr(module, "train", None)
-    settings_class = next(iter(get_type_hints(train).values()), None) if train else None
-    if not (isinstance(settings_class, type) and issubclass(settings_class, RunSettings)):
-        raise UserError(f"{path} cannot be swept here: it has no function train(settings: …, should_stop).")
-    return Program(path, settings_class, train)
+    parameters = list(signature(train).parameters.values()) if callable(train) else []
+    settings_class = parameters[0].annotation if parameters else None
+    if train and isinstance(settings_class, type) and issubclass(settings_class, RunSettings):
+        takes_scan = any(parameter.name == "scan" for parameter in parameters)
+        return Program(path, settings_class, train, takes_scan, getattr(module, "RECIPES", None))
+    raise UserError(f"{path} cannot be swept here: it has no function train(settings: …, should_stop).")
 
 
-def command_line(sweep: SweepFile, settings: dict) -> list[str]:
+def command_line(sweep: SweepFile, settings: dict[str, Any]) -> list[str]:
     """The program's arguments for a trial, by the sweep's ``command``.
 
     Raises :class:`UserError` for a command that is not this Python running the program.
     """
     where = f"{sweep.path}: command"
     parts = [part for part in sweep.command if part not in ("${env}", "/usr/bin/env")]
-    interpreter, program, *rest = [*parts, "", ""]
+    interpreter, program = [*parts, "", ""][:2]
     if interpreter != "${interpreter}" and re.fullmatch(r"python[\d.]*", interpreter) is None:
         raise UserError(
             f"{where} starts {interpreter!r}, but a sweep that runs here can start Python only: write "
             '[python, "${program}", "${args}"].'
         )
-    if program != "${program}" and Path(program) != sweep.program:
-        raise UserError(f"{where} runs {program!r}, but the program is {str(sweep.program)!r}.")
-    arguments = []
-    for part in rest[:-2]:
-        arguments += _expand(where, part, settings)
-    return arguments
+    is_program = program == "${program}" or Path(program) == sweep.program
+    require(is_program, f"{where} runs {program!r}, but the program is {str(sweep.program)!r}.")
+    return [argument for part in parts[2:] for argument in _expand(where, part, settings)]
 
 
-def check_sweep(sweep: SweepFile, program: Program, more_arguments: list[str]) -> None:
+def check_sweep(sweep: SweepFile, program: Program) -> None:
     """Refuse, before the first trial, what the program would refuse during one.
 
-    Every value is tried together with the constants and ``more_arguments``, see :func:`parse_some`.
+    Every value is tried together with the constants and what was given beside the file, see :func:`parse_some`.
     Raises :class:`UserError` naming the parameter.
     """
-    _check_given(sweep, more_arguments)
-    known = {field.name for field in fields(program.settings_class)}
+    _check_given(sweep)
+    known = sorted(program.settings_class().flat())
+    where = f"{sweep.path}: {program.path}"
     for parameter in sweep.parameters:
-        if parameter.name.replace("-", "_") not in known:
-            raise UserError(
-                f"{sweep.path}: {program.path} has no setting {parameter.name!r}"
-                f"{nearest(parameter.name, sorted(known))}"
-            )
-    if sweep.metric not in EPOCH_METRICS:
-        raise UserError(
-            f"{sweep.path}: {program.path} logs no metric {sweep.metric!r}{nearest(sweep.metric, EPOCH_METRICS)}"
-        )
-    parse_some(sweep, program, more_arguments, {})
+        is_known = parameter.name.replace("-", "_") in known
+        require(is_known, f"{where} has no setting {parameter.name!r}{nearest(parameter.name, known)}")
+    is_logged = sweep.metric in EPOCH_METRICS
+    require(is_logged, f"{where} logs no metric {sweep.metric!r}{nearest(sweep.metric, EPOCH_METRICS)}")
+    parse_some(sweep, program, {})
     for parameter in sweep.parameters:
         for value in [] if parameter.is_constant else parameter.examples():
             try:
-                parse_some(sweep, program, more_arguments, {parameter.name: value})
+                parse_some(sweep, program, {parameter.name: value})
             except UserError as error:
                 raise UserError(f"{sweep.path}: {parameter.name}: {error}") from None
 
 
-def _check_given(sweep: SweepFile, arguments: list[str]) -> None:
+def _check_given(sweep: SweepFile) -> None:
     """Refuse what the file sets too, and what the sweep sets itself."""
     searched = [parameter.name.replace("-", "_") for parameter in sweep.parameters]
-    given = [item[2:].partition("=")[0].replace("-", "_") for item in arguments]
+    given = [item[2:].partition("=")[0].replace("-", "_") for item in sweep.given]
     for name in given:
         for spelling in (name, name.removeprefix("no_")):
-            if spelling in searched:
-                raise UserError(f"{spelling} is set by {sweep.path}, so it cannot be set for every trial as well.")
+            is_free = spelling not in searched
+            require(is_free, f"{spelling} is set by {sweep.path}, so it cannot be set for every trial as well.")
     for name in OWN_SETTINGS:
-        if name in (*searched, *given):
-            raise UserError(f"{name} cannot be set: the sweep gives every trial its own; --out chooses the folder.")
+        is_free = name not in (*searched, *given)
+        require(is_free, f"{name} cannot be set: the sweep gives every trial its own; --out chooses the folder.")
 
 
-def parse_some(
-    sweep: SweepFile, program: Program, arguments: list[str], some: dict, last: list[str] | None = None
-) -> RunSettings:
+def parse_some(sweep: SweepFile, program: Program, some: dict[str, Any], last: Sequence[str] = ()) -> RunSettings:
     """Settings of a trial of which only ``some`` parameters and the constants are known.
 
     The others have the program's defaults or, where those do not go together with the rest, values of the search.
-    Raises :class:`UserError` when no values do.
-
-    Args:
-        sweep: the search.
-        program: reads the settings.
-        arguments: flags that the sweep's parameters override.
-        some: values by name.
-        last: flags that override the sweep's parameters.
+    Flags in ``last`` override the sweep's parameters. Raises :class:`UserError` when no values go together.
     """
     known = {**{item.name: item.value(None) for item in sweep.parameters if item.is_constant}, **some}
     others = [item for item in sweep.parameters if item.name not in known]
@@ -159,27 +151,23 @@ def parse_some(
     for attempt in range(1 + (COUPLED_TRIES if others else 0)):
         more = {item.name: draw.choice(item.examples()) for item in others} if attempt else {}
         try:
-            return program.parse([*arguments, *command_line(sweep, {**known, **more}), *(last or [])])
+            return program.parse([*sweep.given, *command_line(sweep, {**known, **more}), *last])
         except UserError as error:
             first_error = first_error or error
-    raise first_error
+    raise first_error or UserError(f"{sweep.path}: no settings go together.")
 
 
-def _expand(where: str, part: str, settings: dict) -> list[str]:
+def _expand(where: str, part: str, settings: dict[str, Any]) -> list[str]:
     if part == "${args}":
         return [f"--{name}={value}" for name, value in settings.items()]
     if part == "${args_no_boolean_flags}":
-        return [
-            f"--{name}" if value is True else f"--{name}={value}"
-            for name, value in settings.items()
-            if value is not False
-        ]
-    if part in REFUSED_MACROS:
-        raise UserError(f"{where} has {part}, but {REFUSED_MACROS[part]}; write ${{args}}.")
+        shown = {name: value for name, value in settings.items() if value is not False}
+        return [f"--{name}" if value is True else f"--{name}={value}" for name, value in shown.items()]
+    require(part not in REFUSED_MACROS, f"{where} has {part}, but {REFUSED_MACROS.get(part)}; write ${{args}}.")
 
-    def value_of(variable: re.Match) -> str:
-        if variable[1] not in os.environ:
-            raise UserError(f"{where} has {variable[0]}, but the environment has no {variable[1]}.")
+    def value_of(variable: re.Match[str]) -> str:
+        is_set = variable[1] in os.environ
+        require(is_set, f"{where} has {variable[0]}, but the environment has no {variable[1]}.")
         return os.environ[variable[1]]
 
     rest = re.search(r"\$\{(?!envvar:\w+\}).*?\}", part)

@@ -1,16 +1,16 @@
-"""Pictures, tables and sentences of a sweep, made from its run folders, whichever engine ran them."""
+"""Pictures, tables and sentences of a sweep, made from its run folders, whichever engine made them."""
 
 import csv
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import yaml
 
 from naturalist.errors import UserError
 from naturalist.plots.sweep import plot_accuracy_by_run, plot_influences, plot_parallel_coordinates
-from naturalist.runs.records import Influences, RunRecord
-from naturalist.settings.groups import BOOKKEEPING
+from naturalist.runs.records import RunRecord
 from naturalist.sweeps.analysis import influences, judged, sentences, varied_settings
-from naturalist.sweeps.records import read_runs
+from naturalist.sweeps.read_runs import CUT_OFF, read_runs, searched_settings
 
 
 def report_runs(folders: list[Path], target: Path, *, metric: str = "val_accuracy", maximize: bool = True) -> None:
@@ -22,89 +22,41 @@ def report_runs(folders: list[Path], target: Path, *, metric: str = "val_accurac
     Raises :class:`UserError` when no run got through an epoch.
     """
     runs = read_runs(folders, metric, maximize)
-    counted = [run for run in runs if run.state != "cut off"]
+    counted = [run for run in runs if run.state != CUT_OFF]
     good = judged(runs)
     if not good:
         raise UserError(f"none of the {len(runs)} runs in {', '.join(map(str, folders))} has a {metric}.")
     target.mkdir(parents=True, exist_ok=True)
-    best = (max if maximize else min)(good, key=lambda run: run.value)
-    table = influences(runs)
-    found = sentences(runs, metric)
-    _write_runs(counted, metric, target / "runs.csv")
-    _write_influences(table, target / "influence.csv")
-    _write_best(best, metric, target / "best.yaml")
+    best = (max if maximize else min)(good, key=lambda run: run.value or 0)
+    varied, table, found = varied_settings(good), influences(runs), sentences(runs, metric)
+    _write_runs(target / "runs.csv", counted, metric)
+    rows = [[row.setting, row.level, f"{row.correlation:.4f}", f"{row.importance:.4f}", row.n] for row in table.rows]
+    _write_table(target / "influence.csv", ["setting", "level", "correlation", "importance", "n"], rows)
     (target / "findings.txt").write_text("".join(f"{sentence}\n" for sentence in found), encoding="utf-8")
-    left_out = len(runs) - len(counted)
-    note = f"{len(counted)} runs"
-    if left_out:
-        note += f"; {left_out} that were stopped by hand, cut off or still run are left out"
-    plot_accuracy_by_run(
-        [run.value for run in counted],
-        [run.state for run in counted],
-        target / "runs.png",
-        metric,
-        maximize,
-        f"{metric} by run",
-        note,
-    )
-    varied = varied_settings(good)
+    settings = yaml.safe_dump(searched_settings(best.settings), sort_keys=False, allow_unicode=True)
+    heading = f"# The best run, {best.name}: {metric} {best.value:.4f}.\n"
+    (target / "best.yaml").write_text(heading + settings, encoding="utf-8")
+    plot_accuracy_by_run(counted, best, target / "runs.png", metric, maximize, left_out=len(runs) - len(counted))
     if varied:
-        plot_parallel_coordinates(
-            varied,
-            [run.value for run in good],
-            [run.state for run in good],
-            target / "parallel.png",
-            metric,
-            maximize,
-            f"Settings and {metric} of {len(good)} runs",
-        )
+        plot_parallel_coordinates(varied, good, target / "parallel.png", metric, maximize)
     if table.rows:
         plot_influences(table, target / "influence.png", metric, len(good))
-    _say(target, best, metric, found)
-
-
-def _say(target: Path, best: RunRecord, metric: str, found: list[str]) -> None:
-    print(
-        f"Best: {best.name}, {metric} {best.value:.4f} at {best.epochs} epochs; its settings are in "
-        f"{target / 'best.yaml'}."
-    )
-    for sentence in found:
-        print(f"  {sentence}")
+    said = f"{metric} {best.value:.4f} at {best.epochs} epochs; its settings are in {target / 'best.yaml'}."
+    print(f"Best: {best.name}, {said}", *(f"  {sentence}" for sentence in found), sep="\n")
     print(f"Pictures and tables: {target}")
 
 
-def _write_runs(runs: list[RunRecord], metric: str, path: Path) -> None:
+def _write_runs(path: Path, runs: list[RunRecord], metric: str) -> None:
     varied = varied_settings(runs)
+    head = ["run", "name", "state", f"best_{metric.removeprefix('best_')}", "epochs", "seconds", *varied, "reason"]
+    rows = []
+    for number, run in enumerate(runs, start=1):
+        seconds = "" if run.seconds is None else f"{run.seconds:.1f}"
+        settings = [values[number - 1] for values in varied.values()]
+        rows.append([number, run.name, run.state, run.value, run.epochs, seconds, *settings, run.reason])
+    _write_table(path, head, rows)
+
+
+def _write_table(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(
-            ["run", "name", "state", f"best_{metric.removeprefix('best_')}", "epochs", "seconds", *varied, "reason"]
-        )
-        for number, run in enumerate(runs, start=1):
-            seconds = "" if run.seconds is None else f"{run.seconds:.1f}"
-            writer.writerow(
-                [
-                    number,
-                    run.name,
-                    run.state,
-                    run.value,
-                    run.epochs,
-                    seconds,
-                    *(values[number - 1] for values in varied.values()),
-                    run.reason,
-                ]
-            )
-
-
-def _write_influences(table: Influences, path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["setting", "level", "correlation", "importance", "n"])
-        for row in table.rows:
-            writer.writerow([row.setting, row.level, f"{row.correlation:.4f}", f"{row.importance:.4f}", row.n])
-
-
-def _write_best(best: RunRecord, metric: str, path: Path) -> None:
-    settings = {name: value for name, value in best.settings.items() if name not in BOOKKEEPING}
-    heading = f"# The best run, {best.name}: {metric} {best.value:.4f}.\n"
-    path.write_text(heading + yaml.safe_dump(settings, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        csv.writer(file).writerows([head, *rows])

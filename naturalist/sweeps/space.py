@@ -9,15 +9,15 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import yaml
 from optuna.distributions import BaseDistribution
 
-from naturalist.errors import UserError
 from naturalist.settings.groups import BOOKKEEPING
 from naturalist.settings.spelling import nearest
+from naturalist.settings.yaml_file import read_yaml
 from naturalist.sweeps.hyperband import HyperbandRule
-from naturalist.sweeps.parameter import Parameter, is_whole, read_parameter, refuse_unknown, require_number
+from naturalist.sweeps.parameter import Parameter, is_whole, read_parameter, refuse_unknown, require, require_number
 
 SWEEP_KEYS = (
     "program",
@@ -33,6 +33,8 @@ SWEEP_KEYS = (
     "entity",
 )
 """Keys that are understood; the last four only name things at W&B."""
+
+METHODS = ("grid", "random", "bayes")
 
 
 @dataclass(frozen=True)
@@ -56,26 +58,22 @@ class SweepFile:
     @property
     def searched(self) -> dict[str, BaseDistribution]:
         """Optuna's distribution of every parameter that is not constant."""
-        return {
-            parameter.name: parameter.optuna_distribution()
-            for parameter in self.parameters
-            if not parameter.is_constant
-        }
+        return {item.name: item.optuna_distribution() for item in self.parameters if not item.is_constant}
 
-    def settings(self, searched: dict) -> dict:
+    def settings(self, searched: dict[str, Any]) -> dict[str, Any]:
         """The settings of a trial, by name, for what Optuna searched."""
-        return {parameter.name: parameter.value(searched.get(parameter.name)) for parameter in self.parameters}
+        return {item.name: item.value(searched.get(item.name)) for item in self.parameters}
 
     def size(self) -> int | None:
         """How many different settings there are; None when there is no end of them."""
-        choices = [parameter.choices() for parameter in self.parameters]
-        return None if None in choices else math.prod(map(len, choices))
+        sizes = [None if (choices := item.choices()) is None else len(choices) for item in self.parameters]
+        return math.prod(size for size in sizes if size is not None) if None not in sizes else None
 
-    def grid(self) -> Iterator[dict]:
+    def grid(self) -> Iterator[dict[str, Any]]:
         """Every combination of what Optuna could search, the last parameter varying fastest."""
-        varied = [parameter for parameter in self.parameters if not parameter.is_constant]
-        for combination in itertools.product(*(parameter.choices() for parameter in varied)):
-            yield {parameter.name: choice for parameter, choice in zip(varied, combination, strict=True)}
+        varied = [item for item in self.parameters if not item.is_constant]
+        for combination in itertools.product(*(item.choices() or [] for item in varied)):
+            yield {item.name: choice for item, choice in zip(varied, combination, strict=True)}
 
     def fingerprint(self) -> str:
         """What two sweeps must have in common to be the same one."""
@@ -102,36 +100,30 @@ def read_sweep(path: Path) -> SweepFile:
 
     Raises :class:`UserError` naming the first key that cannot be honoured.
     """
-    content = _load_yaml(path)
+    content = read_yaml(path, "sweep file", "key: value")
     for key in content:
-        if key not in SWEEP_KEYS:
-            raise UserError(f"{path}: a sweep that runs here has no {key!r}{nearest(str(key), SWEEP_KEYS)}")
-    method = content.get("method")
-    if method not in ("grid", "random", "bayes"):
-        raise UserError(f"{path}: method must be grid, random or bayes, but it is {method!r}.")
-    parameters = content.get("parameters")
-    if not isinstance(parameters, dict) or not parameters:
-        raise UserError(f"{path}: 'parameters' must name the settings to search.")
-    metric, maximize, target = _metric(path, content, method)
+        hint = nearest(str(key), SWEEP_KEYS)
+        require(key in SWEEP_KEYS, f"{path}: a sweep that runs here has no {key!r}{hint}")
+    method: Any = content.get("method")
+    require(method in METHODS, f"{path}: method must be grid, random or bayes, but it is {method!r}.")
+    parameters: Any = content.get("parameters")
+    require(isinstance(parameters, dict) and parameters, f"{path}: 'parameters' must name the settings to search.")
+    metric, maximize, target = _metric(path, content)
     parsed = tuple(read_parameter(f"{path}: {name}", str(name), spec) for name, spec in parameters.items())
-    for parameter in parsed if method == "grid" else ():
-        if parameter.choices() is None:
-            raise UserError(
-                f"{path}: {parameter.name}: a grid needs values, whole numbers or q_uniform, not "
-                f"{parameter.distribution}."
-            )
+    for item in parsed if method == "grid" else ():
+        sentence = f"a grid needs values, whole numbers or q_uniform, not {item.distribution}."
+        require(item.choices() is not None, f"{path}: {item.name}: {sentence}")
     run_cap = content.get("run_cap")
-    if run_cap is not None and not (is_whole(run_cap) and run_cap > 0):
-        raise UserError(f"{path}: run_cap must be a whole number above 0, but it is {run_cap!r}.")
+    is_cap = run_cap is None or (is_whole(run_cap) and run_cap > 0)
+    require(is_cap, f"{path}: run_cap must be a whole number above 0, but it is {run_cap!r}.")
     command = content.get("command", ["${env}", "${interpreter}", "${program}", "${args}"])
-    if not isinstance(command, list):
-        raise UserError(f'{path}: command must be a list, as in [python, "${{program}}", "${{args}}"].')
-    if not isinstance(content.get("program"), str):
-        raise UserError(f"{path}: 'program' must name the script to run, such as partA/train.py.")
+    require(isinstance(command, list), f'{path}: command must be a list, as in [python, "${{program}}", "${{args}}"].')
+    program: Any = content.get("program")
+    require(isinstance(program, str), f"{path}: 'program' must name the script to run, such as partA/train.py.")
     return SweepFile(
         path,
         str(content.get("name") or path.stem),
-        Path(content["program"]),
+        Path(program),
         method,
         metric,
         maximize,
@@ -143,59 +135,39 @@ def read_sweep(path: Path) -> SweepFile:
     )
 
 
-def _load_yaml(path: Path) -> dict:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"cannot read the sweep file {str(path)!r}: {getattr(error, 'strerror', None) or 'it is no text'}."
-        ) from None
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        raise UserError(f"{path} is not valid YAML" + (f" (line {where.line + 1})." if where else ".")) from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must hold lines of the form 'key: value'.")
-    return content
-
-
-def _metric(path: Path, content: dict, method: str) -> tuple[str, bool, float | None]:
+def _metric(path: Path, content: dict[str, Any]) -> tuple[str, bool, float | None]:
     metric = content.get("metric")
     if metric is None:
-        if method == "bayes" or content.get("early_terminate"):
-            raise UserError(f"{path}: 'metric' is needed for method bayes and for early_terminate.")
+        is_needed = content["method"] == "bayes" or content.get("early_terminate")
+        require(not is_needed, f"{path}: 'metric' is needed for method bayes and for early_terminate.")
         return "val_accuracy", True, None
     refuse_unknown(f"{path}: metric", metric, ("name", "goal", "target"))
-    if not isinstance(metric.get("name"), str):
-        raise UserError(f"{path}: metric needs a name, such as val_accuracy.")
-    goal = metric.get("goal", "minimize")
-    if goal not in ("minimize", "maximize"):
-        raise UserError(f"{path}: metric.goal must be minimize or maximize, but it is {goal!r}.")
-    target = metric.get("target")
+    name, goal, target = metric.get("name"), metric.get("goal", "minimize"), metric.get("target")
+    require(isinstance(name, str), f"{path}: metric needs a name, such as val_accuracy.")
+    is_goal = goal in ("minimize", "maximize")
+    require(is_goal, f"{path}: metric.goal must be minimize or maximize, but it is {goal!r}.")
     if target is not None:
         require_number(f"{path}: metric.target", target)
-    return metric["name"], goal == "maximize", target
+    return name, goal == "maximize", target
 
 
-def _rule(path: Path, content: dict) -> HyperbandRule | None:
+def _rule(path: Path, content: dict[str, Any]) -> HyperbandRule | None:
     spec = content.get("early_terminate")
     if spec is None:
         return None
     where = f"{path}: early_terminate"
     refuse_unknown(where, spec, ("type", "min_iter", "max_iter", "s", "eta", "strict"))
-    if spec.get("type") != "hyperband":
-        raise UserError(f"{where}.type must be hyperband, but it is {spec.get('type')!r}.")
-    if ("min_iter" in spec) == ("max_iter" in spec) or ("max_iter" in spec) != ("s" in spec):
-        raise UserError(f"{where} needs either min_iter, or max_iter and s.")
+    require(spec.get("type") == "hyperband", f"{where}.type must be hyperband, but it is {spec.get('type')!r}.")
+    is_either = ("min_iter" in spec) != ("max_iter" in spec) and ("max_iter" in spec) == ("s" in spec)
+    require(is_either, f"{where} needs either min_iter, or max_iter and s.")
     for key in ("min_iter", "max_iter", "s"):
-        if key in spec and not (is_whole(spec[key]) and spec[key] >= 1):
-            raise UserError(f"{where}.{key} must be a whole number from 1 on, but it is {spec[key]!r}.")
+        is_count = key not in spec or (is_whole(spec[key]) and spec[key] >= 1)
+        require(is_count, f"{where}.{key} must be a whole number from 1 on, but it is {spec.get(key)!r}.")
     eta, strict = spec.get("eta", 3), spec.get("strict", True)
     require_number(f"{where}.eta", eta)
-    if eta <= 1:
-        raise UserError(f"{where}.eta must be greater than 1, but it is {eta!r}.")
-    if not isinstance(strict, bool):
-        raise UserError(f"{where}.strict must be true or false, but it is {strict!r}.")
+    require(eta > 1, f"{where}.eta must be greater than 1, but it is {eta!r}.")
+    require(isinstance(strict, bool), f"{where}.strict must be true or false, but it is {strict!r}.")
     rule = HyperbandRule(spec.get("min_iter"), spec.get("max_iter"), spec.get("s"), eta, strict)
-    if not rule.bands:
-        raise UserError(f"{where} would never stop a run: max_iter ({spec['max_iter']}) is below eta ({eta}).")
+    shortest = f"max_iter ({spec.get('max_iter')}) is below eta ({eta})"
+    require(rule.bands, f"{where} would never stop a run: {shortest}.")
     return rule

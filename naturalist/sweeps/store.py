@@ -13,9 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
+import sqlalchemy
 from filelock import FileLock, Timeout
+from optuna.exceptions import StorageInternalError
+from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, fail_stale_trials
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import TrialState
 
 from naturalist.errors import UserError
@@ -25,6 +28,11 @@ BEAT_SECONDS = 10
 
 DEAD_SECONDS = 60
 """After so long a silence a trial in a database counts as cut off."""
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+# Optuna calls heartbeats experimental since version 2.9, and means them for its own loop.
+warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used with Study.optimize")
 
 
 class Store:
@@ -39,37 +47,54 @@ class Store:
             folder: of the sweep; holds the journal and the lock files.
             url: database, as SQLAlchemy writes it; None for the journal.
         """
-        self._engine = None
-        self._last_beat = -BEAT_SECONDS
+        self._last_beat = -float(BEAT_SECONDS)
         self.owner = uuid.uuid4().hex[:12]
         self._owners = folder / "processes"
         self._owners.mkdir(parents=True, exist_ok=True)
         self._alive = FileLock(self._owners / self.owner)
         self._alive.acquire()
+        self._choosing: FileLock | sqlalchemy.Engine = FileLock(folder / "choosing.lock")
+        self.storage: BaseStorage
         if url is None:
             lock = _JournalLock(folder / "journal.lock")
-            self.storage: BaseStorage = JournalStorage(JournalFileBackend(str(folder / "journal.log"), lock))
-            self._choosing = FileLock(folder / "choosing.lock")
+            self.storage = JournalStorage(JournalFileBackend(str(folder / "journal.log"), lock))
         else:
-            self.storage = _open_database(url)
-            if self.storage.engine.dialect.name == "sqlite":
-                self._choosing = FileLock(self.storage.engine.url.database + ".lock")
-            else:
-                self._engine = self.storage.engine
-                _make_lock_table(self._engine)
+            self.storage = database = _open_database(url)
+            is_file = database.engine.dialect.name == "sqlite"
+            self._choosing = FileLock(f"{database.engine.url.database}.lock") if is_file else database.engine
 
     @contextlib.contextmanager
     def choosing(self) -> Iterator[None]:
         """Keep the other processes of the sweep from choosing a trial at the same time."""
-        if self._engine is None:
+        if isinstance(self._choosing, FileLock):
             with self._choosing:
                 yield
-            return
-        import sqlalchemy
+        else:
+            with self._choosing.begin() as connection:  # locks a row until the end, or until this process dies
+                # Optuna keeps its version in a table of one row, and writes it only when it makes the tables.
+                connection.execute(sqlalchemy.text("UPDATE version_info SET schema_version = schema_version"))
+                yield
 
-        with self._engine.begin() as connection:  # holds the row's lock until the end, or until this process dies
-            connection.execute(sqlalchemy.text("UPDATE naturalist_choosing SET turns = turns + 1"))
-            yield
+    def open_study(self, name: str, fingerprint: str, maximize: bool, pruner: BasePruner) -> optuna.Study:
+        """Make or join a study. Raises :class:`UserError` when it was started with another sweep file."""
+        with self.choosing():
+            study = optuna.create_study(
+                storage=self.storage,
+                study_name=name,
+                load_if_exists=True,
+                direction="maximize" if maximize else "minimize",
+                pruner=pruner,
+            )
+            if "sweep" not in study.user_attrs:
+                study.set_user_attr("sweep", fingerprint)
+        old, new = json.loads(study.user_attrs["sweep"]), json.loads(fingerprint)
+        changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+        if changed:
+            raise UserError(
+                f"the sweep {name!r} was started with other {' and '.join(changed)}; give the changed one "
+                "another name with --name, or undo the change."
+            )
+        return study
 
     def beat(self, trial_ids: list[int]) -> None:
         """Tell the database now and then that these trials are being run."""
@@ -104,6 +129,23 @@ class Store:
         if not trials_are_open:
             (self._owners / self.owner).unlink(missing_ok=True)
 
+    def __enter__(self) -> "Store":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        is_lost = isinstance(error, StorageInternalError | sqlalchemy.exc.SQLAlchemyError)
+        self.close(trials_are_open=is_lost)
+        if error is not None and is_lost:
+            raise UserError(
+                f"the database stopped answering ({_say_why(error.__cause__ or error)}); the same command goes on, and "
+                "trials that were cut off are run again."
+            ) from None
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other machines may take part."""
+        return isinstance(self.storage, RDBStorage)
+
     def _lives(self, owner: str | None) -> bool:
         """Whether the process with this name lives: nobody else can hold its lock, and the system frees it.
 
@@ -120,7 +162,7 @@ class Store:
             return True
 
 
-class _JournalLock:
+class _JournalLock(JournalFileOpenLock):
     """Unlike Optuna's own, a lock that the system frees when its holder is killed."""
 
     def __init__(self, path: Path):
@@ -134,32 +176,7 @@ class _JournalLock:
         self._lock.release()
 
 
-def open_study(store: Store, name: str, fingerprint: str, maximize: bool, **options: object) -> optuna.Study:
-    """Make or join a study. Raises :class:`UserError` when it was started with another sweep file."""
-    with store.choosing():
-        study = optuna.create_study(
-            storage=store.storage,
-            study_name=name,
-            load_if_exists=True,
-            direction="maximize" if maximize else "minimize",
-            **options,
-        )
-        earlier = study.user_attrs.get("sweep")
-        if earlier is None:
-            study.set_user_attr("sweep", fingerprint)
-        elif earlier != fingerprint:
-            old, new = json.loads(earlier), json.loads(fingerprint)
-            changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
-            raise UserError(
-                f"the sweep {name!r} was started with other {' and '.join(changed)}; give the changed one "
-                "another name with --name, or undo the change."
-            )
-    return study
-
-
 def _open_database(url: str) -> RDBStorage:
-    import sqlalchemy
-
     try:
         parsed = sqlalchemy.make_url(url)
         if parsed.drivername == "postgresql":
@@ -167,40 +184,21 @@ def _open_database(url: str) -> RDBStorage:
         shown = parsed.render_as_string(hide_password=True)
     except sqlalchemy.exc.ArgumentError:
         raise UserError("--storage must be a database URL such as postgresql://user@host/database.") from None
-    options = {"connect_args": {"timeout": 60}} if parsed.get_backend_name() == "sqlite" else {"pool_pre_ping": True}
-    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)  # heartbeats, since Optuna 2.9
+    engine = {"connect_args": {"timeout": 60}} if parsed.get_backend_name() == "sqlite" else {"pool_pre_ping": True}
+    full = parsed.render_as_string(hide_password=False)
     try:
-        for attempt in range(3):
-            try:
-                return RDBStorage(
-                    parsed.render_as_string(hide_password=False),
-                    options,
-                    heartbeat_interval=BEAT_SECONDS,
-                    grace_period=DEAD_SECONDS,
-                )
-            except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
-                if attempt == 2:
-                    raise
-                time.sleep(1)  # two machines that make the tables at once stand in each other's way
+        for _ in range(2):
+            with contextlib.suppress(sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
+                return RDBStorage(full, engine, heartbeat_interval=BEAT_SECONDS, grace_period=DEAD_SECONDS)
+            time.sleep(1)  # two machines that make the tables at once stand in each other's way
+        return RDBStorage(full, engine, heartbeat_interval=BEAT_SECONDS, grace_period=DEAD_SECONDS)
     except ImportError as error:
         driver = "psycopg[binary]" if "psycopg" in str(error) else error.name or str(error)
         raise UserError(f"the database {shown} needs a driver: pip install '{driver}'.") from None
     except (sqlalchemy.exc.SQLAlchemyError, ValueError) as error:
-        reason = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise UserError(f"the database {shown} cannot be used: {reason.rstrip('.')}.") from None
+        raise UserError(f"the database {shown} cannot be used: {_say_why(error)}.") from None
 
 
-def _make_lock_table(engine: object) -> None:
-    """A table with one row, whose lock the process that is choosing holds."""
-    import sqlalchemy
-
-    table = sqlalchemy.Table(
-        "naturalist_choosing",
-        sqlalchemy.MetaData(),
-        sqlalchemy.Column("id", sqlalchemy.Integer, primary_key=True),
-        sqlalchemy.Column("turns", sqlalchemy.Integer, nullable=False),
-    )
-    with contextlib.suppress(sqlalchemy.exc.SQLAlchemyError):  # another process made it first
-        table.create(engine, checkfirst=True)
-    with contextlib.suppress(sqlalchemy.exc.IntegrityError), engine.begin() as connection:
-        connection.execute(table.insert().values(id=1, turns=0))
+def _say_why(error: BaseException) -> str:
+    """What a database said, on one line."""
+    return " ".join(str(getattr(error, "orig", None) or error).split()).rstrip(".")

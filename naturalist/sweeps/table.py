@@ -4,7 +4,7 @@ import math
 import statistics
 
 from optuna.trial import FrozenTrial, TrialState
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -24,17 +24,16 @@ class TrialTable:
     """Shows how a sweep goes; a context manager."""
 
     def __init__(self, trials: Trials, target: float, label: str = ""):
-        self._trials, self._target, self._label = trials, target, label
+        self._trials, self._target = trials, target
+        self._title = f"sweep {trials.sweep.name}{label}"
         self._running = 1
         self._console = Console(highlight=False)
-        self._live = (
-            Live(console=self._console, auto_refresh=False, transient=False) if self._console.is_terminal else None
-        )
+        self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
 
     def __enter__(self) -> "TrialTable":
         counts = self._trials.counts()
         if counts.done or counts.cut_off:
-            self.say(f"Going on with {self._title()}: {counts.done} trials are done, {counts.cut_off} were cut off.")
+            self.say(f"Going on with {self._title}: {counts.done} trials are done, {counts.cut_off} were cut off.")
         if self._live:
             self._live.start()
         return self
@@ -55,14 +54,12 @@ class TrialTable:
         if self._live:
             return
         trial = next(trial for trial in self._trials.shown() if trial.number == number)
-        value = self._trials.value(trial)
-        best = self._trials.best()
-        reason = trial.user_attrs.get("failure")
+        reason, value, best = trial.user_attrs.get("failure"), self._trials.value(trial), self._trials.best()
         print(
             f"trial {number} {STATES[trial.state]}"
             + (f": {reason}" if reason else "")
             + (f", {self._trials.sweep.metric} {value:.4f}" if value is not None else "")
-            + f"  [{describe(self._trials, trial)}]"
+            + f"  [{self._describe(trial)}]"
             + (f"  best so far: trial {best.number}, {self._trials.value(best):.4f}" if best else "")
             + f"  {self._progress()}",
             flush=True,
@@ -72,79 +69,50 @@ class TrialTable:
         """Print a line above the table."""
         self._console.print(text, soft_wrap=True)
 
-    def _title(self) -> str:
-        return f"sweep {self._trials.sweep.name}{self._label}"
-
     def _progress(self) -> str:
         counts = self._trials.counts()
-        of = "" if math.isinf(self._target) else f" of {self._target:.0f}"
-        text = f"{counts.done}{of} done"
+        if math.isinf(self._target):
+            return f"{counts.done} done"
+        text = f"{counts.done} of {self._target:.0f} done"
         seconds = [trial.user_attrs["seconds"] for trial in self._trials.shown() if "seconds" in trial.user_attrs]
-        if seconds and of and counts.done < self._target:
+        if seconds and counts.done < self._target:
             left = statistics.mean(seconds) * (self._target - counts.done) / max(counts.running, self._running)
             text += f", about {_duration(left)} left"
         return text
 
     def _draw(self) -> Group:
-        trials, best = self._trials.shown(), self._trials.best()
-        counts = self._trials.counts()
+        trials, best, counts = self._trials.shown(), self._trials.best(), self._trials.counts()
         metric = self._trials.sweep.metric
-        table = Table(
-            "trial",
-            "state",
-            "epochs",
-            metric,
-            "time",
-            "settings",
-            title=self._title(),
-            title_justify="left",
-            box=None,
-            padding=(0, 1),
-            header_style="bold",
-        )
+        table = Table("trial", "state", "epochs", metric, "time", "settings", box=None, header_style="bold")
+        table.title, table.title_justify = self._title, "left"
         hidden = max(0, len(trials) - max(3, self._console.height - LINES_AROUND))
         for trial in trials[hidden:]:
             value, seconds = self._trials.value(trial), trial.user_attrs.get("seconds")
             is_best = best is not None and trial.number == best.number
+            said = trial.user_attrs.get("failure") or self._describe(trial)
             table.add_row(
                 str(trial.number),
                 STATES[trial.state],
                 str(len(trial.intermediate_values)),
                 "–" if value is None else f"{value:.4f}{' *' if is_best else ''}",
                 "" if seconds is None else _duration(seconds),
-                Text(
-                    trial.user_attrs.get("failure") or describe(self._trials, trial), overflow="ellipsis", no_wrap=True
-                ),
+                Text(said, overflow="ellipsis", no_wrap=True),
                 style="bold" if is_best else "dim" if trial.state == TrialState.PRUNED else None,
             )
-        lines = [
-            table,
-            Text(
-                f"{counts.finished} finished, {counts.pruned} pruned, {counts.failed} failed, "
-                f"{counts.running} running; {self._progress()}"
-            ),
-        ]
-        if hidden:
-            lines.insert(0, Text(f"({hidden} earlier trials are not shown)", style="dim"))
+        ends = f"{counts.finished} finished, {counts.pruned} pruned, {counts.failed} failed, {counts.running} running"
+        lines: list[RenderableType] = [Text(f"({hidden} earlier trials are not shown)", style="dim")] if hidden else []
+        lines = [*lines, table, Text(f"{ends}; {self._progress()}")]
         if best is not None:
-            lines.append(
-                Text(
-                    f"best so far: trial {best.number}, {metric} {self._trials.value(best):.4f}, "
-                    f"{describe(self._trials, best)}",
-                    style="bold",
-                )
-            )
+            value = self._trials.value(best)
+            said = f"best so far: trial {best.number}, {metric} {value:.4f}, {self._describe(best)}"
+            lines.append(Text(said, style="bold"))
         return Group(*lines)
 
-
-def describe(trials: Trials, trial: FrozenTrial) -> str:
-    """The searched settings of a trial in a few words."""
-    settings = trials.settings(trial)
-    return " ".join(
-        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in settings.items()
-        if name in trials.sweep.searched
-    )
+    def _describe(self, trial: FrozenTrial) -> str:
+        """The searched settings of a trial in a few words."""
+        settings, searched = self._trials.settings(trial), self._trials.sweep.searched
+        shown = {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in settings.items()}
+        return " ".join(f"{name}={value}" for name, value in shown.items() if name in searched)
 
 
 def _duration(seconds: float) -> str:

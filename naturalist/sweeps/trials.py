@@ -3,17 +3,18 @@
 import hashlib
 import json
 import math
-import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import optuna
+from optuna.pruners import NopPruner
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from naturalist.sweeps.hyperband import HyperbandPruner
 from naturalist.sweeps.space import SweepFile
-from naturalist.sweeps.store import Store, open_study
+from naturalist.sweeps.store import Store
 
 SUGGESTIONS = 50
 """After TPE suggested so many settings that ran before, they are drawn blindly."""
@@ -21,9 +22,7 @@ SUGGESTIONS = 50
 BLIND_DRAWS = 1000
 """After so many draws of settings that ran before, none are left."""
 
-optuna.logging.set_verbosity(optuna.logging.ERROR)
-warnings.filterwarnings("ignore", message="Heartbeat of storage is supposed to be used with Study.optimize")
-warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
+ENDED_WELL = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 @dataclass(frozen=True)
@@ -54,7 +53,7 @@ class Trials:
         *,
         seed: int = 0,
         allow_repeats: bool = False,
-        promoted: list[dict] | None = None,
+        promoted: list[dict[str, Any]] | None = None,
     ):
         """Open the study, or join it.
 
@@ -69,9 +68,9 @@ class Trials:
         """
         self.sweep, self._store, self._seed, self._allow_repeats = sweep, store, seed, allow_repeats
         self._fixed = list(sweep.grid()) if promoted is None and sweep.method == "grid" else promoted
-        prunes = sweep.rule is not None and promoted is None
-        pruner = HyperbandPruner(sweep.rule, sweep.maximize) if prunes else optuna.pruners.NopPruner()
-        self.study = open_study(store, name, sweep.fingerprint(), sweep.maximize, pruner=pruner)
+        rule = sweep.rule if promoted is None else None
+        pruner = HyperbandPruner(rule, sweep.maximize) if rule else NopPruner()
+        self.study = store.open_study(name, sweep.fingerprint(), sweep.maximize, pruner)
 
     @property
     def size(self) -> float:
@@ -92,28 +91,31 @@ class Trials:
             trials = self._all()
             counts = count(trials)
             limit = target if self._fixed is not None else min(target, self.size)
-            if counts.done + counts.running >= limit or self.reached_target(trials):
+            if counts.done + counts.running >= limit or self._reached_target(trials):
                 return None
             used = {self._key(trial.params) for trial in trials if is_counted(trial)}
-            again = [trial.params for trial in trials if is_cut_off(trial) and self._key(trial.params) not in used]
-            candidates = again if self._fixed is None else self._fixed
+            candidates = self._fixed if self._fixed is not None else [t.params for t in trials if is_cut_off(t)]
             searched = next((item for item in candidates if self._key(item) not in used), None)
             if searched is None and self._fixed is None:
                 searched = self._suggest(trials, used)
-            return None if searched is None else self._start(searched)
+            if searched is None:
+                return None
+            self.study.enqueue_trial(searched)
+            trial = self.study.ask(self.sweep.searched)
+            self._store.begin(trial)
+            return trial
 
-    def settings(self, trial: optuna.Trial | FrozenTrial) -> dict:
+    def settings(self, trial: optuna.Trial | FrozenTrial) -> dict[str, Any]:
         """What a trial sets."""
         return self.sweep.settings(trial.params)
 
-    def report(self, trial: optuna.Trial, metrics: dict) -> bool:
+    def report(self, trial: optuna.Trial, metrics: dict[str, Any]) -> bool:
         """Take in an epoch; returns whether the trial ends, by early_terminate or because others gave it up."""
         value = metrics.get(self.sweep.metric)
         if value is None or not math.isfinite(value):
             return False  # W&B's rule does not see such values either
-        step = len(self._frozen(trial).intermediate_values) + 1
         try:
-            trial.report(float(value), step)
+            trial.report(float(value), step=len(self._frozen(trial).intermediate_values) + 1)
         except optuna.exceptions.UpdateFinishedTrialError:  # another machine gave it up
             return True
         return trial.should_prune()
@@ -131,21 +133,21 @@ class Trials:
 
         Returns whether it was recorded: not when another machine has given the trial up, because this one was silent.
         """
-        if self._frozen(trial).state.is_finished():
+        frozen = self._frozen(trial)
+        if frozen.state.is_finished():
             return False
-        values = list(self._frozen(trial).intermediate_values.values())
-        if failure is None and not values:
+        value = self.value(frozen)
+        if failure is None and value is None:
             failure = f"it logged no {self.sweep.metric} that is a number"
-        trial.set_user_attr("seconds", seconds)
-        if folder:
-            trial.set_user_attr("folder", folder)
+        for name, content in (("seconds", seconds), ("folder", folder), ("failure", failure)):
+            if content is not None:
+                trial.set_user_attr(name, content)
         if failure is not None:
-            trial.set_user_attr("failure", failure)
             self.study.tell(trial, state=TrialState.FAIL)
         elif pruned:
             self.study.tell(trial, state=TrialState.PRUNED)
         else:
-            self.study.tell(trial, best_of(values, self.sweep.maximize))
+            self.study.tell(trial, value)
         return True
 
     def cut_off(self, trial: optuna.Trial) -> None:
@@ -153,7 +155,7 @@ class Trials:
         self.study.tell(trial, state=TrialState.FAIL, skip_if_finished=True)
 
     def beat(self, running: Iterable[optuna.Trial]) -> None:
-        """Say that these trials are being run, and see whose process is gone."""
+        """Say that these trials are being run."""
         self._store.beat([trial._trial_id for trial in running])
 
     def shown(self) -> list[FrozenTrial]:
@@ -164,33 +166,25 @@ class Trials:
         """How many trials ended how."""
         return count(self._all())
 
+    def ranked(self) -> list[FrozenTrial]:
+        """The trials that ended well, pruned or not, by their best epochs, best first."""
+        trials = [(value, t) for t in self._all() if t.state in ENDED_WELL and (value := self.value(t)) is not None]
+        return [t for _, t in sorted(trials, key=lambda pair: pair[0], reverse=self.sweep.maximize)]
+
     def best(self) -> FrozenTrial | None:
         """The trial with the best epoch, pruned or not."""
-        trials = [
-            trial
-            for trial in self.shown()
-            if trial.intermediate_values and trial.state in (TrialState.COMPLETE, TrialState.PRUNED)
-        ]
-        return best_of(trials, self.sweep.maximize, key=self.value) if trials else None
+        return next(iter(self.ranked()), None)
 
     def value(self, trial: FrozenTrial) -> float | None:
         """A trial's best epoch so far."""
         values = trial.intermediate_values.values()
-        return best_of(values, self.sweep.maximize) if values else None
+        return None if not values else max(values) if self.sweep.maximize else min(values)
 
-    def reached_target(self, trials: list[FrozenTrial] | None = None) -> bool:
+    def _reached_target(self, trials: Sequence[FrozenTrial]) -> bool:
         """Whether some epoch was as good as the metric's target."""
-        if self.sweep.target is None:
-            return False
-        values = [
-            value
-            for trial in trials or self._all()
-            if trial.state != TrialState.FAIL
-            for value in trial.intermediate_values.values()
-        ]
-        return any(
-            value >= self.sweep.target if self.sweep.maximize else value <= self.sweep.target for value in values
-        )
+        target, sign = self.sweep.target, 1 if self.sweep.maximize else -1
+        values = [self.value(trial) for trial in trials if trial.state != TrialState.FAIL]
+        return target is not None and any(value is not None and sign * value >= sign * target for value in values)
 
     def _all(self) -> list[FrozenTrial]:
         """The trials that have all their settings: not those that are being made, or whose maker was killed."""
@@ -200,16 +194,10 @@ class Trials:
     def _frozen(self, trial: optuna.Trial) -> FrozenTrial:
         return self._store.storage.get_trial(trial._trial_id)
 
-    def _key(self, searched: dict) -> str:
+    def _key(self, searched: dict[str, Any]) -> str:
         return json.dumps(self.sweep.settings(searched), sort_keys=True, default=str)
 
-    def _start(self, searched: dict) -> optuna.Trial:
-        self.study.enqueue_trial(searched)
-        trial = self.study.ask(self.sweep.searched)
-        self._store.begin(trial)
-        return trial
-
-    def _suggest(self, trials: list[FrozenTrial], used: set[str]) -> dict | None:
+    def _suggest(self, trials: list[FrozenTrial], used: set[str]) -> dict[str, Any] | None:
         """Ask the method until it suggests something new, then draw blindly; None when nothing new is found.
 
         Done in a copy of the study, where a suggestion that ran before stays open: TPE takes open trials for bad ones
@@ -230,17 +218,15 @@ class Trials:
         return None
 
 
-def count(trials: Iterable[FrozenTrial]) -> Counts:
+def count(trials: Sequence[FrozenTrial]) -> Counts:
     """Sort trials by their end."""
-    trials = list(trials)
     states = [trial.state for trial in trials]
-    failed = sum("failure" in trial.user_attrs for trial in trials)
     return Counts(
-        states.count(TrialState.COMPLETE),
-        states.count(TrialState.PRUNED),
-        failed,
-        states.count(TrialState.RUNNING),
-        sum(map(is_cut_off, trials)),
+        finished=states.count(TrialState.COMPLETE),
+        pruned=states.count(TrialState.PRUNED),
+        failed=sum("failure" in trial.user_attrs for trial in trials),
+        running=states.count(TrialState.RUNNING),
+        cut_off=sum(map(is_cut_off, trials)),
     )
 
 
@@ -251,9 +237,4 @@ def is_cut_off(trial: FrozenTrial) -> bool:
 
 def is_counted(trial: FrozenTrial) -> bool:
     """Whether a trial ended by itself or runs."""
-    return trial.state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING) or "failure" in trial.user_attrs
-
-
-def best_of(items: Iterable, maximize: bool, **options: object) -> object:
-    """The largest or the smallest."""
-    return max(items, **options) if maximize else min(items, **options)
+    return trial.state in (*ENDED_WELL, TrialState.RUNNING) or "failure" in trial.user_attrs

@@ -4,6 +4,7 @@ What a trial prints goes to its own log file. A worker never outlives the proces
 """
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import re
@@ -12,11 +13,13 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
-from naturalist.data.catalog import scan_once
+from naturalist.data.catalog import scan
+from naturalist.data.dataset import Scan
 from naturalist.errors import UserError
 from naturalist.sweeps.program import Program, load_program
 
@@ -34,8 +37,11 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         self.connection, remote = context.Pipe()
         self._process = context.Process(target=_work, args=(remote, program, index, count), daemon=False)
-        with _interrupts_ignored():  # inherited by the child until it has set its own handlers
+        before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child inherits that, until it has its own handlers
+        try:
             self._process.start()
+        finally:
+            signal.signal(signal.SIGINT, before)
         remote.close()
         self.index = index
         self.is_busy = False
@@ -51,7 +57,7 @@ class Worker:
         with contextlib.suppress(BrokenPipeError):
             self.connection.send(stop)
 
-    def read(self) -> tuple[str, object]:
+    def read(self) -> tuple[str, Any]:
         """What happened: ``("epoch", metrics)``, ``("done", result)`` or ``("failed", message)``.
 
         After ``("died", message)`` the worker is of no more use.
@@ -75,6 +81,35 @@ class Worker:
         self._process.join()
 
 
+class Pool:
+    """The workers, made when they are first needed and again when one died."""
+
+    def __init__(self, program: Path, count: int):
+        self._program, self._count = program, count
+        self._workers: list[Worker] = []
+
+    def idle(self) -> Worker | None:
+        """A worker that could start a trial."""
+        for worker in self._workers:
+            if not worker.is_busy:
+                return worker
+        free = set(range(self._count)) - {worker.index for worker in self._workers}
+        if not free:
+            return None
+        self._workers.append(Worker(self._program, min(free), self._count))
+        return self._workers[-1]
+
+    def remove(self, worker: Worker) -> None:
+        """End a worker that is of no more use."""
+        worker.close()
+        self._workers.remove(worker)
+
+    def close(self) -> None:
+        """End all workers."""
+        while self._workers:
+            self.remove(self._workers[-1])
+
+
 def folder_in_log(log: Path) -> str | None:
     """The run folder that a trial said it records in."""
     try:
@@ -91,52 +126,55 @@ def _work(connection: Connection, program_path: Path, index: int, count: int) ->
     threading.Thread(target=_die_with_parent, daemon=True).start()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // count)))  # torch asks when it is imported
-    program = None
+    program, scan_once = None, functools.cache(scan)
     while True:
         try:
             arguments, log = connection.recv()
         except (EOFError, OSError):
             return
-        with _output_to(Path(log)):
-            try:
-                if program is None:
-                    program = load_program(program_path)
-                    scan_once()
-                message = _train(connection, program, arguments, index)
-            except Exception as error:  # whatever happens in a trial costs that trial only
-                message = "failed", _explain(error)
-                if not isinstance(error, UserError):
-                    traceback.print_exc()
-            except KeyboardInterrupt:
-                message = "done", {"status": "stopped"}
+        _print_to(Path(log))
+        try:
+            if program is None:
+                program = load_program(program_path)
+            message: tuple[str, Any] = "done", _train(connection, program, arguments, index, scan_once)
+        except Exception as error:  # whatever happens in a trial costs that trial only
+            message = "failed", _explain(error)
+            if not isinstance(error, UserError):
+                traceback.print_exc()
+        except KeyboardInterrupt:
+            message = "done", {"status": "stopped"}
+        sys.stdout.flush()
         try:
             connection.send(message)
         except (BrokenPipeError, OSError):
             return
 
 
-def _train(connection: Connection, program: Program, arguments: list[str], index: int) -> tuple[str, dict]:
+def _train(
+    connection: Connection, program: Program, arguments: list[str], index: int, scan_once: Scan
+) -> dict[str, Any]:
     settings = program.parse(arguments)
-    if settings.device == "auto":
+    if settings.machine.device == "auto":
         import torch
 
         if torch.cuda.device_count() > 1:
-            settings.device = f"cuda:{index % torch.cuda.device_count()}"
+            settings = settings.changed(device=f"cuda:{index % torch.cuda.device_count()}")
 
-    def should_stop(metrics: dict) -> bool:
+    def should_stop(metrics: dict[str, Any]) -> bool:
         try:
             connection.send(("epoch", metrics))
-            return connection.recv()
+            return bool(connection.recv())
         except (EOFError, OSError):  # the sweep was killed: this trial did not fail, it will be run again
             os._exit(1)
 
-    def interrupt(signal_number: int, frame: object) -> None:
+    def interrupt(signal_number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows saves
         raise KeyboardInterrupt
 
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        return "done", program.train(settings, should_stop)
+        more = {"scan": scan_once} if program.takes_scan else {}
+        return program.train(settings, should_stop, **more)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
@@ -156,36 +194,17 @@ def _explain_exit(code: int | None) -> str:
     return f"its process was killed by {name}" + (", as systems do when memory runs out" if name == "SIGKILL" else "")
 
 
-@contextlib.contextmanager
-def _output_to(log: Path) -> Iterator[None]:
-    """Send everything that is printed, also by libraries and child processes, to a file."""
+def _print_to(log: Path) -> None:
+    """Send everything that is printed from now on, also by libraries and child processes, to a file."""
     sys.stdout.flush()
     sys.stderr.flush()
-    kept = os.dup(1), os.dup(2)
     with log.open("a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for descriptor, original in zip((1, 2), kept, strict=True):
-                os.dup2(original, descriptor)
-                os.close(original)
 
 
 def _die_with_parent() -> None:
     parent = multiprocessing.parent_process()
-    wait([parent.sentinel])
+    wait([parent.sentinel] if parent else [])
     time.sleep(1)  # a sweep that ends in good order closes the connection first
     os._exit(1)
-
-
-@contextlib.contextmanager
-def _interrupts_ignored() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)

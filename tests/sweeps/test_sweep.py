@@ -28,42 +28,50 @@ ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
 import json, os, time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 from naturalist.settings.run_settings import RunSettings
 
-@dataclass
-class Settings(RunSettings):
+@dataclass(frozen=True)
+class Model:
     quality: float = 0.5
     level: int = 1
     ends: Literal["well", "raises", "dies", "runs out of memory", "finishes when it is stopped"] = "well"
     pause: float = 0.0
 
+    def validate(self):
+        pass
+
+@dataclass(frozen=True)
+class Settings(RunSettings):
+    model: Model = field(default_factory=Model)
+
 def train(settings: Settings, should_stop=None) -> dict:
-    folder = Path(settings.runs_dir) / f"{settings.quality:g}-{settings.level}-{time.time_ns()}"
+    model = settings.model
+    folder = Path(settings.record.runs_dir) / f"{model.quality:g}-{model.level}-{time.time_ns()}"
     folder.mkdir(parents=True)
     print("Run:", folder, flush=True)
-    (folder / "config.yaml").write_text(f"quality: {settings.quality}\\nlevel: {settings.level}\\n")
+    (folder / "config.yaml").write_text(f"quality: {model.quality}\\nlevel: {model.level}\\n")
     (folder / "pid").write_text(str(os.getpid()))
     status = "finished"
     try:
-        for epoch in range(1, settings.epochs + 1):
-            time.sleep(settings.pause)
-            if settings.ends == "raises":
+        for epoch in range(1, settings.training.epochs + 1):
+            time.sleep(model.pause)
+            if model.ends == "raises":
                 raise ValueError("this learning rate is no good")
-            if settings.ends == "runs out of memory":
+            if model.ends == "runs out of memory":
                 raise MemoryError
-            if settings.ends == "dies":
+            if model.ends == "dies":
                 os.kill(os.getpid(), 9)
-            metrics = {"epoch": epoch, "val_accuracy": settings.quality * epoch / (epoch + 1)}
+            metrics = {"epoch": epoch, "val_accuracy": model.quality * epoch / (epoch + 1)}
             with (folder / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(metrics) + "\\n")
             if should_stop and should_stop(metrics):
                 status = "pruned"
                 break
     except KeyboardInterrupt:
-        status = "finished" if settings.ends == "finishes when it is stopped" else "stopped"
+        status = "finished" if model.ends == "finishes when it is stopped" else "stopped"
     (folder / "summary.json").write_text(json.dumps({"status": status}))
     return {"status": status, "folder": str(folder)}
 """
@@ -412,7 +420,7 @@ def test_the_real_program_is_swept_from_the_original_file(tmp_path):
     report = tmp_path / "sweeps" / "sweep" / "report"
     assert {"runs.png", "runs.csv", "findings.txt", "best.yaml"} <= {path.name for path in report.iterdir()}
     settings = parse_settings(CnnSettings, "", ["--config", str(report / "best.yaml")])
-    assert settings.image_size == 32 and settings.data == "photographs"
+    assert settings.data.image_size == 32 and settings.data.data == "photographs"
     (run,) = (tmp_path / "sweeps" / "sweep" / "runs").iterdir()
     assert run.name.startswith("ep-") and (run / "best.pt").is_file() and (run / "curves.png").is_file()
     assert not (run / "evaluation").exists()  # drawn for the one that is looked at, not for every trial

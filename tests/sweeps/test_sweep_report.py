@@ -14,7 +14,7 @@ from PIL import Image
 from naturalist.errors import UserError
 from naturalist.runs.records import RunRecord
 from naturalist.sweeps.analysis import influences, sentences
-from naturalist.sweeps.records import read_runs
+from naturalist.sweeps.read_runs import read_runs
 from naturalist.sweeps.report import report_runs
 
 

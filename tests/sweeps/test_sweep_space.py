@@ -156,7 +156,7 @@ REFUSED = [
 def test_what_cannot_be_honoured_is_refused_by_name_before_the_first_trial(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         sweep = sweep_of(tmp_path, **changes)
-        check_sweep(sweep, load_program(sweep.program), [])
+        check_sweep(sweep, load_program(sweep.program))
 
 
 def test_numbers_that_yaml_reads_as_text_work_as_values(tmp_path):
@@ -164,10 +164,10 @@ def test_numbers_that_yaml_reads_as_text_work_as_values(tmp_path):
     path.write_text(yaml.safe_dump(BASE).replace("dropout", "learning_rate").replace("- 0.2", "- 1e-5"))
     sweep = read_sweep(path)
     program = load_program(sweep.program)
-    check_sweep(sweep, program, [])
+    check_sweep(sweep, program)
     settings = sweep.settings({"learning_rate": 0})
     assert settings == {"learning_rate": "1e-5"}
-    assert program.parse(command_line(sweep, settings)).learning_rate == 1e-5
+    assert program.parse(command_line(sweep, settings)).training.learning_rate == 1e-5
 
 
 def test_the_command_is_expanded_as_an_agent_expands_it(tmp_path, monkeypatch):
@@ -199,12 +199,12 @@ def test_values_that_only_go_together_with_others_of_the_search_are_not_refused(
     sweep = sweep_of(
         tmp_path, method="grid", parameters={"image_size": {"values": [32, 64]}, "cache_size": {"values": [64]}}
     )
-    check_sweep(sweep, load_program(sweep.program), [])
+    check_sweep(sweep, load_program(sweep.program))
     sweep = sweep_of(
         tmp_path, method="grid", parameters={"image_size": {"values": [32, 64]}, "cache_size": {"values": [16, 64]}}
     )
     with pytest.raises(UserError, match="cache_size: cache_size must be at least image_size"):
-        check_sweep(sweep, load_program(sweep.program), [])
+        check_sweep(sweep, load_program(sweep.program))
 
 
 def test_the_original_search_is_the_one_in_the_repository():
@@ -226,7 +226,7 @@ def test_the_original_search_is_the_one_in_the_repository():
         "batch_size": [32, 64],
         "learning_rate": [1e-3, 1e-4],
     }
-    check_sweep(sweep, load_program(ROOT / sweep.program), [])
+    check_sweep(sweep, load_program(ROOT / sweep.program))
 
 
 @pytest.mark.parametrize("goal", ["maximize", "minimize"])

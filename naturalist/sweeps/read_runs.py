@@ -3,9 +3,10 @@
 import json
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -44,10 +45,9 @@ def read_runs(folders: list[Path], metric: str, maximize: bool) -> list[RunRecor
     return sorted(runs, key=lambda run: (run.started, run.name))
 
 
-def searched_settings(settings: dict) -> dict:
+def searched_settings(settings: dict[str, Any]) -> dict[str, Any]:
     """What was tried: the settings without places, names and machines."""
-    known = set(BOOKKEEPING)
-    return {name: value for name, value in settings.items() if name not in known}
+    return {name: value for name, value in settings.items() if name not in BOOKKEEPING}
 
 
 def _find(folder: Path) -> Iterator[Path]:
@@ -72,55 +72,43 @@ def _read_folder(folder: Path, metric: str, maximize: bool) -> RunRecord:
     made = (folder / "config.yaml").stat().st_mtime
     # "started" has whole seconds; within one, the file's time tells the order.
     start = datetime.fromisoformat(started).timestamp() + made % 1 if started else made
-    last = folder / ("summary.json" if summary else "config.yaml")
-    return RunRecord(
-        folder.name,
-        _state(summary, CUT_OFF),
-        settings,
-        _best(history, metric, maximize),
-        len(history),
-        start,
-        last.stat().st_mtime - made if summary else None,
-        summary.get("reason", ""),
-    )
+    seconds = (folder / "summary.json").stat().st_mtime - made if summary else None
+    value, reason = _best(history, metric, maximize), summary.get("reason", "")
+    return RunRecord(folder.name, _state(summary, CUT_OFF), settings, value, len(history), start, seconds, reason)
 
 
 def _read_wandb(path: Path, metric: str, maximize: bool) -> RunRecord:
     """Read the file that W&B keeps of a run until it is uploaded."""
-    from wandb.proto.wandb_internal_pb2 import Record
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # protobuf ships no stubs
+    from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]  # made when it is imported
 
-    settings, history, summary, name, start, code = {}, [], {}, path.parent.name, 0.0, None
-    for content in _wandb_records(path):
-        record = Record.FromString(content)
-        kind = record.WhichOneof("record_type")
-        if kind == "run":
-            name, start = record.run.display_name or name, record.run.start_time.ToMicroseconds() / 1e6
-            settings |= _items(record.run.config.update)
-        elif kind == "config":
-            settings |= _items(record.config.update)
-        elif kind == "history":
-            history.append(_items(record.history.item))
-        elif kind == "summary":
-            summary |= _items(record.summary.update)
-        elif kind == "exit":
-            code = record.exit.exit_code
-    known = {name: value for name, value in settings.items() if name not in ("environment", "_wandb")}
-    state = _state(summary, CUT_OFF if code is None else "failed" if code else "finished")
+    settings: dict[str, Any] = {}
+    summary: dict[str, Any] = {}
+    history: list[dict[str, Any]] = []
+    name, start, otherwise = path.parent.name, 0.0, CUT_OFF
+    try:
+        for record in map(Record.FromString, _wandb_records(path)):
+            if record.HasField("run"):
+                name, start = record.run.display_name or name, record.run.start_time.ToMicroseconds() / 1e6
+                settings |= _items(record.run.config.update)
+            elif record.HasField("config"):
+                settings |= _items(record.config.update)
+            elif record.HasField("history"):
+                history.append(_items(record.history.item))
+            elif record.HasField("summary"):
+                summary |= _items(record.summary.update)
+            elif record.HasField("exit"):
+                otherwise = "failed" if record.exit.exit_code else "finished"
+    except (DecodeError, ValueError):
+        raise UserError(f"{path} is damaged.") from None
+    settings = {name: value for name, value in settings.items() if name not in ("environment", "_wandb")}
     history = [entry for entry in history if metric in entry]
-    return RunRecord(
-        name,
-        state,
-        known,
-        _best(history, metric, maximize),
-        len(history),
-        start,
-        summary.get("seconds"),
-        summary.get("reason", ""),
-    )
+    value, seconds, reason = _best(history, metric, maximize), summary.get("seconds"), summary.get("reason", "")
+    return RunRecord(name, _state(summary, otherwise), settings, value, len(history), start, seconds, reason)
 
 
-def _state(summary: dict, otherwise: str) -> str:
-    status = summary.get("status")
+def _state(summary: dict[str, Any], otherwise: str) -> str:
+    status = summary.get("status", "")
     if status in ("stopped", CUT_OFF):  # a W&B agent prunes by a signal, which the run can only record as being stopped
         return "pruned" if "sweep" in summary else CUT_OFF
     return STATES.get(status, otherwise)
@@ -130,7 +118,7 @@ def _wandb_records(path: Path) -> Iterator[bytes]:
     """The records of a ``.wandb`` file: a LevelDB log after seven bytes of W&B's own.
 
     A record lies whole in a block of 32 KiB, or in parts over several; each part has a checksum, a length and a kind
-    (1 whole, 2 first, 3 middle, 4 last). A last part that was cut off is left out.
+    (1 whole, 2 first, 3 middle, 4 last). A last part that was cut off is left out. W&B's own reader is in its Go half.
     """
     content = path.read_bytes()
     if content[:4] != b":W&B":
@@ -150,17 +138,14 @@ def _wandb_records(path: Path) -> Iterator[bytes]:
             yield record
 
 
-def _items(items: list) -> dict:
+def _items(items: Iterable[Any]) -> dict[str, Any]:
     return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
 
 
-def _best(history: list[dict], metric: str, maximize: bool) -> float | None:
+def _best(history: list[dict[str, Any]], metric: str, maximize: bool) -> float | None:
     values = [entry[metric] for entry in history if isinstance(entry.get(metric), int | float)]
-    values = [value for value in values if math.isfinite(value)]
-    if not values:
-        return None
-    return max(values) if maximize else min(values)
+    return (max if maximize else min)(filter(math.isfinite, values), default=None)
 
 
-def _read_json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _read_json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
