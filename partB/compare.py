@@ -3,57 +3,62 @@
     python partB/compare.py --backbone mobilenet_v2 --data nature_12K --seeds 3 --epochs 10
     python partB/compare.py --strategies head full scratch --minutes 10 --data FOLDER --image_size 160
 
-Every run is a process of its own, so that its peak memory is its own. Settings that are not listed by --help, such as
---data, --image_size or --learning_rate, go to every run.
+Every run is a process of its own, so that its peak memory is its own.
 """
 
-import argparse
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar, Literal
 
 from naturalist.entry import entry_point
 from naturalist.errors import UserError
 from naturalist.runs.folder import read_metrics
+from naturalist.settings.arguments import option
+from naturalist.settings.command_line import parse_options_and_rest
+from naturalist.settings.part_a import CnnSettings
+from naturalist.settings.part_b import FinetuneSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRATCH = "scratch"
-STRATEGIES = ("head", "partial", "full", "gradual", SCRATCH)
+STRATEGIES = ["head", "partial", "full", "gradual", SCRATCH]
 MAX_EPOCHS = 100  # under equal time: a head whose features are computed trains an epoch in milliseconds
 
 
-class Options(argparse.Namespace):
-    """What --help lists."""
+@dataclass(frozen=True)
+class Options:
+    """Train every strategy, and the CNN from scratch, on the same data, and set them side by side.
 
-    strategies: list[str]
-    backbone: list[str]
-    weights: list[str]
-    seeds: int
-    epochs: int
-    minutes: float | None
-    config: str | None
-    scratch_config: str | None
-    output: Path
+    Settings of the two training scripts, such as --data, --image_size or --learning_rate, go to every run.
+    """
+
+    EXAMPLE: ClassVar[str] = "python partB/compare.py --backbone mobilenet_v2 --data nature_12K --seeds 3 --epochs 10"
+
+    strategies: list[Literal["head", "partial", "full", "gradual", "scratch"]] = option(STRATEGIES, metavar="NAME …")
+    """What to compare."""
+    backbone: list[str] = option(["resnet50"], metavar="NAME …")
+    """One or more."""
+    weights: list[str] = option(["DEFAULT"], metavar="NAME …")
+    """One for all backbones, or one for each."""
+    seeds: int = 3
+    """Runs of each strategy."""
+    epochs: int | None = None
+    """Equal epochs for all; by default 10."""
+    minutes: float | None = None
+    """Instead: equal time for all, by a pilot epoch of each."""
+    config: str | None = None
+    """YAML file of settings for the adapted backbones."""
+    scratch_config: str | None = None
+    """YAML file of settings for the CNN from scratch."""
+    out: Path = option(Path("comparison"), short="-o", metavar="FOLDER")
+    """New folder for runs, table and pictures."""
 
 
 def main() -> None:
     """Parse the command line, train, evaluate and compare."""
-    layout = argparse.RawDescriptionHelpFormatter
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=layout, allow_abbrev=False)
-    add = parser.add_argument
-    listed = f"what to compare, of {', '.join(STRATEGIES)} (default: all)"
-    add("--strategies", nargs="+", default=list(STRATEGIES), choices=STRATEGIES, metavar="STRATEGY", help=listed)
-    add("--backbone", nargs="+", default=["resnet50"], help="one or more (default: resnet50)")
-    add("--weights", nargs="+", default=["DEFAULT"], help="one for each backbone (default: DEFAULT)")
-    add("--seeds", type=int, default=3, help="runs of each strategy (default: %(default)s)")
-    length = parser.add_mutually_exclusive_group()
-    length.add_argument("--epochs", type=int, default=10, help="equal epochs for all (default: %(default)s)")
-    length.add_argument("--minutes", type=float, help="instead: equal time for all, by a pilot epoch of each")
-    add("--config", help="YAML file of settings for the adapted backbones")
-    add("--scratch_config", help="YAML file of settings for the CNN from scratch")
-    folder = "new folder for runs, table and pictures (default: %(default)s)"
-    add("--output", type=Path, default=Path("comparison"), help=folder)
-    compare_strategies(*parser.parse_known_args(namespace=Options()))
+    scripts = (FinetuneSettings, CnnSettings)
+    compare_strategies(*parse_options_and_rest(Options, "python partB/compare.py", sys.argv[1:], scripts))
 
 
 def compare_strategies(options: Options, passed_on: list[str]) -> None:
@@ -61,17 +66,19 @@ def compare_strategies(options: Options, passed_on: list[str]) -> None:
     from naturalist.compare.compare import compare_runs
     from naturalist.evaluation.evaluate import evaluate_run
 
-    runs_dir = options.output / "runs"
+    runs_dir = options.out / "runs"
     if options.seeds < 1:
         raise UserError(f"seeds must be at least 1, but it is {options.seeds}.")
     if len(options.weights) not in (1, len(options.backbone)):
         raise UserError("give one --weights for all backbones or one for each.")
     if runs_dir.exists():
-        raise UserError(f"{str(runs_dir)!r} holds runs already; name another folder with --output.")
+        raise UserError(f"{str(runs_dir)!r} holds runs already; name another folder with --out.")
+    if options.epochs is not None and options.minutes is not None:
+        raise UserError("--epochs and --minutes exclude each other; give one of them.")
     commands = _commands(options)
-    epochs = dict.fromkeys(commands, options.epochs)
+    epochs = dict.fromkeys(commands, 10 if options.epochs is None else options.epochs)
     if options.minutes is not None:
-        pilots = options.output / "pilots"
+        pilots = options.out / "pilots"
         epochs = {name: _epochs_in(options.minutes, commands[name], name, pilots, passed_on) for name in commands}
     folders = []
     for seed in range(options.seeds):
@@ -79,7 +86,7 @@ def compare_strategies(options: Options, passed_on: list[str]) -> None:
             settings = [*passed_on, f"--epochs={epochs[name]}", f"--seed={seed}"]
             folders.append(_train(command, f"{name}_seed-{seed}", runs_dir, settings))
             evaluate_run(folders[-1], quiet=True)
-    compare_runs(folders, options.output)
+    compare_runs(folders, options.out)
 
 
 def _commands(options: Options) -> dict[str, list[str]]:

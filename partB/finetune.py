@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from naturalist.training.fit import ShouldStop
 
 RECIPES = Path(__file__).resolve().parent.parent / "configs" / "partB"
+MODELS = "naturalist.models.lists"
 EXAMPLE = "python partB/finetune.py --strategy partial --backbone mobilenet_v2 --data nature_12K"
 
 
 def main() -> None:
     """Parse the command line and train, or list backbones, or the stages of one."""
     information = {
-        "help_backbones": Information("List the backbones, with their sizes and where their weights come from.", _list),
-        "help_stages": Information("List the stages of a backbone, for --unfreeze_from.", print_stages, "BACKBONE"),
+        "help_backbones": Information("List the backbones, their sizes and their weights.", f"{MODELS}:list_backbones"),
+        "help_stages": Information("List the stages of one, for --unfreeze_from.", f"{MODELS}:list_stages", "BACKBONE"),
     }
     summary = "Adapt a pre-trained backbone to other classes."
     train(parse_settings(FinetuneSettings, summary, example=EXAMPLE, recipes=RECIPES, information=information))
@@ -108,22 +109,6 @@ def train(
             release=strategy.release,
         )
         return finish_run(tracker, result, settings)
-
-
-def print_stages(backbone: str) -> None:
-    """Print the names that ``--unfreeze_from`` takes for a backbone, from the image to the head."""
-    from naturalist.models.backbones import StagedNetwork
-    from naturalist.models.strategies import describe_stages
-    from naturalist.models.weights import settings_from_weights
-
-    settings = settings_from_weights(FinetuneSettings.of(**({"backbone": backbone} if backbone else {})))
-    print(describe_stages(StagedNetwork(settings.model.backbone, 10, settings.data.image_size)))
-
-
-def _list(_: str) -> None:
-    from naturalist.models.backbones import describe_backbones
-
-    print(describe_backbones())
 
 
 if __name__ == "__main__":

@@ -37,7 +37,11 @@ class Argument:
     @property
     def choices(self) -> tuple[str, ...]:
         """The words that it takes, where those can be listed."""
-        return next((get_args(part) for part in parts_of(self.type) if get_origin(part) is Literal), ())
+        for part in parts_of(self.type):
+            element = get_args(part)[0] if get_origin(part) is list else part
+            if get_origin(element) is Literal:
+                return get_args(element)
+        return ()
 
     @property
     def is_list(self) -> bool:
@@ -56,7 +60,9 @@ class Argument:
             text += f" One of {', '.join(self.choices)}."
         if self.is_positional or self.default in (None, MISSING) or self.default == []:
             return text
-        shown = {True: "on", False: "off"}.get(self.default, self.default) if self.is_flag else self.default
+        if self.is_flag:
+            return f"{text} (default: {'on' if self.default else 'off'})"
+        shown = " ".join(self.default) if isinstance(self.default, list) else self.default
         return f"{text} (default: {shown})"
 
 

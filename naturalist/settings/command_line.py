@@ -123,7 +123,7 @@ class Command:
             return f"{self.program} takes no {stray[1]!r}; {see}."
         if empty := re.search(r"argument (?:-\w/|-\w, )?--(\w+): expected", message):
             return f"--{empty[1]} needs a value after it; {see}."
-        match = re.search(r'Parser key "(\w+)":.*(?:Got|Given) value: (.*)', message, flags=re.DOTALL)
+        match = re.search(r'Parser key "(\w+)".*(?:Got|Given) value: (.*)', message, flags=re.DOTALL)
         by_name = {argument.name: argument for argument in self.arguments}
         if match is None or match[1] not in by_name:
             return " ".join(message.split())

@@ -1,8 +1,9 @@
 """The words of a command line, spelled out: every way to write a flag becomes the one that the parser reads."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 
 from naturalist.errors import UserError
@@ -23,9 +24,15 @@ class Information:
     """A flag that prints something and ends, such as ``--help_stages resnet50``."""
 
     words: str
-    print: Callable[[str], None]
-    """Gets the word after the flag, or an empty one."""
+    describe: str
+    """Module and function, as in ``package.module:function``, that gets the word after the flag, or an empty one, and
+    returns what to print; imported when it is needed, so that ``--help`` does not wait for torch."""
     metavar: str = ""
+
+    def text(self, word: str) -> str:
+        """What is printed."""
+        module, _, function = self.describe.partition(":")
+        return str(getattr(import_module(module), function)(word))
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class Tokens:
             name, value = positive, "false"
         if name in known.information:
             follows = self._argv[0] if self._argv and not self._argv[0].startswith("-") else ""
-            known.information[name].print(follows if value is None else value)
+            print(known.information[name].text(follows if value is None else value))
             sys.exit(0)
         if name in BARE and name not in known.flags:
             self._rest.append(f"--{name}")

@@ -32,7 +32,7 @@ def script(monkeypatch):
 
 
 def run(script, monkeypatch, output: Path, *arguments: str) -> None:
-    monkeypatch.setattr("sys.argv", ["compare.py", "--output", str(output), *arguments])
+    monkeypatch.setattr("sys.argv", ["compare.py", "--out", str(output), *arguments])
     script.main()
 
 
@@ -43,8 +43,8 @@ def test_every_strategy_is_trained_seed_after_seed_with_the_settings_passed_on(s
     assert [name for name, _ in script.trained] == [f"{name}_seed-{seed}" for seed in (0, 1) for name in names]
     _, command = script.trained[1]
     assert command[:4] == ["partB/finetune.py", "--backbone=vgg11", "--weights=none", "--strategy=head"]
-    assert command[4:] == ["--data", "plants", "--epochs=3", "--seed=0"]
-    assert script.trained[-1][1] == ["partA/train.py", "--data", "plants", "--epochs=3", "--seed=1"]
+    assert command[4:] == ["--data=plants", "--epochs=3", "--seed=0"]
+    assert script.trained[-1][1] == ["partA/train.py", "--data=plants", "--epochs=3", "--seed=1"]
     assert "vgg11, head | 2 |" in (tmp_path / "out" / "comparison.md").read_text()
 
 
