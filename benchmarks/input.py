@@ -108,7 +108,7 @@ class CachedPath:
         size = settings.image_size
         self.preprocessing = Preprocessing(size, size, "squash", MEAN, STD)
         self.augment = Augmentation(settings, self.preprocessing, len(CLASSES))
-        self.model = make_network(size).to(device, memory_format=torch.channels_last)
+        self.model = make_network(size).to(device).to(memory_format=torch.channels_last)
         self.optimizer = make_optimizer(parameter_groups(self.model, settings.weight_decay), settings, device)
         self.build()
 
