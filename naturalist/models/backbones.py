@@ -1,10 +1,9 @@
 """Part B's networks: any torchvision classification model with a new head, seen as a chain of stages."""
 
 from difflib import get_close_matches
+from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import adaptive_avg_pool2d, relu
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision import models
 
@@ -13,31 +12,11 @@ from naturalist.errors import UserError
 HEAD = "head"
 """Name of the last stage: dropout and the new linear layer."""
 
-CHAINS = {
-    "AlexNet": "features.* avgpool flatten() classifier.*",
-    "ConvNeXt": "features.* avgpool classifier.*",
-    "DenseNet": "features.* relu() pool() flatten() classifier",
-    "EfficientNet": "features.* avgpool flatten() classifier.*",
-    "GoogLeNet": "transform_input() conv1 maxpool1 conv2 conv3 maxpool2 inception3a inception3b maxpool3 inception4a "
-    "inception4b inception4c inception4d inception4e maxpool4 inception5a inception5b avgpool flatten() "
-    "dropout fc",
-    "Inception3": "transform_input() Conv2d_1a_3x3 Conv2d_2a_3x3 Conv2d_2b_3x3 maxpool1 Conv2d_3b_1x1 Conv2d_4a_3x3 "
-    "maxpool2 Mixed_5b Mixed_5c Mixed_5d Mixed_6a Mixed_6b Mixed_6c Mixed_6d Mixed_6e Mixed_7a Mixed_7b "
-    "Mixed_7c avgpool flatten() dropout fc",
-    "MaxVit": "stem blocks.* classifier.*",
-    "MNASNet": "layers.* pool() flatten() classifier.*",
-    "MobileNetV2": "features.* pool() flatten() classifier.*",
-    "MobileNetV3": "features.* avgpool flatten() classifier.*",
-    "RegNet": "stem trunk_output.* avgpool flatten() fc",
-    "ResNet": "conv1 bn1 relu maxpool layer1 layer2 layer3 layer4 avgpool flatten() fc",
-    "ShuffleNetV2": "conv1 maxpool stage2 stage3 stage4 conv5 pool() flatten() fc",
-    "SqueezeNet": "features.* classifier.*",
-    "SwinTransformer": "features.* norm permute avgpool flatten head",
-    "VGG": "features.* avgpool flatten() classifier.*",
-    "VisionTransformer": "tokens() encoder.dropout encoder.layers.* encoder.ln class_token() heads.*",
-}
-"""The forward pass of every family, step by step: names of modules, ``name.*`` for each child of one, and
-``name()`` for what the family's forward does without a module. The last step is the family's own output layer."""
+OPENED = ("features", "blocks", "layers", "trunk_output", "encoder", "encoder.layers", "classifier", "heads")
+"""Modules of torchvision's networks whose children are steps of their own; any other module is one step."""
+
+PATCH_EMBEDDING = "conv_proj"
+"""The module of a ViT that, with class token and positions, belongs to the first stage."""
 
 AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 """Parameters of GoogLeNet's and Inception's auxiliary heads, which fine-tuning does without."""
@@ -46,9 +25,10 @@ AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 class StagedNetwork(nn.Module):
     """A torchvision classification model with a new head, as a chain of stages that can be frozen.
 
-    A stage begins at every step of the family's chain that has parameters and is no normalisation; steps without
-    parameters, and normalisations, belong to the stage before. The last stage, ``"head"``, is dropout and a new linear
-    layer; everything else is pre-trained. ``network`` is the torchvision model, with torchvision's parameter names.
+    ``steps`` are what torchvision's own forward pass does, as torch.fx records it: names of modules, and ``name()`` for
+    what is done without a module. A stage begins at every step that has parameters and is no normalisation; steps
+    without parameters, and normalisations, belong to the stage before. The last stage, ``"head"``, is dropout and a new
+    linear layer; everything else is pre-trained. ``network`` is the torchvision model, with its parameter names.
 
     Args:
         backbone: a name of :func:`backbone_names`.
@@ -64,7 +44,9 @@ class StagedNetwork(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.network = _torchvision_model(backbone, image_size)
-        self.steps = _steps(self.network)
+        self.graph = _StepTracer().trace(self.network)
+        self.steps = _steps(self.graph)
+        self._parts: dict[tuple[int, int], fx.GraphModule] = {}
         _replace_head(self.network, self.steps, num_classes, dropout)
         self.stages = _stages(self.network, self.steps)
         self.first_step = 0
@@ -75,11 +57,11 @@ class StagedNetwork(nn.Module):
 
         After :meth:`start_at`, ``inputs`` are what :meth:`prefix` makes of such images.
         """
-        return self._run(self.steps[self.first_step :], inputs)
+        return self._run(self.first_step, len(self.steps), inputs)
 
     def prefix(self, images: Tensor, stage: str) -> Tensor:
         """Normalised images → the input of ``stage``."""
-        return self._run(self.steps_before(stage), images)
+        return self._run(0, len(self.steps_before(stage)), images)
 
     def start_at(self, stage: str) -> None:
         """Have :meth:`forward` take the inputs of ``stage`` from now on."""
@@ -122,18 +104,32 @@ class StagedNetwork(nn.Module):
             parameters[stage].append(parameter)
         return parameters
 
-    def _run(self, steps: list[str], values: Tensor) -> Tensor:
-        for step in steps:
-            if step.endswith("()"):
-                values = FUNCTIONS[step](self.network, values)
-            else:
-                values = self.network.get_submodule(step)(values)
-        return values
+    def _run(self, start: int, stop: int, values: Tensor) -> Tensor:
+        """Pass ``values`` through the steps from ``start`` on, ``stop`` not included."""
+        if (start, stop) not in self._parts:
+            nodes = list(self.graph.nodes)  # the input, the steps, the output
+            part = fx.Graph()
+            copies = {nodes[start]: part.placeholder("values")}
+            for node in nodes[start + 1 : stop + 1]:
+                copies[node] = part.node_copy(node, copies.__getitem__)
+            part.output(copies[nodes[stop]])
+            # In a dict, where it is no submodule: its modules and parameters are the network's own.
+            self._parts[start, stop] = fx.GraphModule(self.network, part)
+        outputs: Tensor = self._parts[start, stop](values)
+        return outputs
+
+
+class _StepTracer(fx.Tracer):
+    """Records a network's forward pass without looking into what is one step."""
+
+    def is_leaf_module(self, module: nn.Module, name: str) -> bool:
+        return name not in OPENED or not any(True for _ in module.children())
 
 
 def backbone_names() -> list[str]:
     """Every classification model that torchvision lists."""
-    return models.list_models(module=models)
+    names: list[str] = models.list_models(module=models)
+    return names
 
 
 def check_backbone(name: str) -> None:
@@ -150,7 +146,7 @@ def check_backbone(name: str) -> None:
 def _torchvision_model(name: str, image_size: int) -> nn.Module:
     """The model with random weights and its original head, auxiliary heads left out."""
     check_backbone(name)
-    options = {}
+    options: dict[str, Any] = {}
     if name in ("googlenet", "inception_v3"):
         # The project normalises for ImageNet, as the weights' transforms say; these two models expect to undo that.
         options = {"aux_logits": False, "transform_input": True, "init_weights": True}
@@ -162,50 +158,46 @@ def _torchvision_model(name: str, image_size: int) -> nn.Module:
     if image_size < smallest and not name.startswith("vit_"):
         raise UserError(f"{name} needs an image_size of at least {smallest}, but it is {image_size}.")
     try:
-        return models.get_model(name, weights=None, **options)
+        network: nn.Module = models.get_model(name, weights=None, **options)
     except (AssertionError, ValueError) as error:
         raise UserError(f"{name} cannot take an image_size of {image_size}: {error}") from None
+    if isinstance(network, models.SqueezeNet):
+        # Its own head ends in a ReLU on the logits, so a class whose map is negative everywhere gets no gradient.
+        # Pooling first and leaving the ReLU out is the same network otherwise.
+        output = nn.Linear(network.classifier[1].in_channels, 1000, device="meta")
+        network.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), output)
+    return network
 
 
-def _steps(network: nn.Module) -> list[str]:
-    steps = []
-    for part in CHAINS[type(network).__name__].split():
-        if part.endswith(".*"):
-            steps += [f"{part[:-1]}{child}" for child, _ in network.get_submodule(part[:-2]).named_children()]
-        else:
-            steps.append(part)
+def _steps(graph: fx.Graph) -> list[str]:
+    """Names of the steps, up to the output layer."""
+    nodes = list(graph.nodes)[1:-1]  # without the input and the output
+    steps = [str(node.target) if node.op == "call_module" else f"{node.name}()" for node in nodes]
+    while steps[-1].endswith("()"):  # SqueezeNet ends by flattening what is flat by now
+        steps.pop()
     return steps
 
 
 def _replace_head(network: nn.Module, steps: list[str], num_classes: int, dropout: float) -> None:
     """Put dropout and a new linear layer in the place of the output layer and of a dropout before it."""
-    if type(network).__name__ == "SqueezeNet":
-        # Its own head ends in a ReLU on the logits, so a class whose map is negative everywhere gets no gradient.
-        # Pooling first and leaving the ReLU out is the same network otherwise.
-        features = network.classifier[1].in_channels
-        network.classifier = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Identity())
-        steps[:] = [step for step in steps if not step.startswith("classifier.")] + [
-            "classifier.0",
-            "classifier.1",
-            "classifier.2",
-        ]
-    else:
-        features = network.get_submodule(steps[-1]).in_features
-        if isinstance(network.get_submodule(steps[-2]) if not steps[-2].endswith("()") else None, nn.Dropout):
-            network.set_submodule(steps.pop(-2), nn.Identity())
-    network.set_submodule(steps[-1], nn.Sequential(nn.Dropout(dropout), nn.Linear(features, num_classes)))
+    output = network.get_submodule(steps[-1])
+    assert isinstance(output, nn.Linear), "what every classification model of torchvision ends in"
+    if not steps[-2].endswith("()") and isinstance(network.get_submodule(steps[-2]), nn.Dropout):
+        network.set_submodule(steps[-2], nn.Identity())
+    network.set_submodule(steps[-1], nn.Sequential(nn.Dropout(dropout), nn.Linear(output.in_features, num_classes)))
 
 
 def _stages(network: nn.Module, steps: list[str]) -> dict[str, list[str]]:
     """Names of stages and their steps, in order."""
     stages: dict[str, list[str]] = {}
-    waiting = []
+    waiting: list[str] = []
     for step in steps[:-1]:
         module = None if step.endswith("()") else network.get_submodule(step)
         opens = (
             module is not None
             and any(True for _ in module.parameters())
             and not isinstance(module, _BatchNorm | nn.LayerNorm)
+            and step != PATCH_EMBEDDING
         )
         if opens:
             stages[step] = [*waiting, step]
@@ -216,20 +208,3 @@ def _stages(network: nn.Module, steps: list[str]) -> dict[str, list[str]]:
             waiting.append(step)
     stages[HEAD] = [steps[-1]]
     return stages
-
-
-def _vit_tokens(network: nn.Module, images: Tensor) -> Tensor:
-    patches = network._process_input(images)
-    tokens = torch.cat([network.class_token.expand(len(patches), -1, -1), patches], dim=1)
-    return tokens + network.encoder.pos_embedding
-
-
-FUNCTIONS = {
-    "class_token()": lambda network, tokens: tokens[:, 0],
-    "flatten()": lambda network, maps: maps.flatten(1),
-    "pool()": lambda network, maps: adaptive_avg_pool2d(maps, 1),
-    "relu()": lambda network, maps: relu(maps),
-    "tokens()": _vit_tokens,
-    "transform_input()": lambda network, images: network._transform_input(images),
-}
-"""Steps without a module, see :data:`CHAINS`."""

@@ -1,5 +1,7 @@
 """Every classification model of torchvision as a chain of stages."""
 
+import copy
+
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
@@ -106,6 +108,29 @@ def test_a_model_of_every_family_computes_what_torchvision_does_and_learns(name,
     model.first_step = 0
     cross_entropy(model.train()(images), torch.tensor([0, 1])).backward()
     assert all(parameter.grad is not None and torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("name", "image_size"), ONE_PER_FAMILY.items())
+def test_every_family_can_be_cut_at_every_stage(name, image_size, on_meta):
+    """Passing the images through stage by stage, each sees only what the one before it made."""
+    model = StagedNetwork(name, 5, image_size).eval()
+    values = torch.empty(2, 3, image_size, image_size)
+    starts = [len(model.steps_before(stage)) for stage in model.stages]
+    for start, stop in zip(starts, [*starts[1:], len(model.steps)], strict=True):
+        values = model._run(start, stop, values)
+    assert values.shape == (2, 5)
+
+
+def test_a_copy_shares_nothing_with_its_original_once_it_has_run():
+    model = StagedNetwork("vit_b_32", 3, 32).eval()
+    images = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        before = model(images)
+        copied = copy.deepcopy(model)
+        assert torch.equal(copied(images), before)
+        for parameter in copied.parameters():
+            parameter.zero_()
+        assert torch.equal(copied(images), torch.zeros(2, 3)) and torch.equal(model(images), before)
 
 
 def test_normalisation_and_interpolation_of_all_official_weights_are_known():
