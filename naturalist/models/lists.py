@@ -17,7 +17,9 @@ HEADINGS = ("backbone", "params (M)", "input (px)", "GMACs", "top-1 (%)", "file 
 
 
 def list_backbones(_: str = "") -> str:
-    """What torchvision says of each backbone: a table of text, a line for every backbone that ``--backbone`` takes, from small to large.
+    """A table of text, a line for every backbone that ``--backbone`` takes, from small to large.
+
+    All is from torchvision's own records; nothing is built or fetched.
 
     Size of input, multiply–accumulates at that size, accuracy on ImageNet and the file are of the default weights;
     parameters are counted with the head of 1,000 classes.
