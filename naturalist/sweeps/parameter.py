@@ -37,7 +37,7 @@ DEFAULTS = {"mu": 0.0, "sigma": 1.0, "q": 1.0}
 
 @dataclass(frozen=True)
 class Parameter:
-    """One entry of ``parameters``."""
+    """One entry of ``parameters``; what is not constant has an Optuna distribution, choices and examples."""
 
     name: str
     distribution: str
@@ -96,8 +96,6 @@ class Parameter:
 
     def choices(self) -> list[Any] | None:
         """Everything Optuna can search, in order; None when that is a continuum."""
-        if self.is_constant:
-            return [None]
         if self.distribution == "categorical":
             return list(range(len(self.spec["values"])))
         if self.distribution == "int_uniform":
@@ -108,8 +106,8 @@ class Parameter:
 
     def examples(self) -> list[Any]:
         """Values that show whether the program takes this parameter: every choice, or ends and middle."""
-        if self.is_constant or "values" in self.spec:
-            return [self.spec["value"]] if self.is_constant else list(self.spec["values"])
+        if "values" in self.spec:
+            return list(self.spec["values"])
         # The tails of a normal distribution are as good as never drawn: two deviations must do.
         low, high = (0.0228, 0.9772) if "normal" in self.distribution else self.bounds
         middle = math.sqrt(low * high) if "log_uniform" in self.distribution else low + 0.37 * (high - low)

@@ -117,8 +117,8 @@ def check_sweep(sweep: SweepFile, program: Program) -> None:
     is_logged = sweep.metric in EPOCH_METRICS
     require(is_logged, f"{where} logs no metric {sweep.metric!r}{nearest(sweep.metric, EPOCH_METRICS)}")
     parse_some(sweep, program, {})
-    for parameter in sweep.parameters:
-        for value in [] if parameter.is_constant else parameter.examples():
+    for parameter in sweep.varied:
+        for value in parameter.examples():
             try:
                 parse_some(sweep, program, {parameter.name: value})
             except UserError as error:

@@ -30,6 +30,7 @@ class RunningTrial:
     log: Path
     start: float
     pruned: bool = False
+    told_to_stop: bool = False
 
 
 class Round:
@@ -81,26 +82,26 @@ class Round:
             self._table.update(running=len(self._running))
         return True
 
-    def _listen(self) -> None:
-        """Take in what the workers say."""
-        for worker in self._ready(POLL_SECONDS):
+    def _listen(self, stopping: bool = False) -> None:
+        """Take in what the workers say; while ``stopping``, trials end and are run again later."""
+        ready = wait([worker.connection for worker in self._running], POLL_SECONDS)
+        for worker in [worker for worker in self._running if worker.connection in ready]:
             running = self._running[worker]
             kind, content = worker.read()
             if kind == "epoch":
-                running.pruned = self._trials.report(running.trial, content)
-                worker.answer(running.pruned)
+                running.told_to_stop |= stopping
+                running.pruned = not stopping and self._trials.report(running.trial, content)
+                worker.answer(stopping or running.pruned)
+                continue
+            del self._running[worker]
+            if stopping and (kind != "done" or running.told_to_stop):
+                self._cut_off(running, content if kind == "done" else {})
             else:
-                del self._running[worker]
                 self._end(running, kind, content)
             if kind in ("died", "failed"):
                 self._pool.remove(worker)  # after a failure nobody knows what the process still holds
         self._beat()
         self._table.update(running=len(self._running))
-
-    def _ready(self, seconds: float) -> list[Worker]:
-        """The workers that say something within so many seconds."""
-        ready = wait([worker.connection for worker in self._running], seconds)
-        return [worker for worker in self._running if worker.connection in ready]
 
     def _beat(self) -> None:
         self._trials.beat(running.trial for running in self._running.values())
@@ -141,21 +142,10 @@ class Round:
     def _stop(self) -> None:
         """Make the running trials save and end; they are run again later."""
         deadline = time.monotonic() + STOP_SECONDS
-        told = set()
         while self._running and time.monotonic() < deadline:
             for worker in self._running:
                 worker.interrupt()
-            for worker in self._ready(2 * POLL_SECONDS):
-                kind, content = worker.read()
-                if kind == "epoch":
-                    told.add(worker)
-                    worker.answer(True)
-                    continue
-                running = self._running.pop(worker)
-                if kind == "done" and content["status"] != "stopped" and worker not in told:
-                    self._end(running, kind, content)  # it had ended by itself
-                else:
-                    self._cut_off(running, content if kind == "done" else {})
+            self._listen(stopping=True)
 
     def _cut_off(self, running: RunningTrial, result: dict[str, Any]) -> None:
         """Give a trial up that is to be run again, and say so in its folder."""

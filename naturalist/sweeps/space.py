@@ -19,20 +19,11 @@ from naturalist.settings.yaml_file import read_yaml
 from naturalist.sweeps.hyperband import HyperbandRule
 from naturalist.sweeps.parameter import Parameter, is_whole, read_parameter, refuse_unknown, require, require_number
 
-SWEEP_KEYS = (
-    "program",
-    "method",
-    "metric",
-    "parameters",
-    "early_terminate",
-    "run_cap",
-    "command",
-    "name",
-    "description",
-    "project",
-    "entity",
-)
-"""Keys that are understood; the last four only name things at W&B."""
+NAMING_KEYS = ("name", "description", "project", "entity")
+"""Keys that only name things at W&B."""
+
+SWEEP_KEYS = ("program", "method", "metric", "parameters", "early_terminate", "run_cap", "command", *NAMING_KEYS)
+"""Keys that are understood."""
 
 METHODS = ("grid", "random", "bayes")
 
@@ -56,9 +47,14 @@ class SweepFile:
     """Flags of every trial beside the file's, such as ``--image_size=64``."""
 
     @property
+    def varied(self) -> list[Parameter]:
+        """The parameters that are not constant."""
+        return [item for item in self.parameters if not item.is_constant]
+
+    @property
     def searched(self) -> dict[str, BaseDistribution]:
         """Optuna's distribution of every parameter that is not constant."""
-        return {item.name: item.optuna_distribution() for item in self.parameters if not item.is_constant}
+        return {item.name: item.optuna_distribution() for item in self.varied}
 
     def settings(self, searched: dict[str, Any]) -> dict[str, Any]:
         """The settings of a trial, by name, for what Optuna searched."""
@@ -66,14 +62,13 @@ class SweepFile:
 
     def size(self) -> int | None:
         """How many different settings there are; None when there is no end of them."""
-        sizes = [None if (choices := item.choices()) is None else len(choices) for item in self.parameters]
-        return math.prod(size for size in sizes if size is not None) if None not in sizes else None
+        choices = [item.choices() for item in self.varied]
+        return None if None in choices else math.prod(len(some or []) for some in choices)
 
     def grid(self) -> Iterator[dict[str, Any]]:
         """Every combination of what Optuna could search, the last parameter varying fastest."""
-        varied = [item for item in self.parameters if not item.is_constant]
-        for combination in itertools.product(*(item.choices() or [] for item in varied)):
-            yield {item.name: choice for item, choice in zip(varied, combination, strict=True)}
+        for combination in itertools.product(*(item.choices() or [] for item in self.varied)):
+            yield {item.name: choice for item, choice in zip(self.varied, combination, strict=True)}
 
     def fingerprint(self) -> str:
         """What two sweeps must have in common to be the same one."""
@@ -112,7 +107,7 @@ def read_sweep(path: Path) -> SweepFile:
     parsed = tuple(read_parameter(f"{path}: {name}", str(name), spec) for name, spec in parameters.items())
     for item in parsed if method == "grid" else ():
         sentence = f"a grid needs values, whole numbers or q_uniform, not {item.distribution}."
-        require(item.choices() is not None, f"{path}: {item.name}: {sentence}")
+        require(item.is_constant or item.choices() is not None, f"{path}: {item.name}: {sentence}")
     run_cap = content.get("run_cap")
     is_cap = run_cap is None or (is_whole(run_cap) and run_cap > 0)
     require(is_cap, f"{path}: run_cap must be a whole number above 0, but it is {run_cap!r}.")
@@ -120,19 +115,9 @@ def read_sweep(path: Path) -> SweepFile:
     require(isinstance(command, list), f'{path}: command must be a list, as in [python, "${{program}}", "${{args}}"].')
     program: Any = content.get("program")
     require(isinstance(program, str), f"{path}: 'program' must name the script to run, such as partA/train.py.")
-    return SweepFile(
-        path,
-        str(content.get("name") or path.stem),
-        Path(program),
-        method,
-        metric,
-        maximize,
-        target,
-        parsed,
-        _rule(path, content),
-        run_cap,
-        tuple(map(str, command)),
-    )
+    name, rule = str(content.get("name") or path.stem), _rule(path, content)
+    parts = tuple(map(str, command))
+    return SweepFile(path, name, Path(program), method, metric, maximize, target, parsed, rule, run_cap, parts)
 
 
 def _metric(path: Path, content: dict[str, Any]) -> tuple[str, bool, float | None]:

@@ -55,16 +55,11 @@ class Trials:
         allow_repeats: bool = False,
         promoted: list[dict[str, Any]] | None = None,
     ):
-        """Open the study, or join it.
+        """Open the study ``name``, or join it.
 
-        Args:
-            store: where it is kept.
-            name: of the study.
-            sweep: method, metric and parameters.
-            seed: of the sampler.
-            allow_repeats: whether settings that ran may be run again.
-            promoted: run exactly these (what Optuna could search) to their end, instead of asking the method and
-                ending trials early.
+        Where ``promoted`` is given, exactly these (what Optuna could search) are run to their end, instead of asking
+        the method and ending trials early. ``seed`` is the sampler's; with ``allow_repeats`` settings that ran may be
+        run again.
         """
         self.sweep, self._store, self._seed, self._allow_repeats = sweep, store, seed, allow_repeats
         self._fixed = list(sweep.grid()) if promoted is None and sweep.method == "grid" else promoted
