@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import CodeType, FunctionType
 
 import numpy as np
 import pytest
@@ -19,6 +21,36 @@ SMALL_CLASSES = CLASSES[:4]
 TIMEOUT = 300
 """Seconds after which a program hangs rather than being slow, also on a busy machine."""
 IMAGES_PER_CLASS = {"train": 12, "test": 4}
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses by the mark
+def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
+    """Mark tests that start programs as slow: no test has to say so itself."""
+    for item in items:
+        fixtures = [definition.func for found in item._fixtureinfo.name2fixturedefs.values() for definition in found]
+        if any(starts_programs(function, set()) for function in (item.function, *fixtures)):
+            item.add_marker(pytest.mark.slow)
+
+
+def starts_programs(thing: object, seen: set[object]) -> bool:
+    """Whether a function or class of the tests names ``subprocess``, or another one of them that does."""
+    module = sys.modules.get(getattr(thing, "__module__", None) or "")
+    of_the_tests = Path(getattr(module, "__file__", None) or "/").is_relative_to(REPOSITORY / "tests")
+    if not of_the_tests or not isinstance(thing, FunctionType | type) or thing in seen:
+        return False
+    seen.add(thing)
+    if isinstance(thing, type):
+        return any(starts_programs(member, seen) for member in vars(thing).values())
+    used = [thing.__globals__.get(name) for name in names_in(thing.__code__)]
+    return any(part is subprocess or starts_programs(part, seen) for part in used)
+
+
+def names_in(code: CodeType) -> Iterator[str]:
+    """Global names that a function's code and the code within it use."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from names_in(constant)
 
 
 @pytest.fixture(scope="session")
