@@ -92,7 +92,7 @@ def test_preprocessing_and_classes_are_in_the_metadata(pictures, tmp_path):
 def test_a_lone_checkpoint_is_exported_and_checked_on_noise(tmp_path, pictures, capsys):
     run = make_run(tmp_path / "runs" / "first", pictures)
     (run / "config.yaml").unlink()
-    export_run(run / "best.pt", output=tmp_path / "mine.onnx")
+    export_run(run / "best.pt", out=tmp_path / "mine.onnx")
     assert "noise" in capsys.readouterr().out
     session = onnxruntime.InferenceSession(tmp_path / "mine.onnx")
     about = json.loads(session.get_modelmeta().custom_metadata_map["naturalist.json"])
@@ -102,4 +102,4 @@ def test_a_lone_checkpoint_is_exported_and_checked_on_noise(tmp_path, pictures, 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path, pictures):
     run = make_run(tmp_path / "runs" / "first", pictures)
     with pytest.raises(UserError, match="cannot write"):
-        export_run(run, output=tmp_path / "nowhere" / "model.onnx")
+        export_run(run, out=tmp_path / "nowhere" / "model.onnx")

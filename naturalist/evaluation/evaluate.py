@@ -15,7 +15,7 @@ from naturalist.errors import UserError
 from naturalist.evaluation.classifier import Classifier, load_classifier
 from naturalist.evaluation.looks import describe_looks, record_look
 from naturalist.evaluation.metrics import calibration, classification_metrics, mcnemar, write_predictions_csv
-from naturalist.evaluation.results import write_results
+from naturalist.evaluation.results import Grid, write_results
 from naturalist.evaluation.split_images import SplitImages, images_of_split
 from naturalist.progress import progress_bar
 from naturalist.runs.checkpoint import load_checkpoint
@@ -66,13 +66,8 @@ def evaluate_run(
     images = images_of_split(folder, checkpoint, split, data=data, cache_dir=cache_dir)
     classifier = load_classifier(run, device, checkpoint=checkpoint)
     probabilities = _predict(classifier, images, batch_size, f"Evaluating on {split}")
-    metrics = {
-        "run": folder.resolve().name,
-        "split": split,
-        "data": images.data,
-        "epoch": checkpoint["epoch"],
-        **_measure(probabilities, images),
-    }
+    about = {"run": folder.resolve().name, "split": split, "data": images.data, "epoch": checkpoint["epoch"]}
+    metrics = {**about, **_measure(probabilities, images)}
     output = folder / "evaluation" / split
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -84,14 +79,20 @@ def evaluate_run(
         grid = write_results(output, metrics, probabilities, images)
     except OSError as error:
         raise UserError(f"cannot write the evaluation to {str(output)!r}: {error.strerror or error}.") from None
+    _send(grid, metrics, folder, tracker)
+    if not quiet:
+        _print(metrics, output)
+    return metrics
+
+
+def _send(grid: Grid, metrics: dict[str, Any], folder: Path, tracker: Tracker | None) -> None:
+    """Show the grid at W&B, where the run is there."""
+    split = metrics["split"]
     if tracker is not None:
         tracker.log_grid(split, grid.picture, grid.columns, grid.rows)
     else:
         summary = {f"{split}_accuracy": metrics["accuracy"]}
         log_grid_to_finished_run(folder, split, grid.picture, grid.columns, grid.rows, summary=summary)
-    if not quiet:
-        _print(metrics, output)
-    return metrics
 
 
 def _predict(

@@ -47,7 +47,7 @@ def explain_run(
     device: str = "auto",
     out: Path | None = None,
 ) -> list[Path]:
-    """Draw pictures into ``explanation`` in the run folder, or into ``out``.
+    """Draw pictures into ``explanation`` in the run folder.
 
     - ``filters.png``, ``feature_maps.png``: the first convolution's filters, and its output for the first image;
     - ``guided_backprop.png``: for the first image, the channels of the last feature layer (in the five-block CNN the
@@ -63,8 +63,7 @@ def explain_run(
         cache_dir: folder for decoded images, if not the run's own.
         images: how many random images.
         units: how many channels.
-        layer: name of the layer whose channels are looked at, instead of the last feature layer; ``"list"`` prints
-            all names and draws nothing.
+        layer: whose channels are looked at, instead of the last feature layer; ``"list"`` prints all names and ends.
         only: some of :data:`PARTS`; by default all that the model, and the data at hand, allow.
         seed: of the choice of images.
         device: see :func:`naturalist.device.choose_device`.
@@ -82,9 +81,7 @@ def explain_run(
     if layer == LIST:
         print(_list_layers(classifier))
         return []
-    folder = run if run.is_dir() else run.parent
-    wanted = list(only or PARTS)
-    split_images = None
+    folder, wanted, split_images = run if run.is_dir() else run.parent, list(only or PARTS), None
     if not photos or (only and "exciting" in only):
         split_images = _images(folder, checkpoint, split, data, cache_dir)
     elif "exciting" in wanted:
@@ -92,8 +89,8 @@ def explain_run(
         print(EXCITING_NEEDS_DATA)
     chosen = _choose_photos(classifier, photos, split_images, images, seed)
     output = out or folder / "explanation"
-    strict = only is not None
-    return explain_classifier(classifier, chosen, split_images, output, wanted, units=units, layer=layer, strict=strict)
+    more: dict[str, Any] = {"units": units, "layer": layer, "strict": only is not None}
+    return explain_classifier(classifier, chosen, split_images, output, wanted, **more)
 
 
 def explain_classifier(

@@ -88,8 +88,7 @@ def train_one_epoch(
         NonFiniteLoss: when the loss became infinite or no number.
     """
     learner.model.train()
-    settings, sums = learner.settings, _Sums(loader.device)
-    learning_rate = 0.0
+    settings, sums, learning_rate = learner.settings, _Sums(loader.device), 0.0
     start = last_sync = time.perf_counter()
     for step, (images, labels) in enumerate(loader.epoch(epoch)):
         torch.manual_seed(derive_seed(settings.seed, "dropout", epoch, step))
@@ -104,8 +103,8 @@ def train_one_epoch(
         group_size = min(settings.accumulate, len(loader) - first_in_group)
         learner.compute.scaler.scale(loss / group_size).backward()  # type: ignore[no-untyped-call]
         if step + 1 == first_in_group + group_size:
-            steps_before = epoch * optimizer_steps(len(loader), settings.accumulate)
-            learning_rate = _step(learner, steps_before + step // settings.accumulate)
+            earlier = epoch * optimizer_steps(len(loader), settings.accumulate)
+            learning_rate = _step(learner, earlier + step // settings.accumulate)
         sums.add(step, loss.detach(), logits.detach(), targets)
         if bar is not None:
             note = None

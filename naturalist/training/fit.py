@@ -44,6 +44,15 @@ class Progress:
     best_epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
+    def summary(self) -> dict[str, Any]:
+        """How far, and the best epoch."""
+        return {
+            "epochs": self.epoch,
+            "best_epoch": self.best_epoch,
+            "best_val_accuracy": self.best_val_accuracy if self.epoch else None,
+            "best_val_loss": self.best_val_loss if self.epoch else None,
+        }
+
     def take_in(self, metrics: Mapping[str, float], validation: Evaluation, seconds: float) -> bool:
         """Add a finished epoch; returns whether it is the best so far."""
         is_best = (validation.accuracy, -validation.loss) > (self.best_val_accuracy, -self.best_val_loss)
@@ -121,18 +130,9 @@ def fit(
         raise
     with suppress(KeyboardInterrupt):  # a stop that comes now costs the picture, not the result
         run.draw()
-    progress = run.progress
-    return {
-        "status": status,
-        "epochs": progress.epoch,
-        "best_epoch": progress.best_epoch,
-        "best_val_accuracy": progress.best_val_accuracy if progress.epoch else None,
-        "best_val_loss": progress.best_val_loss if progress.epoch else None,
-        "precision": compute.precision,
-        "device": compute.device.type,
-        "seconds": time.perf_counter() - start,
-        "peak_memory_mb": peak_memory_mb(compute.device),
-    }
+    summary = {"status": status, **run.progress.summary(), "precision": compute.precision}
+    summary |= {"device": compute.device.type, "seconds": time.perf_counter() - start}
+    return {**summary, "peak_memory_mb": peak_memory_mb(compute.device)}
 
 
 class _Fit:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ def script(monkeypatch):
     """The script with training replaced by folders of finished runs, and its list of what was to be trained."""
     spec = importlib.util.spec_from_file_location("compare_script", REPOSITORY / "partB" / "compare.py")
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # dataclasses look their module up
     spec.loader.exec_module(module)
     module.trained = []
 

@@ -43,12 +43,17 @@ def batch(photographs) -> Tensor:
 
 
 def augment(
-    images: Tensor, preprocessing: Preprocessing = PLAIN, *, epoch: int = 0, step: int = 0, **settings: float
+    images: Tensor,
+    preprocessing: Preprocessing = PLAIN,
+    *,
+    seed: int = 0,
+    epoch: int = 0,
+    step: int = 0,
+    **settings: float,
 ) -> Tensor:
     labels = torch.arange(len(images)) % 4
-    return Augmentation(AugmentationSettings(**{**NOTHING, **settings}), 0, preprocessing, 4)(
-        images, labels, epoch, step
-    )[0]
+    augmentation = Augmentation(AugmentationSettings(**{**NOTHING, **settings}), seed, preprocessing, 4)
+    return augmentation(images, labels, epoch, step)[0]
 
 
 def same_picture(images: Tensor, count: int = 16) -> Tensor:

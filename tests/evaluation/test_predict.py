@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 from quick_runs import make_run
 
-from naturalist.__main__ import main
+from naturalist.cli import main
 from naturalist.data.sources.sample import make_sample
 from naturalist.errors import UserError
 from naturalist.evaluation.classifier import load_classifier

@@ -9,7 +9,7 @@ import torchvision
 from PIL import Image
 from quick_runs import make_run
 
-from naturalist.__main__ import main
+from naturalist.cli import main
 from naturalist.data.preprocessing import Preprocessing
 from naturalist.data.sources.sample import make_sample
 from naturalist.errors import UserError
