@@ -34,7 +34,7 @@ test-fast: $(INSTALLED)  ## run the tests that start no programs
 test-oldest:  ## run the tests with the oldest versions allowed (make test-oldest PYTHON=python3.10)
 	$(PYTHON) -m venv .venv-oldest
 	.venv-oldest/bin/python -m pip install --quiet --disable-pip-version-check uv
-	VIRTUAL_ENV=.venv-oldest .venv-oldest/bin/uv pip install --quiet --resolution lowest-direct --editable '.[onnx,app,dev]'
+	VIRTUAL_ENV=.venv-oldest .venv-oldest/bin/uv pip install --quiet --resolution lowest-direct --editable '.[onnx,app,test]'
 	.venv-oldest/bin/python $(PYTEST)
 
 coverage: $(INSTALLED)  ## run the tests and say which lines they leave out; fails under 90 %
