@@ -212,7 +212,7 @@ def _completion(arguments: Sequence[str]) -> str:
     root = argparse.ArgumentParser("naturalist")
     subparsers = root.add_subparsers()
     for name, verb in VERBS.items():
-        parser = subparsers.add_parser(name)
+        parser = subparsers.add_parser(name, help=verb.options.__doc__)  # without help shtab leaves it out
         for argument in arguments_of(verb.options):
             names = [argument.name] if argument.is_positional else [f"--{argument.name}"]
             added = parser.add_argument(*names, choices=argument.choices or None)
