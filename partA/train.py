@@ -42,6 +42,7 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
     from naturalist.evaluation.closing import finish_run
     from naturalist.models import build_model
     from naturalist.models.summary import summarize
+    from naturalist.runs.identity import identify_run
     from naturalist.runs.recording import record_run
     from naturalist.seeding import derive_seed
     from naturalist.training.fit import fit
@@ -76,7 +77,7 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
             settings.augmentation,
             start.compute,
             tracker,
-            settings.origin(description),
+            identify_run(tracker.folder, settings, start.data, description),
             resume=settings.record.resume is not None,
             should_stop=should_stop,
         )

@@ -57,6 +57,7 @@ def train(
     from naturalist.models.strategies import Strategy
     from naturalist.models.weights import load_weights, settings_from_weights
     from naturalist.runs.checkpoint import LAST, load_checkpoint
+    from naturalist.runs.identity import identify_run
     from naturalist.runs.recording import record_run
     from naturalist.seeding import derive_seed
     from naturalist.training.fit import fit
@@ -87,6 +88,7 @@ def train(
 
     with record_run(settings, job_type="partB") as tracker:
         (tracker.folder / "model.txt").write_text(f"{strategy}\n", encoding="utf-8")
+        origin = identify_run(tracker.folder, settings, start.data, {"kind": "torchvision", **arguments})
         data, feature_seconds = start.data, 0.0
         if strategy.frozen_parameters and settings.uses_features:
             prefix = FrozenPrefix(start.compute.place(model), strategy.first_trained_stage)
@@ -103,7 +105,7 @@ def train(
             settings.augmentation,
             start.compute,
             tracker,
-            settings.origin({"kind": "torchvision", **arguments}),
+            origin,
             resume=record.resume is not None,
             should_stop=should_stop,
             release=strategy.release,

@@ -6,16 +6,25 @@ import torch
 import yaml
 
 from naturalist.data.catalog import find_folders, scan
+from naturalist.data.dataset import load_training_data
 from naturalist.data.preprocessing import Preprocessing
 from naturalist.models import build_model
 from naturalist.runs.checkpoint import save_checkpoint
+from naturalist.runs.identity import identify_run
 from naturalist.settings.run_settings import RunSettings
 
 SIZE = 32
 
 
 def make_run(
-    folder: Path, data: Path, *, seed: int = 0, resize_mode: str = "squash", cache_size: int = SIZE, **model: object
+    folder: Path,
+    data: Path,
+    *,
+    seed: int = 0,
+    split_seed: int = 0,
+    resize_mode: str = "squash",
+    cache_size: int = SIZE,
+    **model: object,
 ) -> Path:
     """A run folder that looks as if a five-block CNN had been trained on ``data`` for three epochs."""
     class_names = scan(find_folders(data).train).class_names
@@ -25,6 +34,7 @@ def make_run(
         cache_size=cache_size,
         resize_mode=resize_mode,
         seed=seed,
+        split_seed=split_seed,
         cache_dir=str(folder.parent.parent / "cache"),
         runs_dir=str(folder.parent),
     )
@@ -43,14 +53,10 @@ def make_run(
         network.output.weight.mul_(20)  # untrained, all classes would be about equally likely
     folder.mkdir(parents=True)
     preprocessing = Preprocessing(SIZE, cache_size, resize_mode, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    images = load_training_data(settings.data, settings.cache_folder)
+    origin = identify_run(folder, settings, images, description)
     save_checkpoint(
-        folder / "best.pt",
-        model=network,
-        description=description,
-        class_names=class_names,
-        preprocessing=preprocessing,
-        data=str(data),
-        epoch=3,
+        folder / "best.pt", model=network, class_names=class_names, preprocessing=preprocessing, epoch=3, **origin
     )
     (folder / "config.yaml").write_text(yaml.safe_dump(settings.recorded()))
     return folder

@@ -20,7 +20,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 @pytest.fixture(scope="module")
 def place(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("place")
-    make_run(folder / "runs" / "first", make_sample(folder / "pictures", train_images=10, test_images=10))
+    make_run(folder / "runs" / "first", make_sample(folder / "pictures", train_images=50, test_images=10))
     (folder / "letter.jpg").write_text("This is no photograph.")
     return folder
 

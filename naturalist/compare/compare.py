@@ -12,10 +12,12 @@ from naturalist.compare.tables import print_comparison, write_csv, write_markdow
 from naturalist.errors import UserError
 from naturalist.plots.comparison import plot_accuracy_over_parameters, plot_accuracy_over_time, plot_learning_curves
 from naturalist.runs.folder import read_metrics
+from naturalist.runs.identity import read_identity_file
 from naturalist.runs.records import Group, Run
 from naturalist.settings.groups import BOOKKEEPING
+from naturalist.settings.resume import IDENTITY
 
-NOT_COMPARED = ("seed", *BOOKKEEPING)
+NOT_COMPARED = ("seed", "data", *BOOKKEEPING)
 """Settings in which runs of one group may differ."""
 
 
@@ -38,9 +40,7 @@ def compare_runs(folders: Sequence[Path], output: Path | None = None) -> Path:
     if len(folders) < 2:
         raise UserError("compare needs at least two runs.")
     runs = [read_run(folder) for folder in folders]
-    data_sets = sorted({Path(run.config["data"]).name for run in runs})
-    if len(data_sets) > 1:
-        raise UserError(f"runs on different data cannot be compared: {', '.join(data_sets)}.")
+    _require_same_data(runs, folders)
     groups = group_runs(runs)
     output = output or folders[0].resolve().parent.parent / "comparison"
     output.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def compare_runs(folders: Sequence[Path], output: Path | None = None) -> Path:
     plot_accuracy_over_time(groups, output / "accuracy_over_time.png")
     plot_accuracy_over_parameters(groups, output / "accuracy_over_parameters.png")
     plot_learning_curves(groups, output / "learning_curves.png")
-    write_markdown(groups, sentences, data_sets[0], output / "comparison.md")
+    write_markdown(groups, sentences, Path(runs[0].config["data"]).name, output / "comparison.md")
     print_comparison(groups, sentences)
     print(
         f"In {output}: comparison.md, comparison.csv, runs.csv, accuracy_over_time.png, "
@@ -60,6 +60,32 @@ def compare_runs(folders: Sequence[Path], output: Path | None = None) -> Path:
     if untested:
         print(f"Without test accuracy: {', '.join(untested)}; python -m naturalist evaluate RUN measures it.")
     return output
+
+
+def _require_same_data(runs: Sequence[Run], folders: Sequence[Path]) -> None:
+    """Refuse runs whose images, or test images, are not the same; by content, for names tell nothing."""
+    for kind, keys in (
+        ("trained on", [_fingerprint(run, folder) for run, folder in zip(runs, folders, strict=True)]),
+        ("tested on", [run.test_fingerprint for run in runs]),
+    ):
+        first: dict[str, Run] = {}
+        for run, key in zip(runs, keys, strict=True):
+            if key is not None:
+                first.setdefault(key, run)
+        if len(first) > 1:
+            names = sorted({Path(run.config["data"]).name for run in first.values()})
+            shown = names if len(names) > 1 else sorted(run.config["data"] for run in first.values())
+            who = " and ".join(run.name for run in first.values())
+            raise UserError(
+                f"runs on different data cannot be compared: {', '.join(shown)}; {who} were {kind} different images."
+            )
+
+
+def _fingerprint(run: Run, folder: Path) -> str:
+    """Of a run's images; of one that an earlier version made, the name of its data has to do."""
+    if (folder / IDENTITY).is_file():
+        return read_identity_file(folder).fingerprint
+    return f"data {run.config['data']}"
 
 
 def read_run(folder: Path) -> Run:
@@ -91,7 +117,9 @@ def read_run(folder: Path) -> Run:
         "test_balanced_accuracy": test.get("balanced_accuracy"),
     }
     label = f"{config['backbone']}, {config['strategy']}" if "backbone" in config else "CNN from scratch"
-    return Run(folder.resolve().name, label, config["seed"], config, history, feature_seconds, values)
+    return Run(
+        folder.resolve().name, label, config["seed"], config, history, feature_seconds, values, test.get("fingerprint")
+    )
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:

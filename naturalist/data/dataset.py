@@ -1,7 +1,7 @@
 """From the name of a data set to images and their split."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from naturalist.data.catalog import scan as scan_folder
 from naturalist.data.images import ImageCache, open_cache
 from naturalist.data.loader import BatchLoader
 from naturalist.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, channel_statistics
+from naturalist.data.recorded_split import RecordedSplit, find_recorded, record_split
 from naturalist.data.split import stratified_part, stratified_split
 from naturalist.errors import UserError
 from naturalist.settings.groups import AugmentationSettings, DataSettings
@@ -68,6 +69,8 @@ class TrainingData:
     preprocessing: Preprocessing
     description: str
     """One line for people."""
+    split: RecordedSplit | None = field(default=None, kw_only=True)
+    """Every image by name and content, for the run's record."""
 
     @property
     def plan(self) -> DataPlan:
@@ -114,37 +117,62 @@ def cache_of(split: Split, settings: DataSettings, cache_folder: Path) -> ImageC
     return open_cache(split, size, settings.resize_mode, cache_folder, name=name, on_corrupt=settings.on_corrupt)
 
 
-def load_training_data(settings: DataSettings, seed: int, cache_folder: Path, scan: Scan | None = None) -> TrainingData:
+def load_training_data(
+    settings: DataSettings, cache_folder: Path, scan: Scan | None = None, recorded: RecordedSplit | None = None
+) -> TrainingData:
     """Training and validation images: the given validation folder, or a stratified part of the training folder.
 
     Args:
         settings: which images.
-        seed: of the split.
         cache_folder: where decoded images are kept.
         scan: lists a folder; who trains again and again on the same one can remember what it found.
+        recorded: the split of a run that goes on; it is not drawn again.
 
     Raises:
-        UserError: for data that cannot be used.
+        UserError: for data that cannot be used, or that are not those of the recorded split any more.
     """
     scan = scan or scan_folder
     folders = find_data(settings.data, settings.datasets_dir)
-    cache = cache_of(scan(folders.train), settings, cache_folder)
-    if folders.val is not None:
-        train_indices = np.arange(len(cache))
-        val_cache = cache_of(scan(folders.val), settings, cache_folder)
-        val_indices = np.arange(len(val_cache))
+    train = cache_of(scan(folders.train), settings, cache_folder)
+    val = train if folders.val is None else cache_of(scan(folders.val), settings, cache_folder)
+    if recorded is not None:
+        train_indices, val_indices = _find_all(recorded, train, val, settings.data)
+        split = recorded
     else:
-        val_cache = cache
-        train_indices, val_indices = stratified_split(cache.labels, cache.class_names, settings.val_fraction, seed)
-    if settings.train_fraction < 1:
-        labels = cache.labels[train_indices]
-        train_indices = stratified_part(train_indices, labels, settings.train_fraction, seed)
-    description = describe_split(settings.data, len(train_indices), len(val_indices), len(cache.class_names))
-    preprocessing = _preprocessing(settings, cache, train_indices)
-    return TrainingData(cache, train_indices, val_cache, val_indices, cache.class_names, preprocessing, description)
+        train_indices, held_out = np.arange(len(train)), None
+        val_indices = np.arange(len(val))
+        if folders.val is None:
+            train_indices, val_indices = stratified_split(
+                train.labels, train.class_names, settings.val_fraction, settings.split_seed
+            )
+            held_out = val_indices
+        if settings.train_fraction < 1:
+            labels = train.labels[train_indices]
+            train_indices = stratified_part(train_indices, labels, settings.train_fraction, settings.split_seed)
+        split = record_split(train, train_indices, held_out, val, val_indices)
+    description = describe_split(settings.data, len(train_indices), len(val_indices), len(train.class_names))
+    preprocessing = _preprocessing(settings, train, train_indices)
+    return TrainingData(
+        train, train_indices, val, val_indices, train.class_names, preprocessing, description, split=split
+    )
 
 
-def plan_training_data(settings: DataSettings, seed: int) -> DataPlan:
+def _find_all(
+    recorded: RecordedSplit, train: ImageCache, val: ImageCache, data: str
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The images of a run that goes on, which must all be there as they were."""
+    found = find_recorded(recorded.of("train"), train), find_recorded(recorded.of("val"), val)
+    for part, images in zip(("trained on", "validated with"), found, strict=True):
+        missing = images.describe_missing()
+        if missing:
+            raise UserError(
+                f"of the images that the run is {part}, {missing} in {data!r} since it began, so it cannot go on as "
+                "it was; put them back, name the folder that holds them with --data, or train a new run."
+            )
+    return found[0].indices, found[1].indices
+
+
+def plan_training_data(settings: DataSettings) -> DataPlan:
     """Count the files of a training without downloading or decoding any; unreadable ones show only when decoded.
 
     Raises :class:`UserError` for data that cannot be used, or that is not there yet.
@@ -160,10 +188,10 @@ def plan_training_data(settings: DataSettings, seed: int) -> DataPlan:
     if folders.val is not None:
         indices, num_val = np.arange(len(labels)), len(scan_folder(folders.val).files)
     else:
-        indices, val_indices = stratified_split(labels, train.class_names, settings.val_fraction, seed)
+        indices, val_indices = stratified_split(labels, train.class_names, settings.val_fraction, settings.split_seed)
         num_val = len(val_indices)
     if settings.train_fraction < 1:
-        indices = stratified_part(indices, labels[indices], settings.train_fraction, seed)
+        indices = stratified_part(indices, labels[indices], settings.train_fraction, settings.split_seed)
     num_classes = len(train.class_names)
     return DataPlan(len(indices), num_classes, describe_split(settings.data, len(indices), num_val, num_classes))
 

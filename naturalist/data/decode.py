@@ -52,13 +52,13 @@ class UnreadableImage(Exception):
     """The file is no image that can be decoded whole; the message says why in a few words."""
 
 
-def decode_file(path: Path, size: int, resize_mode: str) -> Pixels:
+def decode_file(path: Path, size: int, resize_mode: str, see: Callable[[bytes], None] | None = None) -> Pixels:
     """Decode a photograph to ``[size, size, 3]`` uint8, RGB, upright by its EXIF orientation.
 
     Greyscale, palette, CMYK and 16-bit images are converted; transparency is laid on white; of an animation the
     first frame is taken. ``resize_mode`` is ``"squash"`` (the whole photograph, its proportions not kept) or
     ``"crop"`` (short side scaled to ``size``, centre cut out); resizing is bilinear with antialiasing, or bicubic for
-    ``"crop-bicubic"``.
+    ``"crop-bicubic"``. ``see`` is shown the file's bytes before they are decoded, for its hash.
 
     Raises:
         UnreadableImage: when the file is missing, empty, truncated, damaged or no image.
@@ -72,6 +72,8 @@ def decode_file(path: Path, size: int, resize_mode: str) -> Pixels:
         if error.errno in PASSING_FAULTS:
             raise
         raise UnreadableImage(error.strerror or "cannot be read") from None
+    if see is not None:
+        see(data)
     return decode_bytes(data, size, resize_mode)
 
 

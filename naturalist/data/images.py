@@ -27,8 +27,8 @@ from naturalist.data.decode import UnreadableImage, decode_file
 from naturalist.errors import UserError
 from naturalist.progress import progress_bar
 
-FORMAT_VERSION = 1
-"""Part of every key; to be raised whenever decoding yields other pixels."""
+FORMAT_VERSION = 2
+"""Part of every key; to be raised whenever decoding yields other pixels, or an index says more."""
 
 PROBLEMS_SHOWN = 10
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -49,6 +49,10 @@ class ImageCache:
     class_names: tuple[str, ...]
     problems: tuple[tuple[str, str], ...]
     """Path and reason of every file that was left out."""
+    sizes: tuple[int, ...] = ()
+    """``[N]``, bytes of each file."""
+    hashes: tuple[str, ...] = ()
+    """``[N]``, of each file's content, taken while it was decoded; see :func:`content_hash`."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -102,6 +106,11 @@ def open_cache(
     return cache
 
 
+def content_hash(data: bytes) -> str:
+    """What a file is recognised by: BLAKE2b of its bytes, 32 hexadecimal digits."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
 def available_cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -153,13 +162,17 @@ def _build(split: Split, size: int, resize_mode: str, folder: Path) -> None:
     shutil.rmtree(unfinished, ignore_errors=True)  # of a build that was killed; the lock says nobody works on it
     unfinished.mkdir()
     try:
-        problems = _decode_all(split, size, resize_mode, unfinished / "pixels.bin")
+        problems, hashes = _decode_all(split, size, resize_mode, unfinished / "pixels.bin")
         index = {
             "files": len(split.files),
             "size": size,
             "resize_mode": resize_mode,
             "class_names": split.class_names,
-            "images": [[row, file.path, file.label] for row, file in enumerate(split.files) if row not in problems],
+            "images": [
+                [row, file.path, file.label, file.size, hashes[row]]
+                for row, file in enumerate(split.files)
+                if row not in problems
+            ],
             "problems": [[split.files[row].path, reason] for row, reason in sorted(problems.items())],
         }
         (unfinished / "index.json").write_text(json.dumps(index), encoding="utf-8")
@@ -170,21 +183,22 @@ def _build(split: Split, size: int, resize_mode: str, folder: Path) -> None:
         raise
 
 
-def _decode_all(split: Split, size: int, resize_mode: str, target: Path) -> dict[int, str]:
-    """Write every file's pixels to its row of ``target``; returns row and reason of the unreadable ones.
+def _decode_all(split: Split, size: int, resize_mode: str, target: Path) -> tuple[dict[int, str], dict[int, str]]:
+    """Write every file's pixels to its row of ``target``; returns reasons of the unreadable rows, and hashes.
 
     Pixels are written rather than mapped: a full disk is then an error, not a bus error, and memory stays flat.
     Threads suffice because reading, decoding, resizing and writing all release the interpreter's lock.
     """
     image_bytes = size * size * 3
     problems: dict[int, str] = {}
+    hashes: dict[int, str] = {}
     descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
     os.ftruncate(descriptor, len(split.files) * image_bytes)
 
     def decode_row(row: int) -> None:
         path = split.folder / split.files[row].path
         try:
-            pixels = decode_file(path, size, resize_mode)
+            pixels = decode_file(path, size, resize_mode, lambda data: hashes.update({row: content_hash(data)}))
         except UnreadableImage as reason:
             problems[row] = str(reason)
         except OSError as error:
@@ -204,7 +218,7 @@ def _decode_all(split: Split, size: int, resize_mode: str, target: Path) -> dict
         pool.shutdown(cancel_futures=True)
         os.close(descriptor)
         torch.set_num_threads(torch_threads)
-    return problems
+    return problems, hashes
 
 
 def _load(folder: Path, class_names: tuple[str, ...], size: int) -> ImageCache | None:
@@ -214,7 +228,8 @@ def _load(folder: Path, class_names: tuple[str, ...], size: int) -> ImageCache |
         pixels = np.memmap(folder / "pixels.bin", np.uint8, mode="r", shape=(index["files"], size, size, 3))
     except (OSError, ValueError):
         return None
-    rows, paths, labels = zip(*index["images"], strict=True) if index["images"] else ((), (), ())
+    columns = zip(*index["images"], strict=True) if index["images"] else ((), (), (), (), ())
+    rows, paths, labels, sizes, hashes = columns
     return ImageCache(
         pixels,
         np.array(rows, np.int64),
@@ -222,6 +237,8 @@ def _load(folder: Path, class_names: tuple[str, ...], size: int) -> ImageCache |
         paths,
         class_names,
         tuple((path, reason) for path, reason in index["problems"]),
+        sizes,
+        hashes,
     )
 
 

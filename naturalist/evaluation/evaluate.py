@@ -67,6 +67,7 @@ def evaluate_run(
     classifier = load_classifier(run, device, checkpoint=checkpoint)
     probabilities = _predict(classifier, images, batch_size, f"Evaluating on {split}")
     about = {"run": folder.resolve().name, "split": split, "data": images.data, "epoch": checkpoint["epoch"]}
+    about["fingerprint"] = images.fingerprint
     metrics = {**about, **_measure(probabilities, images)}
     output = folder / "evaluation" / split
     try:

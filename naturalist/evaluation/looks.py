@@ -14,14 +14,14 @@ from naturalist.runs.checkpoint import BEST
 FILE_NAME = "test_looks.jsonl"
 
 
-def record_look(run: Path, files: tuple[str, ...], epoch: int, accuracy: float) -> list[dict[str, Any]]:
+def record_look(run: Path, files: tuple[str, ...], epoch: int, accuracy: float | None) -> list[dict[str, Any]]:
     """Write down that a checkpoint was tested, and tell who was before.
 
     Args:
         run: run folder, or a checkpoint file in one.
         files: the test images' paths, by which the test set is recognised.
         epoch: of the checkpoint.
-        accuracy: of the checkpoint, in [0, 1].
+        accuracy: of the checkpoint, in [0, 1]; None where the images were looked at and nothing was measured.
 
     Returns:
         The earlier looks at these images by other checkpoints in the same folder of runs, each with ``run``,
@@ -34,7 +34,8 @@ def record_look(run: Path, files: tuple[str, ...], epoch: int, accuracy: float) 
     test_set = hashlib.sha256("\n".join(files).encode(errors="surrogateescape")).hexdigest()[:16]
     record = folder.parent / FILE_NAME
     looks = [look for look in _read(record) if look["test_set"] == test_set]
-    if all(look["checkpoint"] != digest for look in looks):
+    own = [look for look in looks if look["checkpoint"] == digest]
+    if all(look["accuracy"] is None for look in own) and not (own and accuracy is None):
         look = {
             "test_set": test_set,
             "checkpoint": digest,
@@ -45,23 +46,27 @@ def record_look(run: Path, files: tuple[str, ...], epoch: int, accuracy: float) 
         }
         with record.open("a", encoding="utf-8") as record_file:
             record_file.write(json.dumps(look) + "\n")
-    return [
-        {key: look[key] for key in ("run", "epoch", "accuracy", "when")}
-        for look in looks
-        if look["checkpoint"] != digest
-    ]
+    others: dict[object, dict[str, Any]] = {}
+    for look in looks:  # of a checkpoint that was looked at and then measured, the measurement
+        if look["checkpoint"] != digest:
+            others[look["checkpoint"]] = {key: look[key] for key in ("run", "epoch", "accuracy", "when")}
+    return list(others.values())
 
 
 def describe_looks(looks: list[dict[str, Any]]) -> str:
     """One sentence for people; empty when there was no earlier look."""
     if not looks:
         return ""
-    named = ", ".join(f"{look['run']} (epoch {look['epoch']}, {look['accuracy']:.1%})" for look in looks[-3:])
+    named = ", ".join(f"{look['run']} (epoch {look['epoch']}, {_result(look)})" for look in looks[-3:])
     more = f" and {len(looks) - 3} more" if len(looks) > 3 else ""
     return (
         f"This is look {len(looks) + 1} at this test set, after {named}{more}: whoever picks the best of these by "
         "its test result makes the result too good; choose by validation."
     )
+
+
+def _result(look: dict[str, Any]) -> str:
+    return "looked at" if look["accuracy"] is None else f"{look['accuracy']:.1%}"
 
 
 def _read(record: Path) -> list[dict[str, Any]]:

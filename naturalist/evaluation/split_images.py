@@ -1,6 +1,7 @@
 """The images of a split, as a run saw them."""
 
-from dataclasses import dataclass, fields
+import hashlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ from numpy.typing import NDArray
 from naturalist.data.catalog import scan
 from naturalist.data.dataset import cache_of, find_data
 from naturalist.data.images import ImageCache
-from naturalist.data.split import stratified_split
+from naturalist.data.recorded_split import find_recorded
 from naturalist.errors import UserError
+from naturalist.runs.identity import read_identity
 from naturalist.settings.groups import DataSettings
 from naturalist.settings.run_settings import cache_folder
 
@@ -38,6 +40,12 @@ class SplitImages:
         """Paths relative to the split's folder, ``[N]``."""
         return tuple(self.cache.paths[i] for i in self.indices)
 
+    @property
+    def fingerprint(self) -> str:
+        """Of the images' names and content."""
+        lines = sorted(f"{self.cache.paths[i]}\t{self.cache.hashes[i]}" for i in self.indices)
+        return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()[:32]
+
 
 def images_of_split(
     folder: Path, checkpoint: dict[str, Any], split: str, *, data: str | None = None, cache_dir: str | None = None
@@ -54,9 +62,15 @@ def images_of_split(
     Raises:
         UserError: when the data is not there or does not fit.
     """
-    config = _config_of(folder)
-    known = {item.name: config[item.name] for item in fields(DataSettings) if item.name in config}
-    settings = DataSettings(**{**known, "data": data or checkpoint["data"]})
+    shown = checkpoint["preprocessing"]
+    places = _places_of(folder)
+    settings = DataSettings(
+        data=data or checkpoint["data"],
+        datasets_dir=places.get("datasets_dir", DataSettings.datasets_dir),
+        image_size=shown["image_size"],
+        cache_size=shown["cache_size"],
+        resize_mode=shown["resize_mode"],
+    )
     class_names = tuple(checkpoint["class_names"])
     folders = find_data(settings.data, settings.datasets_dir)
     if split == "test":
@@ -74,17 +88,36 @@ def images_of_split(
             f"the classes of {str(source)!r} ({', '.join(images.class_names)}) are not those that the run "
             f"was trained on ({', '.join(class_names)})."
         )
-    cache = cache_of(images, settings, cache_folder(cache_dir or settings.cache_dir, config.get("runs_dir", "runs")))
-    if split == "val" and folders.val is None:
-        indices = stratified_split(cache.labels, class_names, settings.val_fraction, config.get("seed", 0))[1]
-    else:
-        indices = np.arange(len(cache))
-    return SplitImages(cache, indices, settings.data)
+    cache_dir = cache_dir or places.get("cache_dir")
+    cache = cache_of(images, settings, cache_folder(cache_dir, places.get("runs_dir", str(folder.parent))))
+    if split == "test":
+        return SplitImages(cache, np.arange(len(cache)), settings.data)
+    return SplitImages(cache, _held_out(folder, checkpoint, cache, settings.data), settings.data)
 
 
-def _config_of(folder: Path) -> dict[str, Any]:
+def _held_out(folder: Path, checkpoint: dict[str, Any], cache: ImageCache, data: str) -> NDArray[np.int64]:
+    """The images that the run was validated with, as it wrote them down, as far as they are still there."""
+    files = read_identity(folder, checkpoint).split.of("val")
+    found = find_recorded(files, cache)
+    missing = found.describe_missing()
+    if not len(found.indices):
+        raise UserError(
+            f"none of the {len(files):,} validation images of the run is in {data!r} as it was; name the folder that "
+            "holds them with --data."
+        )
+    if missing:
+        print(f"Of the run's {len(files):,} validation images, {missing} since; they are left out.", flush=True)
+    return found.indices
+
+
+def _places_of(folder: Path) -> dict[str, Any]:
+    """Where things lie, as the run's ``config.yaml`` says; all else that matters stands in the checkpoint."""
     try:
-        config: dict[str, Any] = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError):
-        raise UserError(f"{str(folder)!r} is no run folder: it has no readable config.yaml.") from None
-    return config
+        config = None
+    if not isinstance(config, dict):
+        return {}
+    return {
+        name: config[name] for name in ("datasets_dir", "cache_dir", "runs_dir") if isinstance(config.get(name), str)
+    }

@@ -9,6 +9,7 @@ import torch
 from naturalist.data.decode import UnreadableImage
 from naturalist.errors import UserError
 from naturalist.evaluation.classifier import Classifier, load_classifier
+from naturalist.evaluation.looks import describe_looks, record_look
 from naturalist.evaluation.split_images import SplitImages, images_of_split
 from naturalist.explain.layers import Layer, describe_layers, last_feature_layer, named_layer
 from naturalist.explain.pictures import (
@@ -36,7 +37,7 @@ def explain_run(
     run: Path,
     photos: list[Path],
     *,
-    split: str | None = None,
+    split: str = "val",
     data: str | None = None,
     cache_dir: str | None = None,
     images: int = 4,
@@ -58,7 +59,7 @@ def explain_run(
     Args:
         run: run folder, or a checkpoint file in one.
         photos: image files; without any, random images of the split are taken.
-        split: ``"test"`` or ``"val"``; by default test where the data has one.
+        split: ``"val"``, or ``"test"``, which is a look at the test set and remembered as one.
         data: data set to use instead of the run's own.
         cache_dir: folder for decoded images, if not the run's own.
         images: how many random images.
@@ -83,7 +84,7 @@ def explain_run(
         return []
     folder, wanted, split_images = run if run.is_dir() else run.parent, list(only or PARTS), None
     if not photos or (only and "exciting" in only):
-        split_images = _images(folder, checkpoint, split, data, cache_dir)
+        split_images = _images(run, checkpoint, split, data, cache_dir)
     elif "exciting" in wanted:
         wanted.remove("exciting")
         print(EXCITING_NEEDS_DATA)
@@ -147,15 +148,14 @@ def _check(images: int, units: int, only: tuple[str, ...] | None) -> None:
         raise UserError(f"--only does not know {', '.join(unknown)}; it takes some of {','.join(PARTS)}.")
 
 
-def _images(
-    folder: Path, checkpoint: dict[str, Any], split: str | None, data: str | None, cache_dir: str | None
-) -> SplitImages:
-    if split is not None:
-        return images_of_split(folder, checkpoint, split, data=data, cache_dir=cache_dir)
-    try:
-        return images_of_split(folder, checkpoint, "test", data=data, cache_dir=cache_dir)
-    except UserError:  # data without a test set
-        return images_of_split(folder, checkpoint, "val", data=data, cache_dir=cache_dir)
+def _images(run: Path, checkpoint: dict[str, Any], split: str, data: str | None, cache_dir: str | None) -> SplitImages:
+    folder = run if run.is_dir() else run.parent
+    images = images_of_split(folder, checkpoint, split, data=data, cache_dir=cache_dir)
+    if split == "test":
+        looks = describe_looks(record_look(run, images.files, checkpoint["epoch"], None))
+        if looks:
+            print(looks)
+    return images
 
 
 def _list_layers(classifier: Classifier) -> str:

@@ -58,6 +58,8 @@ class Run:
     feature_seconds: float
     values: dict[str, float | None]
     """A value for each of :data:`COLUMNS`; accuracies of train and validation are those of the best epoch."""
+    test_fingerprint: str | None = None
+    """Of the images that it was tested on; None before it was."""
 
 
 @dataclass(frozen=True)

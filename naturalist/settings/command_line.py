@@ -20,6 +20,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from naturalist.errors import UserError
 from naturalist.settings.arguments import Argument, arguments_of, describe_type
 from naturalist.settings.groups import NOT_RECORDED
+from naturalist.settings.resume import AUTO, IDENTITY, refuse_changes, settings_of_run
 from naturalist.settings.run_settings import RunSettings
 from naturalist.settings.spelling import nearest
 from naturalist.settings.tokens import PRINT_CONFIG, Information, Known, Tokens
@@ -62,11 +63,7 @@ class Command:
         """
         tokens = Tokens(argv, self.known).own
         prints_config = f"--{PRINT_CONFIG}" in tokens  # not left to jsonargparse, which has its own of that name
-        tokens = [token for token in tokens if token != f"--{PRINT_CONFIG}"]
-        try:
-            values = self._parser().parse_args(tokens).as_dict()
-        except ArgumentError as error:
-            raise UserError(self._one_sentence(str(error))) from None
+        values = self._values([token for token in tokens if token != f"--{PRINT_CONFIG}"])
         if prints_config:
             kept = {
                 name: value for name, value in values.items() if name in self.known.flags and name not in NOT_RECORDED
@@ -74,6 +71,33 @@ class Command:
             print(yaml.safe_dump(kept, sort_keys=False, allow_unicode=True), end="")
             sys.exit(0)
         return {argument.field_name: values[argument.name] for argument in self.arguments}
+
+    def _values(self, tokens: list[str], run: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What the tokens say, on top of the defaults or of a run's own settings."""
+        parser = self._parser()
+        parser.set_defaults(**run or {})
+        try:
+            values: dict[str, Any] = parser.parse_args(tokens).as_dict()
+        except ArgumentError as error:
+            raise UserError(self._one_sentence(str(error))) from None
+        if run is None and values.get("resume") and self.takes_config:
+            return self._resumed(tokens, values)
+        return values
+
+    def _resumed(self, tokens: list[str], values: dict[str, Any]) -> dict[str, Any]:
+        """The same for a run that goes on: its own settings, of which only some may change."""
+        run, is_auto = Path(values["resume"]), values["resume"] == AUTO
+        if is_auto:
+            if not values["name"]:
+                raise UserError(f"--resume {AUTO} needs the run's --name, too.")
+            run = Path(values["runs_dir"], values["name"])
+            tokens = [f"--resume={run}" if token == f"--resume={AUTO}" else token for token in tokens]
+        if is_auto and not (run / IDENTITY).is_file():
+            return {**values, "resume": str(run) if run.is_dir() else None}
+        own = settings_of_run(run, self.known.flags)
+        resumed = self._values(tokens, own)
+        refuse_changes(own, {name: resumed[name] for name in own})
+        return resumed
 
     def _parser(self) -> ArgumentParser:
         parser = ArgumentParser(
@@ -144,7 +168,7 @@ def parse_settings(
 ) -> Settings:
     """Fill a script's settings from defaults, then ``--config`` files, then flags.
 
-    With ``--resume RUN`` the run's own ``config.yaml`` stands where ``--config`` files would.
+    With ``--resume RUN`` the run's own settings stand where the defaults would, and most must stay as they are.
     Raises :class:`UserError` for an unknown setting (naming the nearest) or an impossible value. ``--help`` and
     ``--print_config`` print and exit with code 0.
     """

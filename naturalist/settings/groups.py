@@ -37,6 +37,9 @@ class DataSettings:
     """Leave unreadable files out and name them, or stop."""
     val_fraction: float = 0.2
     """Share of every class held out for validation, in (0, 1)."""
+    split_seed: int = 0
+    """Seed of the choice of validation images, and of those that train_fraction leaves; runs with different seeds
+    train on one split."""
     train_fraction: float = 1.0
     """Share of the training images that is used, the same of every class, in (0, 1]: less is for cheap first looks."""
     image_size: int = 128
@@ -52,6 +55,7 @@ class DataSettings:
     def validate(self) -> None:
         """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
         require_positive(self, ["image_size"])
+        require_not_negative(self, ["split_seed"])
         require("val_fraction", self.val_fraction, 0 < self.val_fraction < 1, "must lie between 0 and 1, both excluded")
         require_positive_share(self, ["train_fraction"])
         self._validate_cache_size(self.image_size)
@@ -137,7 +141,7 @@ class TrainingSettings:
     patience: int = 0
     """Stop after this many epochs without a better val_accuracy; 0 never stops early."""
     seed: int = 0
-    """Seed of split, weights, order, augmentation and dropout."""
+    """Seed of weights, order, augmentation and dropout; --split_seed is that of the split."""
 
     def validate(self) -> None:
         """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
@@ -183,7 +187,7 @@ class RecordSettings:
     validation_pictures: bool = True
     """After training, measure and draw the validation images with the best checkpoint, to evaluation/val."""
     resume: str | None = None
-    """Run folder to go on with from its last finished epoch, with its own settings."""
+    """Run folder to go on with, with its own settings; auto, with --name N, goes on with N where it exists."""
     dry_run: bool = False
     """Say what would be trained (data, model, device, precision, steps), and stop."""
 

@@ -36,6 +36,7 @@ class BackboneDataSettings(DataSettings):
     def validate(self) -> None:
         """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
         require("val_fraction", self.val_fraction, 0 < self.val_fraction < 1, "must lie between 0 and 1, both excluded")
+        require_not_negative(self, ["split_seed"])
         require_positive_share(self, ["train_fraction"])
         if self.image_size is not None:
             require_positive(self, ["image_size"])

@@ -76,7 +76,6 @@ class RunSettings:
             "description": description,
             "data": self.data.data,
             "seed": self.training.seed,
-            "val_fraction": self.data.val_fraction,
         }
 
     def validate(self) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from naturalist.errors import UserError
 from naturalist.settings.arguments import Argument
 from naturalist.settings.places import find_recipe, find_run
+from naturalist.settings.resume import AUTO
 from naturalist.settings.spelling import nearest
 from naturalist.settings.yaml_file import read_yaml
 
@@ -106,11 +107,8 @@ class Tokens:
         elif name == "config" and known.takes_config:
             self._add_config(find_recipe(self._value(name, value), known.recipes))
         elif name == "resume" and known.takes_config:
-            run = find_run(Path(self._value(name, value)))
-            if not (run / "config.yaml").is_file():
-                raise UserError(f"{str(run)!r} is no run folder to resume: it has no config.yaml.")
-            self._add_config(run / "config.yaml")
-            self._keep(name, str(run))
+            run = self._value(name, value)
+            self._keep(name, run if run == AUTO else str(find_run(Path(run))))
         elif name in known.flags:
             self._rest.append(f"--{name}" if value is None else f"--{name}={value}")
         else:

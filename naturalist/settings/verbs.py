@@ -98,8 +98,8 @@ class ExplainOptions:
     """Layer whose channels to look at; by default the last one with feature maps; 'list' names them all."""
     seed: int = 0
     """Of the choice of images."""
-    split: Split | None = option(None, group="Data")
-    """Images to draw from; by default test where there is one."""
+    split: Split = option("val", group="Data")
+    """Images to draw from; test is a look at the test set, and remembered as one."""
     data: str | None = option(None, group="Data")
     """Another data set than the run's own."""
     cache_dir: str | None = option(None, group="Data")

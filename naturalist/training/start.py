@@ -1,10 +1,14 @@
 """What stands before the model is built: device and data."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from naturalist.data.dataset import DataPlan, Scan, TrainingData, load_training_data, plan_training_data
 from naturalist.data.loader import batch_bounds
+from naturalist.data.recorded_split import RecordedSplit
 from naturalist.device import Compute, choose_device
+from naturalist.runs.checkpoint import LAST, load_checkpoint
+from naturalist.runs.identity import read_identity
 from naturalist.settings.run_settings import RunSettings
 from naturalist.training.epoch import optimizer_steps
 
@@ -34,9 +38,9 @@ def start_training(settings: RunSettings, scan: Scan | None = None) -> Start:
     machine, training = settings.machine, settings.training
     compute = Compute(choose_device(machine.device), machine.precision, channels_last=machine.channels_last)
     if settings.record.dry_run:
-        data, plan = None, plan_training_data(settings.data, training.seed)
+        data, plan = None, plan_training_data(settings.data)
     else:
-        data = load_training_data(settings.data, training.seed, settings.cache_folder, scan)
+        data = load_training_data(settings.data, settings.cache_folder, scan, _recorded_split(settings))
         plan = data.plan
     steps = optimizer_steps(len(batch_bounds(plan.num_train, training.batch_size)), training.accumulate)
     layout = "channels last" if compute.channels_last else "channels first"
@@ -46,3 +50,13 @@ def start_training(settings: RunSettings, scan: Scan | None = None) -> Start:
         f"{plan.num_train:,} images, {training.batch_size} at a time"
     )
     return Start(compute, plan, data, words)
+
+
+def _recorded_split(settings: RunSettings) -> RecordedSplit | None:
+    """The split of the run that goes on, as its last checkpoint knows it."""
+    if settings.record.resume is None:
+        return None
+    run = Path(settings.record.resume)
+    if not (run / LAST).is_file():  # stopped before its first checkpoint: it begins anew
+        return None
+    return read_identity(run, load_checkpoint(run, LAST)).split

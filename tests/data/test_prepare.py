@@ -54,7 +54,7 @@ def test_training_finds_the_cache_that_prepare_built(prepare, own_photographs, t
     shutil.rmtree(own_photographs / "test")
     monkeypatch.setattr(cache_module, "decode_file", None)
     settings = DataSettings(data=str(own_photographs), image_size=24, val_fraction=0.25)
-    data = load_training_data(settings, 0, tmp_path / "caches")
+    data = load_training_data(settings, tmp_path / "caches")
     assert (len(data.train_indices), len(data.val_indices)) == (36, 12)
 
 

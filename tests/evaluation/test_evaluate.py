@@ -170,7 +170,7 @@ def test_several_runs_give_mean_and_deviation_and_two_are_compared_image_by_imag
 
 
 def test_runs_that_saw_different_images_are_not_compared(tmp_path, pictures):
-    runs = [make_run(tmp_path / "runs" / f"seed{seed}", pictures, seed=seed) for seed in (1, 2)]
+    runs = [make_run(tmp_path / "runs" / f"seed{seed}", pictures, split_seed=seed) for seed in (1, 2)]
     with pytest.raises(UserError, match="different images"):
         evaluate_runs(runs, "val", device="cpu")
 

@@ -25,7 +25,7 @@ from naturalist.evaluation.classifier import load_classifier
 def place(tmp_path_factory) -> Path:
     """``runs/first``, whose data is gone, and ``photos`` with seven photographs, two in a subfolder, and a text."""
     folder = tmp_path_factory.mktemp("place")
-    data = make_sample(folder / "pictures", train_images=10, test_images=10)
+    data = make_sample(folder / "pictures", train_images=50, test_images=10)
     make_run(folder / "runs" / "first", data)
     (folder / "photos" / "sub").mkdir(parents=True)
     for number, path in enumerate(sorted((data / "test").glob("*/*.jpg"))[:7]):

@@ -24,7 +24,7 @@ PICTURES = ["exciting.png", "feature_maps.png", "filters.png", "guided_backprop.
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("place")
-    data = make_sample(folder / "pictures", train_images=10, test_images=20)
+    data = make_sample(folder / "pictures", train_images=50, test_images=20)
     return make_run(folder / "runs" / "first", data, num_filters=64)
 
 
@@ -60,7 +60,7 @@ def test_wrong_wishes_are_one_sentence(run, arguments, message):
 
 
 def test_layer_list_names_the_layers_with_feature_maps_and_draws_nothing(tmp_path, capsys):
-    run = make_run(tmp_path / "runs" / "first", make_sample(tmp_path / "pictures", train_images=10, test_images=10))
+    run = make_run(tmp_path / "runs" / "first", make_sample(tmp_path / "pictures", train_images=50, test_images=10))
     assert main(["explain", str(run), "--layer", "list"]) == 0
     rows = capsys.readouterr().out.splitlines()
     assert rows[0].split() == ["layer", "kind", "channels", "×", "height", "×", "width"]
