@@ -344,7 +344,7 @@ def test_a_machine_that_ran_nothing_says_where_the_best_trial_is(place):
     ],
 )
 def test_mistakes_on_the_command_line_are_one_sentence(place, monkeypatch, arguments, message):
-    from naturalist.__main__ import main
+    from naturalist.cli import main
 
     monkeypatch.chdir(place.folder)
     with pytest.raises(UserError, match=message):
@@ -352,7 +352,7 @@ def test_mistakes_on_the_command_line_are_one_sentence(place, monkeypatch, argum
 
 
 def test_an_endless_sweep_needs_a_count(place, monkeypatch):
-    from naturalist.__main__ import main
+    from naturalist.cli import main
 
     place.write(method="random")
     monkeypatch.chdir(place.folder)
