@@ -78,6 +78,7 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
             tracker,
             settings.origin(description),
             resume=settings.record.resume is not None,
+            checkpoint_seconds=settings.record.checkpoint_seconds,
             should_stop=should_stop,
         )
         return finish_run(tracker, result, settings)
