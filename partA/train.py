@@ -79,6 +79,7 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
             tracker,
             identify_run(tracker.folder, settings, start.data, description),
             resume=settings.record.resume is not None,
+            checkpoint_seconds=settings.record.checkpoint_seconds,
             should_stop=should_stop,
         )
         return finish_run(tracker, result, settings)

@@ -56,7 +56,7 @@ def train(
     from naturalist.models.prefix import FrozenPrefix
     from naturalist.models.strategies import Strategy
     from naturalist.models.weights import load_weights, settings_from_weights
-    from naturalist.runs.checkpoint import LAST, load_checkpoint
+    from naturalist.runs.checkpoint import load_for_resume
     from naturalist.runs.identity import identify_run
     from naturalist.runs.recording import record_run
     from naturalist.seeding import derive_seed
@@ -74,11 +74,12 @@ def train(
     torch.manual_seed(derive_seed(settings.training.seed, "weights"))
     model = StagedNetwork(**arguments)
     if record.resume:
-        model.load_state_dict(load_checkpoint(Path(record.resume), LAST)["state_dict"])
-        weights = f"the weights of {record.resume}"
+        content = load_for_resume(Path(record.resume))
+        model.load_state_dict(content["state_dict"])
+        weights, planned_epochs = f"the weights of {record.resume}", content["training"]["planned_epochs"]
     else:
-        weights = load_weights(model, settings.model)
-    strategy = Strategy(model, settings.strategy, settings.training)
+        weights, planned_epochs = load_weights(model, settings.model), None
+    strategy = Strategy(model, settings.strategy, settings.training, planned_epochs)
     print(f"Data: {start.plan.description}")
     print(f"Model: {backbone} with {weights}, strategy {settings.strategy.strategy}: {strategy.describe()}")
     print(strategy)
@@ -107,6 +108,7 @@ def train(
             tracker,
             origin,
             resume=record.resume is not None,
+            checkpoint_seconds=record.checkpoint_seconds,
             should_stop=should_stop,
             release=strategy.release,
         )

@@ -43,8 +43,8 @@ class Batches(Protocol):
     def num_images(self) -> int:
         """Images per epoch."""
 
-    def epoch(self, epoch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one epoch: inputs ``[B, …]`` and labels int64 ``[B]``."""
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of one epoch, from batch ``start`` on: inputs ``[B, …]`` and labels int64 ``[B]``."""
 
 
 @dataclass(frozen=True)

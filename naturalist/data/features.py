@@ -138,8 +138,8 @@ class FeatureLoader:
         """Images per epoch."""
         return len(self.labels)
 
-    def epoch(self, epoch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one epoch: features ``[B, …]`` and labels int64 ``[B]``, on the device."""
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of one epoch, from batch ``start`` on: features ``[B, …]``, labels int64 ``[B]``, on the device."""
         order = torch.from_numpy(batch_order(self.num_images, self.shuffle_seed, epoch))
         views = torch.zeros(self.num_images, dtype=torch.int64)
         if self.shuffle_seed is not None and len(self.features) > 1:
@@ -147,9 +147,9 @@ class FeatureLoader:
                 len(self.features), (self.num_images,), generator=generator(self.shuffle_seed, "views", epoch)
             )
         order, views = order.to(self.features.device), views.to(self.features.device)
-        for start, stop in self._bounds:
-            chosen = order[start:stop]
-            yield self.features[views[start:stop], chosen].to(self.device), self.labels[chosen].to(self.device)
+        for first, stop in self._bounds[start:]:
+            chosen = order[first:stop]
+            yield self.features[views[first:stop], chosen].to(self.device), self.labels[chosen].to(self.device)
 
 
 def cache_features(

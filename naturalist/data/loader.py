@@ -66,18 +66,23 @@ class BatchLoader:
         """Images per epoch."""
         return len(self.indices)
 
-    def epoch(self, epoch: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one epoch: images uint8 ``[B, 3, S, S]`` channels last, labels int64 ``[B]``, on the device."""
-        order = batch_order(len(self.indices), self.shuffle_seed, epoch)
+    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of one epoch: images uint8 ``[B, 3, S, S]`` channels last, labels int64 ``[B]``, on the device.
+
+        Args:
+            epoch: which one, for the order.
+            start: the first batch wanted; the images of those before it are not read.
+        """
+        order, bounds = batch_order(len(self.indices), self.shuffle_seed, epoch), self._bounds[start:]
         if self._resident is not None:
-            yield from self._from_device(*self._resident, order)
+            yield from self._from_device(*self._resident, order, bounds)
         elif self.device.type == "cuda":
-            yield from self._prefetch(order)
+            yield from self._prefetch(order, bounds)
         else:
-            for start, stop in self._bounds:
-                images, labels = self._read(order[start:stop])
+            for first, stop in bounds:
+                images, labels = self._read(order[first:stop])
                 yield images.to(self.device), labels.to(self.device)
-                self._release_after(start, stop)
+                self._release_after(first, stop)
 
     def _read(self, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         indices = self.indices[positions]
@@ -93,25 +98,27 @@ class BatchLoader:
         self.cache.release()
         return images.permute(0, 3, 1, 2), torch.from_numpy(self.cache.labels[self.indices]).to(self.device)
 
-    def _from_device(self, images: Tensor, labels: Tensor, order: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
+    def _from_device(
+        self, images: Tensor, labels: Tensor, order: NDArray[np.int64], bounds: list[tuple[int, int]]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         order_on_device = torch.from_numpy(order).to(self.device)
-        for start, stop in self._bounds:
+        for start, stop in bounds:
             chosen = order_on_device[start:stop]
             # Indexing the permuted view would give a channels-first copy.
             yield images.permute(0, 2, 3, 1)[chosen].permute(0, 3, 1, 2), labels[chosen]
 
-    def _prefetch(self, order: NDArray[np.int64]) -> Iterator[tuple[Tensor, Tensor]]:
-        def read_pinned(bounds: tuple[int, int]) -> tuple[Tensor, Tensor]:
-            images, labels = self._read(order[slice(*bounds)])
-            self._release_after(*bounds)
+    def _prefetch(self, order: NDArray[np.int64], bounds: list[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+        def read_pinned(start: int, stop: int) -> tuple[Tensor, Tensor]:
+            images, labels = self._read(order[start:stop])
+            self._release_after(start, stop)
             return images.pin_memory(), labels.pin_memory()
 
         with ThreadPoolExecutor(1) as pool:
-            upcoming = [pool.submit(read_pinned, bounds) for bounds in self._bounds[:2]]
-            for step in range(len(self._bounds)):
+            upcoming = [pool.submit(read_pinned, *batch) for batch in bounds[:2]]
+            for step in range(len(bounds)):
                 images, labels = upcoming.pop(0).result()
-                if step + 2 < len(self._bounds):
-                    upcoming.append(pool.submit(read_pinned, self._bounds[step + 2]))
+                if step + 2 < len(bounds):
+                    upcoming.append(pool.submit(read_pinned, *bounds[step + 2]))
                 yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
 
     def _release_after(self, start: int, stop: int) -> None:

@@ -33,6 +33,9 @@ def strip_wrappers(state: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def plain_state_dict(model: nn.Module) -> dict[str, Tensor]:
-    """A copy of the state dict with contiguous tensors on the CPU and names free of wrappers' prefixes."""
+    """The state dict with contiguous tensors on the CPU and names free of wrappers' prefixes.
+
+    To be written, not kept: what is contiguous and on the CPU shares the network's memory.
+    """
     state = strip_wrappers(model.state_dict())
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}

@@ -45,14 +45,21 @@ class Strategy:
         model: whose stages to freeze.
         settings: what learns, from when on.
         training: how fast, and how many epochs.
+        planned_epochs: of the run that is resumed: what it has released does not wait again when it gets more epochs.
 
     Raises:
         UserError: for a stage that there is not, or when no stage is left to freeze or to train.
     """
 
-    def __init__(self, model: StagedNetwork, settings: StrategySettings, training: TrainingSettings) -> None:
+    def __init__(
+        self,
+        model: StagedNetwork,
+        settings: StrategySettings,
+        training: TrainingSettings,
+        planned_epochs: int | None = None,
+    ) -> None:
         self.model, self._weight_decay = model, training.weight_decay
-        releases = release_epochs(list(model.stages), settings, training.epochs, model.backbone)
+        releases = release_epochs(list(model.stages), settings, planned_epochs or training.epochs, model.backbone)
         top_down = list(reversed(releases))
         rates = {
             stage: training.learning_rate * settings.backbone_lr_scale * settings.layer_decay**depth

@@ -16,6 +16,8 @@ from naturalist.models.state_dict import plain_state_dict
 
 FORMAT = "naturalist-1"
 BEST, LAST = "best.pt", "last.pt"
+NEWER_STATE: dict[str, Any] = {"so_far": None, "planned_epochs": None, "seconds": 0.0}
+"""What the training state of 0.1 did not have."""
 
 
 def save_checkpoint(
@@ -51,6 +53,8 @@ def save_checkpoint(
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
     try:
         torch.save(content, unfinished)
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())  # else a machine that loses power may keep the new name and not the content
         unfinished.replace(path)
     except BaseException as error:
         unfinished.unlink(missing_ok=True)
@@ -94,6 +98,22 @@ def load_checkpoint(run: Path, which: str = BEST) -> dict[str, Any]:
         ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{str(path)!r} is no checkpoint of this package.")
+    return content
+
+
+def load_for_resume(run: Path) -> dict[str, Any]:
+    """Content of the checkpoint that a run goes on from, with ``training`` in it.
+
+    Args:
+        run: a run folder.
+
+    Raises:
+        UserError: as :func:`load_checkpoint` does, and when the checkpoint holds only a network.
+    """
+    content = load_checkpoint(run, LAST)
+    if not isinstance(content.get("training"), dict):
+        raise UserError(f"{str(run / LAST)!r} cannot be resumed: it holds no training state.")
+    content["training"] = {**NEWER_STATE, **content["training"]}
     return content
 
 

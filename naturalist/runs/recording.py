@@ -9,7 +9,7 @@ from pathlib import Path
 
 from naturalist.entry import IN_SWEEP
 from naturalist.errors import UserError
-from naturalist.runs.checkpoint import LAST, load_checkpoint
+from naturalist.runs.checkpoint import load_for_resume
 from naturalist.runs.folder import create_run_folder
 from naturalist.runs.tracking import Tracker
 from naturalist.settings.run_settings import RunSettings
@@ -28,7 +28,7 @@ def record_run(settings: RunSettings, job_type: str) -> Iterator[Tracker]:
     record = settings.record
     if record.resume:
         folder = Path(record.resume)
-        history = load_checkpoint(folder, LAST)["training"]["progress"]["history"]
+        history = load_for_resume(folder)["training"]["progress"]["history"]
     else:
         folder = create_run_folder(Path(record.runs_dir), record.name or settings.describe())
         history = None

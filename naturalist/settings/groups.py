@@ -186,13 +186,16 @@ class RecordSettings:
     """Project on Weights & Biases."""
     validation_pictures: bool = True
     """After training, measure and draw the validation images with the best checkpoint, to evaluation/val."""
+    checkpoint_seconds: float = 60.0
+    """How often last.pt is written within an epoch, in seconds; 0 for only at the end of each. A stop always does."""
     resume: str | None = None
     """Run folder to go on with, with its own settings; auto, with --name N, goes on with N where it exists."""
     dry_run: bool = False
     """Say what would be trained (data, model, device, precision, steps), and stop."""
 
     def validate(self) -> None:
-        """Nothing here can be impossible."""
+        """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
+        require_not_negative(self, ["checkpoint_seconds"])
 
 
 NOT_RECORDED = ("resume", "dry_run")
@@ -207,6 +210,7 @@ BOOKKEEPING = (
     "wandb",
     "wandb_project",
     "validation_pictures",
+    "checkpoint_seconds",
     *NOT_RECORDED,
 )
 """Settings that say where and how a run is made and recorded, not what is tried."""

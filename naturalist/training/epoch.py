@@ -1,7 +1,7 @@
 """The one loop: ``train_one_epoch`` and ``evaluate``, for both parts."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -18,6 +18,7 @@ from naturalist.seeding import derive_seed
 from naturalist.settings.groups import TrainingSettings
 from naturalist.training.average import WeightAverage
 from naturalist.training.optim import Schedule
+from naturalist.training.state import EpochSoFar
 
 SYNC_SECONDS = 0.5
 """How often the loss is fetched from the device for the bar; never per step."""
@@ -66,9 +67,11 @@ def train_one_epoch(
     augment: Augmentation | Transform,
     *,
     epoch: int,
+    so_far: EpochSoFar | None = None,
+    after_step: Callable[[], None] | None = None,
     bar: ProgressBar | None = None,
 ) -> dict[str, float]:
-    """Train on every batch of one epoch.
+    """Train on every batch of one epoch that it has not been trained on.
 
     Loss and accuracy stay on the device and are fetched every half second for the bar and once at the end. Accuracy is
     measured while training, on augmented images and with dropout; under MixUp and CutMix the class with the larger
@@ -79,6 +82,8 @@ def train_one_epoch(
         loader: training batches.
         augment: :class:`Augmentation`, or what else turns a batch into the model's input.
         epoch: counted from 0.
+        so_far: where to begin, and what the batches before came to; kept up to date. By default the beginning.
+        after_step: called after every step of the optimiser, when learner and ``so_far`` are all there is to save.
         bar: told about every batch.
 
     Returns:
@@ -88,43 +93,44 @@ def train_one_epoch(
         NonFiniteLoss: when the loss became infinite or no number.
     """
     learner.model.train()
-    settings, sums, learning_rate = learner.settings, _Sums(loader.device), 0.0
-    start = last_sync = time.perf_counter()
-    for step, (images, labels) in enumerate(loader.epoch(epoch)):
-        torch.manual_seed(derive_seed(settings.seed, "dropout", epoch, step))
-        if isinstance(augment, Augmentation):
-            inputs, targets = augment(images, labels, epoch, step)
-        else:
-            inputs, targets = augment(images), labels
-        with learner.compute.autocast():
-            logits = learner.model(learner.compute.lay_out(inputs))
-            loss = cross_entropy(logits.float(), targets, label_smoothing=settings.label_smoothing)
+    so_far, settings = so_far or EpochSoFar(loader.device), learner.settings
+    last_sync = time.perf_counter()
+    start = last_sync - so_far.seconds
+    for step, (images, labels) in enumerate(loader.epoch(epoch, so_far.batches), so_far.batches):
+        logits, targets = _forward(learner, augment, images, labels, epoch, step)
+        loss = cross_entropy(logits, targets, label_smoothing=settings.label_smoothing)
         first_in_group = step - step % settings.accumulate
         group_size = min(settings.accumulate, len(loader) - first_in_group)
         learner.compute.scaler.scale(loss / group_size).backward()  # type: ignore[no-untyped-call]
-        if step + 1 == first_in_group + group_size:
+        so_far.add(loss.detach(), logits.detach(), targets)
+        ends_group = step + 1 == first_in_group + group_size
+        if ends_group:
             earlier = epoch * optimizer_steps(len(loader), settings.accumulate)
-            learning_rate = _step(learner, earlier + step // settings.accumulate)
-        sums.add(step, loss.detach(), logits.detach(), targets)
+            so_far.learning_rate = _step(learner, earlier + step // settings.accumulate)
+        so_far.seconds = time.perf_counter() - start
         if bar is not None:
             note = None
             if time.perf_counter() - last_sync >= SYNC_SECONDS:
                 last_sync = time.perf_counter()
-                _refuse_non_finite(sums, epoch, learner)
-                note = f"loss {sums.loss:.3f}  accuracy {sums.accuracy:.1%}"
+                refuse_non_finite(so_far, epoch, learner)
+                metrics = so_far.metrics()
+                note = f"loss {metrics['train_loss']:.3f}  accuracy {metrics['train_accuracy']:.1%}"
             bar.advance(len(labels), note)
-    _refuse_non_finite(sums, epoch, learner)
-    return {
-        "train_loss": sums.loss,
-        "train_accuracy": sums.accuracy,
-        "learning_rate": learning_rate,
-        "images_per_second": sums.seen / (time.perf_counter() - start),
-    }
+        if ends_group and after_step is not None:
+            after_step()
+    refuse_non_finite(so_far, epoch, learner)
+    so_far.seconds = time.perf_counter() - start  # the device may have been behind
+    return so_far.metrics()
 
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, loader: Batches, preprocessing: Transform, compute: Compute, bar: ProgressBar | None = None
+    model: nn.Module,
+    loader: Batches,
+    preprocessing: Transform,
+    compute: Compute,
+    bar: ProgressBar | None = None,
+    after_batch: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Loss and accuracy on every image of a loader, without augmentation, dropout or label smoothing."""
     model.eval()
@@ -136,6 +142,8 @@ def evaluate(
         all_labels.append(labels)
         if bar is not None:
             bar.advance(len(labels))
+        if after_batch is not None:
+            after_batch()
     logits, labels = torch.cat(all_logits), torch.cat(all_labels)
     loss = cross_entropy(logits, labels)
     accuracy = (logits.argmax(dim=1) == labels).float().mean()
@@ -147,35 +155,38 @@ def optimizer_steps(batches: int, accumulate: int) -> int:
     return -(-batches // accumulate)
 
 
-class _Sums:
-    """Loss and right answers so far, kept on the device: reading them waits for it."""
+def refuse_non_finite(so_far: EpochSoFar, epoch: int, learner: Learner) -> None:
+    """Raise :class:`NonFiniteLoss` if the loss was infinite or no number; waits for the device."""
+    step = int(so_far.bad_step)
+    if step < 0:
+        return
+    if learner.compute.precision == "fp16":
+        cause = "fp16 overflows easily; use --precision bf16 or fp32"
+    elif epoch == 0 and step == 0:
+        cause = (
+            "it was so before any training, so the weights or the images are at fault, not the learning rate; "
+            "try --precision fp32"
+        )
+    else:
+        cause = (
+            f"most likely the learning rate ({learner.settings.learning_rate:g}) is too high; lower it, or set "
+            "--gradient_clip 1 or a longer --warmup_epochs"
+        )
+    raise NonFiniteLoss(f"the training loss was not finite at step {step + 1} of epoch {epoch + 1}: {cause}.")
 
-    def __init__(self, device: torch.device) -> None:
-        self._loss, self._right = torch.zeros((), device=device), torch.zeros((), device=device)
-        self._first_bad_step = torch.full((), -1, device=device)
-        self.seen = 0
 
-    @torch.no_grad()
-    def add(self, step: int, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
-        truth = targets if targets.ndim == 1 else targets.argmax(dim=1)
-        self._right += (logits.argmax(dim=1) == truth).sum()
-        self._loss += loss * len(truth)
-        is_bad = (self._first_bad_step < 0) & ~torch.isfinite(loss)
-        self._first_bad_step = torch.where(is_bad, step, self._first_bad_step)
-        self.seen += len(truth)
-
-    @property
-    def loss(self) -> float:
-        return float(self._loss) / self.seen
-
-    @property
-    def accuracy(self) -> float:
-        return float(self._right) / self.seen
-
-    @property
-    def first_bad_step(self) -> int | None:
-        step = int(self._first_bad_step)
-        return None if step < 0 else step
+def _forward(
+    learner: Learner, augment: Augmentation | Transform, images: Tensor, labels: Tensor, epoch: int, step: int
+) -> tuple[Tensor, Tensor]:
+    """Logits in float32 and targets of one batch; all chance in it comes from (seed, purpose, epoch, step)."""
+    torch.manual_seed(derive_seed(learner.settings.seed, "dropout", epoch, step))
+    if isinstance(augment, Augmentation):
+        inputs, targets = augment(images, labels, epoch, step)
+    else:
+        inputs, targets = augment(images), labels
+    with learner.compute.autocast():
+        logits: Tensor = learner.model(learner.compute.lay_out(inputs))
+    return logits.float(), targets
 
 
 def _step(learner: Learner, number: int) -> float:
@@ -195,22 +206,3 @@ def _step(learner: Learner, number: int) -> float:
 
 def _parameters(optimizer: Optimizer) -> Iterable[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
-
-
-def _refuse_non_finite(sums: _Sums, epoch: int, learner: Learner) -> None:
-    step = sums.first_bad_step
-    if step is None:
-        return
-    if learner.compute.precision == "fp16":
-        cause = "fp16 overflows easily; use --precision bf16 or fp32"
-    elif epoch == 0 and step == 0:
-        cause = (
-            "it was so before any training, so the weights or the images are at fault, not the learning rate; "
-            "try --precision fp32"
-        )
-    else:
-        cause = (
-            f"most likely the learning rate ({learner.settings.learning_rate:g}) is too high; lower it, or set "
-            "--gradient_clip 1 or a longer --warmup_epochs"
-        )
-    raise NonFiniteLoss(f"the training loss was not finite at step {step + 1} of epoch {epoch + 1}: {cause}.")

@@ -1,10 +1,9 @@
 """A whole training: build, restore, one epoch after the other, record each."""
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from torch import nn
@@ -16,12 +15,19 @@ from naturalist.errors import UserError
 from naturalist.models.parameter_groups import parameter_groups
 from naturalist.plots.curves import plot_curves
 from naturalist.progress import progress_bar
-from naturalist.runs.checkpoint import BEST, LAST, load_checkpoint, save_checkpoint
+from naturalist.runs.checkpoint import BEST, LAST, load_checkpoint, load_for_resume, save_checkpoint
 from naturalist.runs.tracking import Tracker
 from naturalist.settings.groups import AugmentationSettings, TrainingSettings
 from naturalist.training.average import WeightAverage
-from naturalist.training.epoch import Evaluation, Learner, evaluate, optimizer_steps, train_one_epoch
+from naturalist.training.epoch import (
+    Learner,
+    evaluate,
+    optimizer_steps,
+    refuse_non_finite,
+    train_one_epoch,
+)
 from naturalist.training.optim import Schedule, make_optimizer
+from naturalist.training.state import EpochSoFar, Progress
 
 DRAW_SECONDS = 5
 """``curves.png`` is drawn at most so often while training goes on: drawing takes as long as a short epoch."""
@@ -31,49 +37,6 @@ Release = Callable[[int], list[dict[str, Any]]]
 
 ShouldStop = Callable[[dict[str, Any]], bool]
 """Asked after every epoch with its metrics; True ends the fit."""
-
-
-@dataclass
-class Progress:
-    """How far a fit has come; all of it is kept in ``last.pt``."""
-
-    epoch: int = 0
-    """Epochs finished."""
-    best_val_accuracy: float = -1.0
-    best_val_loss: float = math.inf
-    best_epoch: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-
-    def summary(self) -> dict[str, Any]:
-        """How far, and the best epoch."""
-        return {
-            "epochs": self.epoch,
-            "best_epoch": self.best_epoch,
-            "best_val_accuracy": self.best_val_accuracy if self.epoch else None,
-            "best_val_loss": self.best_val_loss if self.epoch else None,
-        }
-
-    def take_in(self, metrics: Mapping[str, float], validation: Evaluation, seconds: float) -> bool:
-        """Add a finished epoch; returns whether it is the best so far."""
-        is_best = (validation.accuracy, -validation.loss) > (self.best_val_accuracy, -self.best_val_loss)
-        self.epoch += 1
-        if is_best:
-            self.best_val_accuracy, self.best_val_loss = validation.accuracy, validation.loss
-            self.best_epoch = self.epoch
-        self.history.append(
-            {
-                "epoch": self.epoch,
-                "train_loss": metrics["train_loss"],
-                "train_accuracy": metrics["train_accuracy"],
-                "val_loss": validation.loss,
-                "val_accuracy": validation.accuracy,
-                "best_val_accuracy": self.best_val_accuracy,
-                "learning_rate": metrics["learning_rate"],
-                "images_per_second": metrics["images_per_second"],
-                "epoch_seconds": seconds,
-            }
-        )
-        return is_best
 
 
 def fit(
@@ -86,14 +49,16 @@ def fit(
     about: Mapping[str, Any],
     *,
     resume: bool = False,
+    checkpoint_seconds: float = 60.0,
     should_stop: ShouldStop | None = None,
     release: Release | None = None,
 ) -> dict[str, Any]:
     """Train, validate and record epoch by epoch; keep the best checkpoint and the last.
 
-    The best has the highest validation accuracy and, of equals, the lowest loss. A KeyboardInterrupt ends the fit
-    after the last finished epoch, whose state lies in ``last.pt``. With ``resume`` the fit goes on
-    from there and ends with the weights that an uninterrupted one would have.
+    The best has the highest validation accuracy and, of equals, the lowest loss. Where a stop is requested
+    (:func:`naturalist.entry.stop_requested`) the fit saves in mid-epoch and ends; a KeyboardInterrupt ends it at once,
+    with what ``last.pt`` holds by then. With ``resume`` it goes on from there, to the weights and metrics of one that
+    nothing interrupted.
 
     Args:
         model: the network, on any device.
@@ -104,6 +69,7 @@ def fit(
         tracker: takes the metrics; its folder takes the checkpoints and ``curves.png``.
         about: what every checkpoint says beside weights and progress: ``description`` (of the model), ``data`` …
         resume: go on from ``last.pt``.
+        checkpoint_seconds: how often ``last.pt`` is written within an epoch; 0 for only at the end of each.
         should_stop: asked after every epoch with its metrics; True ends the fit.
         release: asked before every epoch, counted from 0, for the parameter groups that begin to learn in it; by
             default all that is trainable does in the first. See :meth:`naturalist.models.strategies.Strategy.release`.
@@ -115,14 +81,15 @@ def fit(
 
     Raises:
         NonFiniteLoss: see :func:`naturalist.training.epoch.train_one_epoch`.
+        UserError: when ``last.pt`` does not fit, or a checkpoint cannot be written.
     """
-    start = time.perf_counter()
-    run = _Fit(model, data, training, augmentation, compute, tracker, about, release)
+    run = _Fit(model, data, training, augmentation, compute, tracker, about, checkpoint_seconds, release)
     if resume:
         run.restore()
     try:
         status = run.train(should_stop)
     except KeyboardInterrupt:
+        run.record()  # what the interrupt may have cut off
         status = "stopped"
     except Exception:
         with suppress(Exception):  # the picture must not stand before what went wrong
@@ -130,9 +97,8 @@ def fit(
         raise
     with suppress(KeyboardInterrupt):  # a stop that comes now costs the picture, not the result
         run.draw()
-    summary = {"status": status, **run.progress.summary(), "precision": compute.precision}
-    summary |= {"device": compute.device.type, "seconds": time.perf_counter() - start}
-    return {**summary, "peak_memory_mb": peak_memory_mb(compute.device)}
+    summary = {"status": status, **run.progress.summary(), "precision": compute.precision, "seconds": run.seconds}
+    return {**summary, "device": compute.device.type, "peak_memory_mb": peak_memory_mb(compute.device)}
 
 
 class _Fit:
@@ -147,8 +113,10 @@ class _Fit:
         compute: Compute,
         tracker: Tracker,
         about: Mapping[str, Any],
+        checkpoint_seconds: float,
         release: Release | None,
     ) -> None:
+        self.start = self.last_saved = self.last_drawn = time.perf_counter()
         model = compute.place(model)
         self.data, self.tracker, self.about, self.release = data, tracker, about, release
         self.train_loader, self.val_loader = data.loaders(training.batch_size, training.seed, compute.device)
@@ -159,18 +127,46 @@ class _Fit:
         schedule = Schedule(optimizer, training, steps, training.epochs)
         average = WeightAverage(model, training.ema_decay) if training.ema_decay else None
         self.learner = Learner(model, optimizer, schedule, training, compute, average)
-        self.progress = Progress()
-        self.last_drawn = time.perf_counter()
+        self.checkpoint_seconds = checkpoint_seconds
+        self.progress, self.so_far = Progress(), EpochSoFar(compute.device)
+        self.recorded_epochs, self.planned_epochs = 0, training.epochs
+
+    @property
+    def seconds(self) -> float:
+        """What the fit took, with what it took before it was resumed."""
+        return time.perf_counter() - self.start
 
     def restore(self) -> None:
         """Take up the state in ``last.pt``."""
-        content = load_checkpoint(self.tracker.folder, LAST)
-        state, learner = content.get("training"), self.learner
-        if state is None or (learner.average is not None) != (state["weights"] is not None):
+        content = load_for_resume(self.tracker.folder)
+        try:
+            self._load(content)
+        except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+            problem = " ".join(str(error).split())[:200]
             raise UserError(
-                "this checkpoint cannot be resumed: it holds no training state, or was trained with another ema_decay."
-            )
-        for epoch in range(1, content["epoch"]):
+                f"this checkpoint cannot be resumed: it does not fit the run's settings ({problem})."
+            ) from None
+        progress, so_far = self.progress, self.so_far
+        if progress.is_best and not so_far.batches and _epoch_of(self.tracker.folder / BEST) != progress.epoch:
+            self._save(BEST, progress)  # its training was killed just before
+        self.recorded_epochs = progress.epoch  # the tracker took them over
+        epochs = self.learner.settings.epochs
+        if self._has_ended():
+            how = "" if progress.epoch >= epochs else ", of which the last brought nothing better (--patience)"
+            print(f"Nothing is left to train after {progress.epoch} epochs{how}; --epochs and --patience allow more.")
+        elif so_far.batches:
+            place = f"batch {so_far.batches + 1:,} of {len(self.train_loader):,}"
+            print(f"Going on with {place} of epoch {progress.epoch + 1}/{epochs}.", flush=True)
+
+    def _load(self, content: Mapping[str, Any]) -> None:
+        state, learner = content["training"], self.learner
+        if (learner.average is not None) != (state["weights"] is not None):
+            raise UserError("this checkpoint cannot be resumed: it was trained with another ema_decay.")
+        self.progress = Progress(**state["progress"])
+        if state["so_far"] is not None:
+            self.so_far.load_state_dict(state["so_far"])
+        # The groups of an epoch that has begun are in the optimiser.
+        for epoch in range(1, self.progress.epoch + (self.so_far.batches > 0)):
             self._add_groups(epoch)
         learner.model.load_state_dict(state["weights"] if learner.average else content["state_dict"])
         if learner.average:
@@ -179,33 +175,60 @@ class _Fit:
         learner.optimizer.load_state_dict(state["optimizer"])
         learner.schedule.load_state_dict(state["schedule"])
         learner.compute.scaler.load_state_dict(state["scaler"])
-        vars(self.progress).update(state["progress"])
+        self.planned_epochs = state["planned_epochs"] or self.planned_epochs
+        self.start -= state["seconds"]
 
     def train(self, should_stop: ShouldStop | None) -> str:
         """Train to the end; returns the status."""
-        settings, progress = self.learner.settings, self.progress
-        while progress.epoch < settings.epochs:
+        settings = self.learner.settings
+        while not self._has_ended():
             if stop_requested():
                 raise KeyboardInterrupt
-            if settings.patience and progress.epoch - progress.best_epoch >= settings.patience:
-                return "stopped early"
             self.run_epoch()
+            progress = self.progress
             if should_stop is not None and should_stop(progress.history[-1]) and progress.epoch < settings.epochs:
                 return "pruned"
-        return "finished"
+        return "finished" if self.progress.epoch >= settings.epochs else "stopped early"
 
     def run_epoch(self) -> None:
-        """Train and validate once, and record it."""
-        start, epoch, learner = time.perf_counter(), self.progress.epoch, self.learner
-        if epoch > 0:
+        """Train and validate once, or what is left of it, and record it."""
+        epoch, learner, so_far = self.progress.epoch, self.learner, self.so_far
+        start = time.perf_counter() - so_far.seconds
+        if epoch > 0 and not so_far.batches:
             self._add_groups(epoch)
         label = f"epoch {epoch + 1}/{learner.settings.epochs}"
-        with progress_bar(label, self.train_loader.num_images) as bar:
-            metrics = train_one_epoch(learner, self.train_loader, self.augment, epoch=epoch, bar=bar)
-        validation = evaluate(learner.evaluated, self.val_loader, self.prepare, learner.compute)
+        with progress_bar(label, self.train_loader.num_images - so_far.images) as bar:
+            metrics = train_one_epoch(
+                learner,
+                self.train_loader,
+                self.augment,
+                epoch=epoch,
+                so_far=so_far,
+                after_step=self._save_if_due,
+                bar=bar,
+            )
+        validation = evaluate(
+            learner.evaluated, self.val_loader, self.prepare, learner.compute, after_batch=self._save_if_due
+        )
         learner.schedule.end_epoch(validation.loss)
-        is_best = self.progress.take_in(metrics, validation, time.perf_counter() - start)
-        self._record(label, is_best)
+        metrics |= {"val_loss": validation.loss, "val_accuracy": validation.accuracy}
+        progress = self.progress.after({**metrics, "epoch_seconds": time.perf_counter() - start})
+        self.so_far = EpochSoFar(learner.compute.device)
+        self._save_last(progress)
+        self.progress = progress
+        self.record()
+        if time.perf_counter() - self.last_drawn >= DRAW_SECONDS:
+            self.draw()
+        print(_epoch_line(label, progress), flush=True)
+
+    def record(self) -> None:
+        """Let ``best.pt`` and the metrics follow ``last.pt``, if they have not yet."""
+        if self.recorded_epochs == self.progress.epoch:
+            return
+        if self.progress.is_best:
+            self._save(BEST, self.progress)
+        self.recorded_epochs = self.progress.epoch  # before: a line too few is mended by resuming, one too many is not
+        self.tracker.log(self.progress.history[-1])
 
     def draw(self) -> None:
         """Draw the curves of what is recorded."""
@@ -213,39 +236,50 @@ class _Fit:
             plot_curves(self.progress.history, self.tracker.folder / "curves.png", self.tracker.folder.name)
         self.last_drawn = time.perf_counter()
 
-    def _record(self, label: str, is_best: bool) -> None:
-        if is_best:
-            self._save(BEST)
-        self._save(LAST, training=self._state())
-        self.tracker.log(self.progress.history[-1])
-        if time.perf_counter() - self.last_drawn >= DRAW_SECONDS:
-            self.draw()
-        print(_epoch_line(label, self.progress.history[-1], is_best), flush=True)
+    def _has_ended(self) -> bool:
+        settings, progress = self.learner.settings, self.progress
+        is_patient = not settings.patience or progress.epoch - progress.best_epoch < settings.patience
+        return progress.epoch >= settings.epochs or not is_patient
 
-    def _save(self, name: str, **more: Any) -> None:
+    def _save_if_due(self) -> None:
+        """Between two steps: save what the epoch has come to if it is time, or a stop was requested, which it obeys."""
+        is_stopping = stop_requested()
+        if not is_stopping and not 0 < self.checkpoint_seconds <= time.perf_counter() - self.last_saved:
+            return
+        refuse_non_finite(self.so_far, self.progress.epoch, self.learner)  # to go on from would be of no use
+        self._save_last(self.progress)
+        if is_stopping:
+            raise KeyboardInterrupt
+
+    def _save_last(self, progress: Progress) -> None:
+        """Write ``last.pt``: the weights that are evaluated, and all else that it takes to go on."""
+        learner = self.learner
+        state = {
+            "optimizer": learner.optimizer.state_dict(),
+            "schedule": learner.schedule.state_dict(),
+            "scaler": learner.compute.scaler.state_dict(),
+            "progress": vars(progress),
+            "so_far": self.so_far.state_dict() if self.so_far.batches else None,
+            # With an average, the checkpoint's own state_dict is the average.
+            "weights": learner.model.state_dict() if learner.average else None,
+            "average_updates": learner.average.updates if learner.average else 0,
+            "planned_epochs": self.planned_epochs,
+            "seconds": self.seconds,
+        }
+        self._save(LAST, progress, training=state)
+        self.last_saved = time.perf_counter()
+
+    def _save(self, name: str, progress: Progress, **more: Any) -> None:
         save_checkpoint(
             self.tracker.folder / name,
             model=self.learner.evaluated,
             class_names=self.data.class_names,
             preprocessing=self.data.preprocessing,
-            epoch=self.progress.epoch,
-            metrics=self.progress.history[-1],
+            epoch=progress.epoch,
+            metrics=None if self.so_far.batches else progress.history[-1],  # what was measured with these weights
             **self.about,
             **more,
         )
-
-    def _state(self) -> dict[str, Any]:
-        """What ``last.pt`` holds beyond the weights that are evaluated."""
-        learner = self.learner
-        return {
-            "optimizer": learner.optimizer.state_dict(),
-            "schedule": learner.schedule.state_dict(),
-            "scaler": learner.compute.scaler.state_dict(),
-            "progress": vars(self.progress),
-            # With an average, the checkpoint's own state_dict is the average.
-            "weights": learner.model.state_dict() if learner.average else None,
-            "average_updates": learner.average.updates if learner.average else 0,
-        }
 
     def _add_groups(self, epoch: int) -> None:
         """Hand the parameters that begin to learn in ``epoch`` to the optimiser."""
@@ -253,10 +287,19 @@ class _Fit:
             self.learner.schedule.add_group(group)
 
 
-def _epoch_line(label: str, metrics: Mapping[str, Any], is_best: bool) -> str:
+def _epoch_of(checkpoint: Path) -> int | None:
+    """Epochs that a checkpoint was trained for; None for one that is not there or damaged."""
+    try:
+        return int(load_checkpoint(checkpoint)["epoch"])
+    except UserError:
+        return None
+
+
+def _epoch_line(label: str, progress: Progress) -> str:
+    metrics = progress.history[-1]
     return (
         f"{label}  train loss {metrics['train_loss']:.3f} accuracy {metrics['train_accuracy']:.1%}  "
-        f"val loss {metrics['val_loss']:.3f} accuracy {metrics['val_accuracy']:.1%}{' *' if is_best else '  '}  "
-        f"lr {metrics['learning_rate']:.2g}  {metrics['images_per_second']:,.0f} images/s  "
-        f"{metrics['epoch_seconds']:.1f} s"
+        f"val loss {metrics['val_loss']:.3f} accuracy {metrics['val_accuracy']:.1%}"
+        f"{' *' if progress.is_best else '  '}  lr {metrics['learning_rate']:.2g}  "
+        f"{metrics['images_per_second']:,.0f} images/s  {metrics['epoch_seconds']:.1f} s"
     )

@@ -177,9 +177,9 @@ def test_the_best_checkpoint_is_the_one_with_the_best_accuracy_and_of_equals_the
 ):
     outcomes = iter([(0.5, 1.0), (0.7, 0.9), (0.7, 0.8), (0.7, 0.85), (0.6, 0.1)])
 
-    def pretend(model, loader, preprocessing, compute, bar=None):
+    def pretend(*arguments, **options):
         accuracy, loss = next(outcomes)
-        result = evaluate(model, loader, preprocessing, compute)
+        result = evaluate(*arguments, **options)
         return type(result)(loss, accuracy, result.logits, result.labels)
 
     monkeypatch.setattr("naturalist.training.fit.evaluate", pretend)
@@ -237,7 +237,7 @@ def test_the_engine_never_waits_for_the_device_within_an_epoch(data, monkeypatch
     batches_seen = []
     original_epoch = loader.epoch
     monkeypatch.setattr(
-        loader, "epoch", lambda epoch: (batches_seen.append(len(fetched)) or batch for batch in original_epoch(epoch))
+        loader, "epoch", lambda *place: (batches_seen.append(len(fetched)) or batch for batch in original_epoch(*place))
     )
     schedule = Schedule(optimizer, settings, len(loader), 1)
     learner = Learner(model, optimizer, schedule, settings, Compute(CPU, "fp32"))
@@ -359,8 +359,8 @@ def test_no_step_waits_for_the_gpu(data, monkeypatch, resident):
     loader = BatchLoader(data.train_cache, data.train_indices, 8, device, shuffle_seed=0, resident=resident)
     original = loader.epoch
 
-    def watched(epoch):
-        for step, batch in enumerate(original(epoch)):
+    def watched(*place):
+        for step, batch in enumerate(original(*place)):
             if step == 1:  # the first step may set things up
                 torch.cuda.set_sync_debug_mode("error")
             yield batch

@@ -1,0 +1,106 @@
+"""How far a training has come: epochs that are finished, and the one that is under way."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a fit has come; all of it is kept in ``last.pt``, and what a fit reports is always what is kept there."""
+
+    epoch: int = 0
+    """Epochs finished."""
+    best_val_accuracy: float = -1.0
+    best_val_loss: float = math.inf
+    best_epoch: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def summary(self) -> dict[str, Any]:
+        """How far, and the best epoch."""
+        return {
+            "epochs": self.epoch,
+            "best_epoch": self.best_epoch,
+            "best_val_accuracy": self.best_val_accuracy if self.epoch else None,
+            "best_val_loss": self.best_val_loss if self.epoch else None,
+        }
+
+    @property
+    def is_best(self) -> bool:
+        """Whether the last finished epoch is the best."""
+        return self.best_epoch == self.epoch > 0
+
+    def after(self, metrics: Mapping[str, float]) -> "Progress":
+        """How far it is with one more epoch; this one stays as it is, as the checkpoint does that holds it.
+
+        Args:
+            metrics: everything that is logged but ``epoch`` and ``best_val_accuracy``.
+        """
+        best, best_epoch = (self.best_val_accuracy, -self.best_val_loss), self.best_epoch
+        if (metrics["val_accuracy"], -metrics["val_loss"]) > best:
+            best, best_epoch = (metrics["val_accuracy"], -metrics["val_loss"]), self.epoch + 1
+        row = {
+            "epoch": self.epoch + 1,
+            "train_loss": metrics["train_loss"],
+            "train_accuracy": metrics["train_accuracy"],
+            "val_loss": metrics["val_loss"],
+            "val_accuracy": metrics["val_accuracy"],
+            "best_val_accuracy": best[0],
+            "learning_rate": metrics["learning_rate"],
+            "images_per_second": metrics["images_per_second"],
+            "epoch_seconds": metrics["epoch_seconds"],
+        }
+        return Progress(self.epoch + 1, best[0], -best[1], best_epoch, [*self.history, row])
+
+
+class EpochSoFar:
+    """What an epoch has come to so far: the place in it, and sums over its batches.
+
+    The sums stay on the device, because reading them waits for it.
+
+    Args:
+        device: of the loss.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.loss_sum, self.right = torch.zeros((), device=device), torch.zeros((), device=device)
+        self.bad_step = torch.full((), -1, device=device)
+        """The first whose loss was not finite; -1 for none."""
+        self.batches = self.images = 0
+        self.learning_rate = 0.0
+        """Of the last step of the optimiser."""
+        self.seconds = 0.0
+
+    @torch.no_grad()
+    def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
+        """Take in the next batch."""
+        truth = targets if targets.ndim == 1 else targets.argmax(dim=1)
+        self.right += (logits.argmax(dim=1) == truth).sum()
+        self.loss_sum += loss * len(truth)
+        is_bad = (self.bad_step < 0) & ~torch.isfinite(loss)
+        self.bad_step = torch.where(is_bad, self.batches, self.bad_step)
+        self.batches += 1
+        self.images += len(truth)
+
+    def metrics(self) -> dict[str, float]:
+        """Of the batches so far, see :func:`naturalist.training.epoch.train_one_epoch`; waits for the device."""
+        return {
+            "train_loss": float(self.loss_sum) / self.images,
+            "train_accuracy": float(self.right) / self.images,
+            "learning_rate": self.learning_rate,
+            "images_per_second": self.images / self.seconds,
+        }
+
+    def state_dict(self) -> dict[str, Any]:
+        """All of it, as plain values."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Take up a state from :meth:`state_dict`; its sums may lie on another device."""
+        for name, value in vars(self).items():
+            is_sum = isinstance(value, Tensor)
+            setattr(self, name, state[name].to(value.device) if is_sum else state[name])
