@@ -80,9 +80,9 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
             resume=settings.record.resume is not None,
             should_stop=should_stop,
         )
-        return finish_run(tracker, result, settings)
+        return finish_run(tracker, result, settings, model)
 
 
 if __name__ == "__main__":
-    with entry_point():
+    with entry_point(trains=True):
         main()

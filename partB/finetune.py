@@ -108,9 +108,9 @@ def train(
             should_stop=should_stop,
             release=strategy.release,
         )
-        return finish_run(tracker, result, settings)
+        return finish_run(tracker, result, settings, model)
 
 
 if __name__ == "__main__":
-    with entry_point():
+    with entry_point(trains=True):
         main()

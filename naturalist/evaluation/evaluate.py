@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 
 from naturalist.data.loader import BatchLoader
 from naturalist.device import Compute
@@ -35,6 +35,7 @@ def evaluate_run(
     tta: bool = False,
     quiet: bool = False,
     tracker: Tracker | None = None,
+    model: nn.Module | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run's best checkpoint on every image of a split.
 
@@ -53,6 +54,7 @@ def evaluate_run(
             apart under ``with_flips`` and in ``predictions_with_flips.csv``.
         quiet: print nothing.
         tracker: of a run that is still open; a finished one that is at W&B is continued there for the grid.
+        model: the run's network, to be filled with the checkpoint's weights instead of building another.
 
     Returns:
         The metrics, see :func:`classification_metrics` and :func:`calibration` of :mod:`naturalist.evaluation.metrics`.
@@ -64,7 +66,7 @@ def evaluate_run(
     checkpoint = load_checkpoint(run)
     folder = run if run.is_dir() else run.parent
     images = images_of_split(folder, checkpoint, split, data=data, cache_dir=cache_dir)
-    classifier = load_classifier(run, device, checkpoint=checkpoint)
+    classifier = load_classifier(run, device, checkpoint=checkpoint, model=model)
     probabilities = _predict(classifier, images, batch_size, f"Evaluating on {split}")
     about = {"run": folder.resolve().name, "split": split, "data": images.data, "epoch": checkpoint["epoch"]}
     metrics = {**about, **_measure(probabilities, images)}

@@ -12,7 +12,7 @@ from torch import nn
 from naturalist.data.dataset import TrainingData
 from naturalist.device import Compute, peak_memory_mb
 from naturalist.entry import stop_requested
-from naturalist.errors import UserError
+from naturalist.errors import UserError, describe_error
 from naturalist.models.parameter_groups import parameter_groups
 from naturalist.plots.curves import plot_curves
 from naturalist.progress import progress_bar
@@ -128,11 +128,13 @@ def fit(
         with suppress(Exception):  # the picture must not stand before what went wrong
             run.draw()
         raise
-    with suppress(KeyboardInterrupt):  # a stop that comes now costs the picture, not the result
-        run.draw()
     summary = {"status": status, **run.progress.summary(), "precision": compute.precision}
     summary |= {"device": compute.device.type, "seconds": time.perf_counter() - start}
-    return {**summary, "peak_memory_mb": peak_memory_mb(compute.device)}
+    summary |= {"peak_memory_mb": peak_memory_mb(compute.device)}
+    tracker.conclude(summary)  # before anything that may fail
+    with suppress(KeyboardInterrupt):  # a stop that comes now costs the picture
+        run.draw()
+    return summary
 
 
 class _Fit:
@@ -209,8 +211,12 @@ class _Fit:
 
     def draw(self) -> None:
         """Draw the curves of what is recorded."""
-        if self.progress.history:
-            plot_curves(self.progress.history, self.tracker.folder / "curves.png", self.tracker.folder.name)
+        try:
+            if self.progress.history:
+                plot_curves(self.progress.history, self.tracker.folder / "curves.png", self.tracker.folder.name)
+        except Exception as error:  # of whatever kind: metrics.jsonl has the numbers
+            again = f"--resume {self.tracker.folder}"
+            print(f"The curves were not drawn ({describe_error(error)}); make them again with: {again}", flush=True)
         self.last_drawn = time.perf_counter()
 
     def _record(self, label: str, is_best: bool) -> None:
