@@ -1,19 +1,44 @@
-"""Around every command: mistakes become one sentence, and requests to stop are obeyed."""
+"""Around every command: mistakes become one sentence, requests to stop are obeyed, and output may fail."""
 
+import atexit
+import io
 import os
+import select
 import signal
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from enum import Enum
 from types import FrameType
+from typing import Any
 
 from naturalist.errors import UserError
 
 IN_SWEEP = "WANDB_SWEEP_ID"
 """Environment variable that a W&B agent sets for the runs that it starts."""
 
+STOP_SIGNALS = [
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+]  # Windows has no SIGHUP
+"""Ctrl-C; how agents and clusters stop a run; what a terminal sends when it is closed."""
+
+
+class _Answer(Enum):
+    """What a signal does that asks this process to stop."""
+
+    INTERRUPT = "raises KeyboardInterrupt"
+    NOTE = "is noted for who asks stop_requested(); the next one raises KeyboardInterrupt"
+    IGNORE = "does nothing"
+
+
+_answer = _Answer.INTERRUPT
 _stop_requested = threading.Event()
+_in_run = False
+"""Whether a run is being recorded: what follows its stop saves, so that no signal may come in between."""
+_run_is_all = False
+"""Whether the process has nothing to do after its run."""
+_told_to_wait = False
 
 
 def stop_requested() -> bool:
@@ -24,33 +49,234 @@ def stop_requested() -> bool:
     return _stop_requested.is_set()
 
 
+def forget_stop() -> None:
+    """Begin anew after a stop, in a process that trains one run after the other."""
+    _stop_requested.clear()
+
+
+def obey(*signals: int) -> None:
+    """Have these signals stop what this process does; in a thread that may not say so, nothing changes."""
+    if _is_main_thread():
+        for number in signals:
+            signal.signal(number, _on_signal)
+
+
 @contextmanager
-def entry_point() -> Iterator[None]:
+def entry_point(*, trains: bool = False) -> Iterator[None]:
     """Around a script's main: a :class:`UserError` is one line on standard error and exit code 2.
 
-    SIGTERM, by which a W&B agent or a cluster stops a run, is made a KeyboardInterrupt, so that both end training the
-    same way; where nothing handles that, the exit code is 130.
+    SIGTERM, by which a W&B agent or a cluster stops a run, and SIGHUP, which a closed terminal sends, are made a
+    KeyboardInterrupt, so that all end training the same way; where nothing handles that, the exit code is 130.
+
+    Args:
+        trains: the script makes one run and nothing after it. Its output may fail, see :func:`output_may_fail`, and
+            once the run is recorded no signal changes the exit code.
     """
-    signal.signal(signal.SIGTERM, _interrupt)
-    if IN_SWEEP in os.environ:
-        # An agent that a script started in the background hands on an ignored SIGINT, by which W&B stops runs too.
-        signal.signal(signal.SIGINT, _interrupt)
+    global _run_is_all
+    _run_is_all = trains
+    _obey_what_stops()
+    if trains and _is_main_thread():
+        atexit.register(_ignore_what_stops)  # the last to be called: after it Python would let signals kill
     for stream in (sys.stdout, sys.stderr):  # a file's name may be no text that the terminal can show
-        if hasattr(stream, "reconfigure"):
+        if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    code = 1  # of an error that nobody handles
+    try:
+        with output_may_fail() if trains else nullcontext():
+            code = yield from _exit_code()
+    finally:
+        if trains:
+            _leave_with(code)
+    if code:
+        sys.exit(code)
+
+
+@contextmanager
+def run_in_progress() -> Iterator[None]:
+    """Around a run and its record: after a stop, or after training, nothing interrupts what saves and closes."""
+    global _in_run, _answer
+    if not _is_main_thread():
+        yield
+        return
+    alone = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # in a notebook there is no entry point
+    if alone:
+        obey(signal.SIGINT)
+    _in_run, before = True, _answer
+    try:
+        yield
+    finally:
+        _answer = _Answer.IGNORE if _run_is_all else before
+        _in_run = False
+        if alone:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            forget_stop()
+
+
+@contextmanager
+def stops_held() -> Iterator[None]:
+    """A first signal is noted for whoever asks :func:`stop_requested`; a second one raises KeyboardInterrupt.
+
+    Within :func:`run_in_progress` all later ones are ignored: the record is closed next.
+    """
+    with _answering(_Answer.NOTE):
+        yield
+
+
+@contextmanager
+def stops_ignored() -> Iterator[None]:
+    """Signals do nothing: agents repeat theirs, and people their Ctrl-C, while the record is closed."""
+    with _answering(_Answer.IGNORE):
+        yield
+
+
+@contextmanager
+def stops_let_through() -> Iterator[None]:
+    """Within :func:`stops_ignored`, for what may be cut short: a signal raises KeyboardInterrupt, once in a run."""
+    with _answering(_Answer.INTERRUPT):
+        yield
+
+
+@contextmanager
+def output_may_fail() -> Iterator[None]:
+    """What cannot be printed goes nowhere: hours of training are worth more than the words about them.
+
+    The reader of ``| head`` or ``| tee`` may go, the terminal may be closed, the disk that standard output is sent to
+    may be full. From then on the descriptor leads to the null device, also for libraries and child processes.
+    """
+    for descriptor in range(3):  # one that is closed would be given to the next file that is opened
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    before = {name: getattr(sys, name) for name in ("stdout", "stderr")}
+    now = {name: _forgiving(stream) for name, stream in before.items()}
+    for name, stream in now.items():
+        setattr(sys, name, stream)
+    try:
+        yield
+    finally:
+        for name, stream in now.items():
+            if stream is not None:
+                stream.flush()
+            if getattr(sys, name) is stream:
+                setattr(sys, name, before[name])
+
+
+class _ForgivingFile(io.FileIO):
+    """A descriptor that may become impossible to write to."""
+
+    def write(self, data: Any) -> int:
+        """Write what can be written; the rest goes to the null device."""
+        try:
+            while (written := super().write(data)) is None:  # a pipe that somebody else made non-blocking is full
+                select.select([], [self], [])
+        except OSError:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self.fileno())
+            os.close(nowhere)
+            return memoryview(data).nbytes
+        return written
+
+
+def _forgiving(stream: Any) -> Any:
+    """A stream to the same descriptor that does not fail; the stream itself where it has none."""
+    if not isinstance(stream, io.TextIOWrapper):
+        return stream
+    try:
+        descriptor = stream.fileno()
+    except (OSError, ValueError):
+        return stream
+    file = _ForgivingFile(descriptor, "w", closefd=False)
+    with suppress(OSError):  # what was printed before may already have nowhere to go
+        stream.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(file),
+        encoding=stream.encoding,
+        errors=stream.errors,
+        line_buffering=stream.line_buffering,
+        write_through=stream.write_through,
+    )
+
+
+def _exit_code() -> Generator[None, None, int]:
+    """Take what a script raises; returns the exit code."""
     try:
         yield
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _say(f"error: {error}")
+        return 2
     except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        sys.exit(0 if IN_SWEEP in os.environ else 130)  # for an agent, a run that it stopped has not failed
+        _say("Interrupted.")
+        return 0 if IN_SWEEP in os.environ else 130  # for an agent, a run that it stopped has not failed
     except BrokenPipeError:  # whoever read the output, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(141)
+        return 141
+    return 0
 
 
-def _interrupt(signal_number: int, frame: FrameType | None) -> None:
+def _say(words: str) -> None:
+    with suppress(OSError):  # nobody is there to read it
+        print(words, file=sys.stderr, flush=True)
+
+
+def _obey_what_stops() -> None:
+    for number in STOP_SIGNALS:
+        # Whoever ignores a signal for us means it: nohup a SIGHUP, a script that starts us in the background a SIGINT.
+        # But an agent hands the latter on without meaning it, and W&B stops runs by it too.
+        is_meant = number != signal.SIGTERM and not (number == signal.SIGINT and IN_SWEEP in os.environ)
+        if not (is_meant and signal.getsignal(number) is signal.SIG_IGN):
+            obey(number)
+
+
+def _on_signal(signal_number: int, frame: FrameType | None) -> None:
+    global _answer, _told_to_wait
+    if _answer is _Answer.IGNORE:
+        if not _told_to_wait:
+            _told_to_wait = True
+            with suppress(OSError):  # print must not be called while it may be at work
+                os.write(2, b"The record is being closed; please wait.\n")
+        return
+    is_first = not _stop_requested.is_set()
     _stop_requested.set()
+    if _answer is _Answer.NOTE and is_first:
+        return
+    if _in_run:
+        _answer = _Answer.IGNORE
     raise KeyboardInterrupt
+
+
+@contextmanager
+def _answering(answer: _Answer) -> Iterator[None]:
+    """Answer signals so for a while; in other threads, which get no signals, nothing changes."""
+    global _answer
+    if not _is_main_thread():
+        yield
+        return
+    before, _answer = _answer, answer
+    try:
+        yield
+    finally:
+        # Training is done when it no longer asks whether to stop: what follows in a run closes its record.
+        _answer = _Answer.IGNORE if _in_run and answer is _Answer.NOTE else before
+
+
+def _leave_with(code: int) -> None:
+    """From now on a signal ends the process with this code: nothing is left to do, but libraries may wait long."""
+    if not _is_main_thread():
+        return
+
+    def leave(signal_number: int, frame: FrameType | None) -> None:
+        os._exit(code)
+
+    for number in STOP_SIGNALS:
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, leave)
+
+
+def _ignore_what_stops() -> None:
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def _is_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

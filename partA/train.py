@@ -42,6 +42,7 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
     from naturalist.evaluation.closing import finish_run
     from naturalist.models import build_model
     from naturalist.models.summary import summarize
+    from naturalist.runs.checkpoint import goes_on
     from naturalist.runs.identity import identify_run
     from naturalist.runs.recording import record_run
     from naturalist.seeding import derive_seed
@@ -67,7 +68,7 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
         print(start.steps)
         return {"status": "dry run"}
 
-    with record_run(settings, job_type="partA") as tracker:
+    with record_run(settings, job_type="partA", may_begin=True) as tracker:
         (tracker.folder / "model.txt").write_text(f"{summary}\n", encoding="utf-8")
         tracker.set_summary({"parameters": summary.parameters, "multiply_accumulates": summary.multiply_accumulates})
         result = fit(
@@ -78,13 +79,13 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
             start.compute,
             tracker,
             identify_run(tracker.folder, settings, start.data, description),
-            resume=settings.record.resume is not None,
+            resume=goes_on(settings.record.resume),
             checkpoint_seconds=settings.record.checkpoint_seconds,
             should_stop=should_stop,
         )
-        return finish_run(tracker, result, settings)
+        return finish_run(tracker, result, settings, model)
 
 
 if __name__ == "__main__":
-    with entry_point():
+    with entry_point(trains=True):
         main()

@@ -29,8 +29,8 @@ def main() -> None:
         "help_backbones": Information("List the backbones, their sizes and their weights.", f"{MODELS}:list_backbones"),
         "help_stages": Information("List the stages of one, for --unfreeze_from.", f"{MODELS}:list_stages", "BACKBONE"),
     }
-    summary = "Adapt a pre-trained backbone to other classes."
-    train(parse_settings(FinetuneSettings, summary, example=EXAMPLE, recipes=RECIPES, information=information))
+    texts: dict[str, Any] = {"example": EXAMPLE, "recipes": RECIPES, "information": information}
+    train(parse_settings(FinetuneSettings, "Adapt a pre-trained backbone to other classes.", **texts))
 
 
 def train(
@@ -56,7 +56,7 @@ def train(
     from naturalist.models.prefix import FrozenPrefix
     from naturalist.models.strategies import Strategy
     from naturalist.models.weights import load_weights, settings_from_weights
-    from naturalist.runs.checkpoint import load_for_resume
+    from naturalist.runs.checkpoint import goes_on, load_for_resume
     from naturalist.runs.identity import identify_run
     from naturalist.runs.recording import record_run
     from naturalist.seeding import derive_seed
@@ -73,7 +73,7 @@ def train(
     }
     torch.manual_seed(derive_seed(settings.training.seed, "weights"))
     model = StagedNetwork(**arguments)
-    if record.resume:
+    if record.resume and goes_on(record.resume):
         content = load_for_resume(Path(record.resume))
         model.load_state_dict(content["state_dict"])
         weights, planned_epochs = f"the weights of {record.resume}", content["training"]["planned_epochs"]
@@ -87,15 +87,14 @@ def train(
         print(start.steps)
         return {"status": "dry run"}
 
-    with record_run(settings, job_type="partB") as tracker:
+    with record_run(settings, job_type="partB", may_begin=True) as tracker:
         (tracker.folder / "model.txt").write_text(f"{strategy}\n", encoding="utf-8")
         origin = identify_run(tracker.folder, settings, start.data, {"kind": "torchvision", **arguments})
         data, feature_seconds = start.data, 0.0
         if strategy.frozen_parameters and settings.uses_features:
             prefix = FrozenPrefix(start.compute.place(model), strategy.first_trained_stage)
             views = Views(settings.strategy.views, settings.augmentation, settings.training.seed)
-            features = cache_features(prefix, data, views, start.compute, settings.cache_folder)
-            if features is not None:
+            if features := cache_features(prefix, data, views, start.compute, settings.cache_folder):
                 model.start_at(strategy.first_trained_stage)
                 data, feature_seconds = features, features.seconds
         tracker.set_summary({**strategy.summary(), "feature_seconds": feature_seconds})
@@ -107,14 +106,14 @@ def train(
             start.compute,
             tracker,
             origin,
-            resume=record.resume is not None,
+            resume=goes_on(record.resume),
             checkpoint_seconds=record.checkpoint_seconds,
             should_stop=should_stop,
             release=strategy.release,
         )
-        return finish_run(tracker, result, settings)
+        return finish_run(tracker, result, settings, model)
 
 
 if __name__ == "__main__":
-    with entry_point():
+    with entry_point(trains=True):
         main()

@@ -57,19 +57,22 @@ class Classifier:
         return pictures
 
 
-def load_classifier(run: Path, device: str = "auto", *, checkpoint: dict[str, Any] | None = None) -> Classifier:
+def load_classifier(
+    run: Path, device: str = "auto", *, checkpoint: dict[str, Any] | None = None, model: nn.Module | None = None
+) -> Classifier:
     """The classifier of a run folder or a checkpoint file.
 
     Args:
         run: run folder, or a checkpoint file.
         device: see :func:`naturalist.device.choose_device`.
         checkpoint: the content, where it has been read already.
+        model: of the kind that the checkpoint describes, to be filled with its weights; by default one is built.
 
     Raises:
         UserError: when there is none, or the file cannot be trusted to be one.
     """
     checkpoint = load_checkpoint(run) if checkpoint is None else checkpoint
-    model, preprocessing = restore_model(checkpoint)
+    model, preprocessing = restore_model(checkpoint, model)
     names = checkpoint.get("class_names")
     if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
         raise UserError("the checkpoint has no list of class names.")

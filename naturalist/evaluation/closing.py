@@ -1,51 +1,86 @@
-"""What ends a training: a look at the validation set, the summary, and the words about what is next."""
+"""What follows a training: a look at the validation set, the uploads, and the words about what is next."""
 
-import os
-import signal
-from contextlib import suppress
+import gc
+from pathlib import Path
 from typing import Any
 
-from naturalist.entry import IN_SWEEP
+import torch
+from torch import nn
+
+from naturalist.entry import stops_ignored, stops_let_through
+from naturalist.errors import describe_error
 from naturalist.evaluation.evaluate import evaluate_run
-from naturalist.runs.checkpoint import BEST
+from naturalist.runs.checkpoint import BEST, LAST
+from naturalist.runs.environment import shell_path
 from naturalist.runs.tracking import Tracker
 from naturalist.settings.run_settings import RunSettings
 
 
-def finish_run(tracker: Tracker, result: dict[str, Any], settings: RunSettings) -> dict[str, Any]:
-    """Look at the validation set with the best checkpoint, close the record, say what lies where and what is next.
+def finish_run(
+    tracker: Tracker, result: dict[str, Any], settings: RunSettings, model: nn.Module | None = None
+) -> dict[str, Any]:
+    """Close the record, look at the validation set with the best checkpoint, say what lies where and what is next.
+
+    The result comes first: whatever fails after it costs a line.
 
     Args:
         tracker: of the run.
         result: what :func:`naturalist.training.fit.fit` returned.
         settings: of the run.
+        model: what was trained, to be filled with the best weights for the look, as memory may not do for a second.
 
     Returns:
         The result, with the run's ``folder``.
     """
     folder = tracker.folder
-    told = {**result, "folder": str(folder)}
-    if result["status"] == "stopped" and IN_SWEEP in os.environ:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # agents repeat it, and what follows saves
-        result = {**result, "sweep": os.environ[IN_SWEEP]}
-    if not (folder / BEST).is_file():
+    with stops_ignored():
+        tracker.conclude(result)
+        was_cut_short = result["status"] in ("stopped", "pruned")  # whoever stops a run does not want to wait
+        if settings.record.validation_pictures and not was_cut_short and (folder / BEST).is_file():
+            _look_at_validation(tracker, settings, model)
+        if (folder / "curves.png").is_file():  # not when a stop came just before the first was drawn
+            tracker.log_image("curves", folder / "curves.png")
         tracker.finish(result)
+        _say_what_is_next(folder, result, settings)
+    return {**result, "folder": str(folder)}
+
+
+def _look_at_validation(tracker: Tracker, settings: RunSettings, model: nn.Module | None) -> None:
+    folder = tracker.folder
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()  # what training needed beyond the weights
+    try:
+        with stops_let_through():
+            evaluate_run(
+                folder,
+                split="val",
+                device=settings.machine.device,
+                batch_size=settings.training.batch_size,
+                quiet=True,
+                tracker=tracker,
+                model=model,
+            )
+    except (Exception, KeyboardInterrupt) as error:  # of whatever kind: the run is finished
+        again = f"python -m naturalist evaluate {shell_path(str(folder))} --split val"
+        print(
+            f"The look at the validation set failed ({describe_error(error)}); make it again with: {again}", flush=True
+        )
+
+
+def _say_what_is_next(folder: Path, result: dict[str, Any], settings: RunSettings) -> None:
+    if result["epochs"]:
+        print(
+            f"{result['status'].capitalize()} after {result['epochs']} epochs and {result['seconds']:.0f} s; best "
+            f"validation accuracy {result['best_val_accuracy']:.1%} at epoch {result['best_epoch']}."
+        )
+        shown = (BEST, LAST, "metrics.jsonl", "curves.png", "evaluation/val")
+        print(f"In {folder}: {', '.join(name for name in shown if (folder / name).exists())}")
+    elif (folder / LAST).is_file():
+        print(f"Stopped before the first epoch was finished; {folder / LAST} holds what was learnt so far.")
+    else:
         print(f"Stopped before the first epoch was finished; {folder} holds no checkpoint.")
-        return told
-    was_cut_short = result["status"] in ("stopped", "pruned")  # whoever stops a run does not want to wait
-    if settings.record.validation_pictures and not was_cut_short:
-        with suppress(KeyboardInterrupt):  # a stop that comes now costs the look, not the record
-            evaluate_run(folder, split="val", device=settings.machine.device, quiet=True, tracker=tracker)
-    if (folder / "curves.png").is_file():  # not when a stop came just before the first was drawn
-        tracker.log_image("curves", folder / "curves.png")
-    tracker.finish(result)
-    print(
-        f"{result['status'].capitalize()} after {result['epochs']} epochs and {result['seconds']:.0f} s; best "
-        f"validation accuracy {result['best_val_accuracy']:.1%} at epoch {result['best_epoch']}."
-    )
-    shown = ("best.pt", "last.pt", "metrics.jsonl", "curves.png", "evaluation/val")
-    print(f"In {folder}: {', '.join(name for name in shown if (folder / name).exists())}")
-    if result["status"] == "stopped":
+    if result["status"] == "stopped" and (folder / LAST).is_file():
         print(f"Go on with:        python {settings.SCRIPT} --resume {folder}")
-    print(f"Test it once with: python -m naturalist evaluate {folder}")
-    return told
+    if (folder / BEST).is_file():
+        print(f"Test it once with: python -m naturalist evaluate {folder}", flush=True)

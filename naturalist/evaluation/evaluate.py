@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
+from torch import Tensor, nn
 
 from naturalist.data.loader import BatchLoader
 from naturalist.device import Compute
@@ -35,6 +35,7 @@ def evaluate_run(
     tta: bool = False,
     quiet: bool = False,
     tracker: Tracker | None = None,
+    model: nn.Module | None = None,
 ) -> dict[str, Any]:
     """Evaluate a run's best checkpoint on every image of a split.
 
@@ -49,14 +50,13 @@ def evaluate_run(
         device: see :func:`naturalist.device.choose_device`.
         cache_dir: folder for decoded images, if not the run's own.
         batch_size: images per batch.
-        tta: also average the probabilities of each image and its mirror image (test-time augmentation), reported
-            apart under ``with_flips`` and in ``predictions_with_flips.csv``.
+        tta: also average each image and its mirror image (test-time augmentation), reported under ``with_flips``.
         quiet: print nothing.
         tracker: of a run that is still open; a finished one that is at W&B is continued there for the grid.
+        model: the run's network, to be filled with the checkpoint's weights instead of building another.
 
     Returns:
-        The metrics, see :func:`classification_metrics` and :func:`calibration` of :mod:`naturalist.evaluation.metrics`.
-        On the test set ``earlier_test_looks`` lists other checkpoints that were tested on the same images.
+        The metrics, see :mod:`naturalist.evaluation.metrics`. On the test set ``earlier_test_looks`` lists other checkpoints that were tested on the same images.
 
     Raises:
         UserError: for a run that cannot be read, or data that does not fit it.
@@ -64,7 +64,7 @@ def evaluate_run(
     checkpoint = load_checkpoint(run)
     folder = run if run.is_dir() else run.parent
     images = images_of_split(folder, checkpoint, split, data=data, cache_dir=cache_dir)
-    classifier = load_classifier(run, device, checkpoint=checkpoint)
+    classifier = load_classifier(run, device, checkpoint=checkpoint, model=model)
     probabilities = _predict(classifier, images, batch_size, f"Evaluating on {split}")
     about = {"run": folder.resolve().name, "split": split, "data": images.data, "epoch": checkpoint["epoch"]}
     about["fingerprint"] = images.fingerprint

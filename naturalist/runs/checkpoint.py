@@ -101,6 +101,11 @@ def load_checkpoint(run: Path, which: str = BEST) -> dict[str, Any]:
     return content
 
 
+def goes_on(run: str | None) -> bool:
+    """Whether ``--resume`` names a run that has a checkpoint; one without begins anew in its folder."""
+    return run is not None and (Path(run) / LAST).is_file()
+
+
 def load_for_resume(run: Path) -> dict[str, Any]:
     """Content of the checkpoint that a run goes on from, with ``training`` in it.
 
@@ -117,13 +122,20 @@ def load_for_resume(run: Path) -> dict[str, Any]:
     return content
 
 
-def restore_model(content: dict[str, Any]) -> tuple[nn.Module, Preprocessing]:
+def restore_model(content: dict[str, Any], model: nn.Module | None = None) -> tuple[nn.Module, Preprocessing]:
     """The network of a checkpoint with its weights, in evaluation mode, and its preprocessing.
 
+    ``model`` is filled with the weights and made to begin with images; by default a new one is built.
     Raises :class:`UserError` when weights and description do not fit.
     """
     try:
-        model = build_model(content["model"])
+        if model is None:
+            model = build_model(content["model"])
+        elif content["model"]["kind"] == "torchvision":
+            from naturalist.models.backbones import StagedNetwork  # not for others, as it takes long
+
+            assert isinstance(model, StagedNetwork)
+            model.start_at(next(iter(model.stages)))  # with the image, not with features of what was frozen
         model.load_state_dict(content["state_dict"])
         fields = content["preprocessing"]
         preprocessing = Preprocessing(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})

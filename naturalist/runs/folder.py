@@ -2,11 +2,22 @@
 
 import json
 import math
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from naturalist.errors import UserError
+
+LOCK = "run.lock"
+"""File in a run folder that a training process holds; the system frees it when the process is killed."""
+
+UNFINISHED = ("*.unfinished", "*.tmp")
+"""What a write leaves that was killed."""
 
 
 def create_run_folder(runs_dir: Path, name: str) -> Path:
@@ -29,6 +40,39 @@ def create_run_folder(runs_dir: Path, name: str) -> Path:
             raise UserError(
                 f"Cannot make a run folder in {runs_dir}: {error.strerror}. Choose another one with --runs_dir."
             ) from error
+
+
+@contextmanager
+def locked_run(folder: Path) -> Iterator[None]:
+    """Be the only process that trains this run; what a killed one left half-written is removed.
+
+    Raises :class:`UserError` at once, with nothing written, when another process does.
+    """
+    path = folder / LOCK
+    if not folder.is_dir():
+        raise UserError(f"there is no run folder {str(folder)!r}.")
+    lock = FileLock(path, timeout=0)
+    try:
+        lock.acquire()
+        if not path.exists():  # its last holder removed it just before we got it, and another may have made a new one
+            lock.release()
+            raise Timeout(str(path))
+    except Timeout:
+        raise UserError(
+            f"{str(folder)!r} is being trained by another process; wait for its end, or stop it, and resume then."
+        ) from None
+    except OSError as error:
+        raise UserError(f"cannot lock the run {str(folder)!r}: {error.strerror or error}.") from None
+    try:
+        for pattern in UNFINISHED:
+            for leftover in folder.glob(pattern):
+                with suppress(OSError):  # a folder, or one that is not ours to remove, is in nobody's way
+                    leftover.unlink()
+        yield
+    finally:
+        with suppress(OSError):
+            path.unlink()  # before it is free, else it might be another one's by now
+        lock.release()
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
@@ -75,10 +119,17 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Write a text file, of which a killed process leaves nothing half-written."""
+    """Write a text file, of which a killed process, a full disk or a power cut leave nothing half-written."""
     unfinished = path.with_name(path.name + ".tmp")
-    unfinished.write_text(text, encoding="utf-8")
-    unfinished.replace(path)
+    try:
+        with unfinished.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
 
 
 def _finite(value: Any) -> Any:

@@ -4,12 +4,15 @@ A run is a folder with ``config.yaml`` (the settings), ``environment.json`` (ver
 command line), ``metrics.jsonl`` (one line per epoch; the truth) and ``summary.json`` (how it ended).
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
+from naturalist.entry import IN_SWEEP
+from naturalist.errors import UserError, describe_error
 from naturalist.runs.environment import describe_environment, shell_path, without_home
 from naturalist.runs.folder import json_line, read_json, read_metrics, write_atomically, write_json, write_summary
 from naturalist.runs.weights_and_biases import FINISH_TIMEOUT_SECONDS, log_grid, start_wandb
@@ -51,6 +54,8 @@ class Tracker:
         """
         self.folder = folder
         self._summary: dict[str, Any] = {}
+        self._is_concluded = False
+        self._exit_code = 0
         environment = describe_environment()
         recorded: list[dict[str, Any]] = []
         if history is not None:
@@ -92,8 +97,14 @@ class Tracker:
 
     def log(self, metrics: dict[str, Any]) -> None:
         """Record an epoch: numbers by name, among them ``epoch``, counted from 1. NaN is null in the file."""
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json_line(metrics))
+        path = self.folder / "metrics.jsonl"
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(json_line(metrics))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise UserError(f"cannot write {str(path)!r}: {error.strerror or error}; is the disk full?") from None
         self._send_epoch(metrics)
 
     def log_image(self, key: str, path: Path) -> None:
@@ -111,29 +122,51 @@ class Tracker:
         self._send(lambda run: log_grid(run, split, picture, columns, rows))
 
     def set_summary(self, values: dict[str, Any]) -> None:
-        """Record facts about the whole run, such as the model's parameters; ``finish`` writes them down."""
+        """Record facts about the whole run, such as the model's parameters; ``conclude`` writes them down."""
         self._summary.update(values)
         self._send(lambda run: run.summary.update(without_home(values)))
 
-    def finish(self, summary: dict[str, Any], exit_code: int = 0) -> None:
-        """Write ``summary.json`` and end the run at W&B, as failed when ``exit_code`` is not 0.
+    def conclude(self, summary: dict[str, Any], exit_code: int = 0) -> None:
+        """Write ``summary.json``: how the run ended. The first word stands, whatever goes wrong after it.
 
-        A run that failed says why in ``summary``.
+        A run that failed says why in ``summary``. Raises :class:`UserError` when it cannot be written.
         """
-        self.set_summary(summary)
-        write_summary(self.folder, {**self._summary, "exit_code": exit_code})
+        if self._is_concluded:
+            return
+        if summary.get("status") == "stopped" and IN_SWEEP in os.environ:
+            summary = {**summary, "sweep": os.environ[IN_SWEEP]}
+        self._is_concluded, self._exit_code = True, exit_code
+        self._summary.update(summary)
+        try:
+            write_summary(self.folder, {**self._summary, "exit_code": exit_code})
+        except OSError as error:
+            raise UserError(
+                f"the run is {summary.get('status')}, but its summary cannot be written: {error.strerror or error}; "
+                f"mend that and write it with --resume {shell_path(str(self.folder))}."
+            ) from None
 
-        def finish(run: "wandb.Run") -> None:
-            try:
-                run.finish(exit_code=exit_code)
-            except TimeoutError:
-                print(
-                    f"W&B: the upload takes longer than {FINISH_TIMEOUT_SECONDS} s; finish it with: wandb sync "
-                    f"--include-online {shell_path(run.settings.sync_dir)}",
-                    flush=True,
-                )
+    def finish(self, summary: dict[str, Any], exit_code: int = 0) -> None:
+        """End the run, unless :meth:`conclude` has said how, and then at W&B: as failed when its exit code is not 0."""
+        try:
+            self.conclude(summary, exit_code)
+        finally:
+            self._send(lambda run: run.summary.update(without_home(self._summary)))
+            self._finish_wandb()
 
-        self._send(finish)
+    def _finish_wandb(self) -> None:
+        if self._run is None:
+            return
+        run, self._run = self._run, None
+        try:
+            run.finish(exit_code=self._exit_code)
+        except TimeoutError:
+            reason = f"the upload takes longer than {FINISH_TIMEOUT_SECONDS} s"
+        except Exception as error:  # of many kinds: its process was killed, its disk is full; the run is in its folder
+            reason = f"the upload did not end well ({describe_error(error)})"
+        else:
+            return
+        command = f"wandb sync --include-online {shell_path(run.settings.sync_dir)}"
+        print(f"W&B: {reason}; finish it with: {command}", flush=True)
 
     def _send_epoch(self, metrics: dict[str, Any]) -> None:
         if metrics["epoch"] > self._sent_epoch:
@@ -144,6 +177,8 @@ class Tracker:
             return
         try:
             deliver(self._run)
-        except ConnectionError:  # wandb's helper process is gone: no reason to lose hours of training
+        except Exception as error:  # most often its helper process is gone: no reason to lose hours of training
             self._run = None
-            print(f"W&B: its process died; {self.folder} still records the run.", flush=True)
+            print(
+                f"W&B: nothing more is sent ({describe_error(error)}); {self.folder} still records the run.", flush=True
+            )

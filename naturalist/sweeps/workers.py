@@ -15,11 +15,11 @@ import time
 import traceback
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from naturalist.data.catalog import scan
 from naturalist.data.dataset import Scan
+from naturalist.entry import forget_stop, obey, output_may_fail
 from naturalist.errors import UserError
 from naturalist.sweeps.program import Program, load_program
 
@@ -119,6 +119,7 @@ def folder_in_log(log: Path) -> str | None:
     return found[1] if found else None
 
 
+@output_may_fail()
 def _work(connection: Connection, program_path: Path, index: int, count: int) -> None:
     """The process: wait for arguments, train, send what came out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the sweep decides what it means
@@ -167,11 +168,8 @@ def _train(
         except (EOFError, OSError):  # the sweep was killed: this trial did not fail, it will be run again
             os._exit(1)
 
-    def interrupt(signal_number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows saves
-        raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, interrupt)
+    forget_stop()
+    obey(signal.SIGTERM)
     try:
         more = {"scan": scan_once} if program.takes_scan else {}
         return program.train(settings, should_stop, **more)

@@ -10,8 +10,8 @@ from torch import nn
 
 from naturalist.data.dataset import TrainingData
 from naturalist.device import Compute, peak_memory_mb
-from naturalist.entry import stop_requested
-from naturalist.errors import UserError
+from naturalist.entry import stop_requested, stops_held
+from naturalist.errors import UserError, describe_error
 from naturalist.models.parameter_groups import parameter_groups
 from naturalist.plots.curves import plot_curves
 from naturalist.progress import progress_bar
@@ -55,10 +55,9 @@ def fit(
 ) -> dict[str, Any]:
     """Train, validate and record epoch by epoch; keep the best checkpoint and the last.
 
-    The best has the highest validation accuracy and, of equals, the lowest loss. Where a stop is requested
-    (:func:`naturalist.entry.stop_requested`) the fit saves in mid-epoch and ends; a KeyboardInterrupt ends it at once,
-    with what ``last.pt`` holds by then. With ``resume`` it goes on from there, to the weights and metrics of one that
-    nothing interrupted.
+    The best has the highest validation accuracy and, of equals, the lowest loss. A stop that is requested saves in
+    mid-epoch, a KeyboardInterrupt ends at once. With ``resume`` the fit goes on from ``last.pt``, to the weights and
+    metrics of one that nothing interrupted.
 
     Args:
         model: the network, on any device.
@@ -71,8 +70,7 @@ def fit(
         resume: go on from ``last.pt``.
         checkpoint_seconds: how often ``last.pt`` is written within an epoch; 0 for only at the end of each.
         should_stop: asked after every epoch with its metrics; True ends the fit.
-        release: asked before every epoch, counted from 0, for the parameter groups that begin to learn in it; by
-            default all that is trainable does in the first. See :meth:`naturalist.models.strategies.Strategy.release`.
+        release: asked before every epoch; by default all that is trainable learns from the first on.
 
     Returns:
         The summary: ``status`` (``"finished"``, ``"stopped early"`` by ``patience``, ``"pruned"`` by ``should_stop`` or
@@ -81,13 +79,14 @@ def fit(
 
     Raises:
         NonFiniteLoss: see :func:`naturalist.training.epoch.train_one_epoch`.
-        UserError: when ``last.pt`` does not fit, or a checkpoint cannot be written.
+        UserError: when a checkpoint does not fit, or cannot be written.
     """
     run = _Fit(model, data, training, augmentation, compute, tracker, about, checkpoint_seconds, release)
     if resume:
         run.restore()
     try:
-        status = run.train(should_stop)
+        with stops_held():
+            status = run.train(should_stop)
     except KeyboardInterrupt:
         run.record()  # what the interrupt may have cut off
         status = "stopped"
@@ -95,10 +94,12 @@ def fit(
         with suppress(Exception):  # the picture must not stand before what went wrong
             run.draw()
         raise
-    with suppress(KeyboardInterrupt):  # a stop that comes now costs the picture, not the result
-        run.draw()
     summary = {"status": status, **run.progress.summary(), "precision": compute.precision, "seconds": run.seconds}
-    return {**summary, "device": compute.device.type, "peak_memory_mb": peak_memory_mb(compute.device)}
+    summary |= {"device": compute.device.type, "peak_memory_mb": peak_memory_mb(compute.device)}
+    tracker.conclude(summary)  # before anything that may fail
+    with suppress(KeyboardInterrupt):  # a stop that comes now costs the picture
+        run.draw()
+    return summary
 
 
 class _Fit:
@@ -232,8 +233,12 @@ class _Fit:
 
     def draw(self) -> None:
         """Draw the curves of what is recorded."""
-        if self.progress.history:
-            plot_curves(self.progress.history, self.tracker.folder / "curves.png", self.tracker.folder.name)
+        try:
+            if self.progress.history:
+                plot_curves(self.progress.history, self.tracker.folder / "curves.png", self.tracker.folder.name)
+        except Exception as error:  # of whatever kind: metrics.jsonl has the numbers
+            again = f"--resume {self.tracker.folder}"
+            print(f"The curves were not drawn ({describe_error(error)}); make them again with: {again}", flush=True)
         self.last_drawn = time.perf_counter()
 
     def _has_ended(self) -> bool:

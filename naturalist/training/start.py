@@ -7,7 +7,7 @@ from naturalist.data.dataset import DataPlan, Scan, TrainingData, load_training_
 from naturalist.data.loader import batch_bounds
 from naturalist.data.recorded_split import RecordedSplit
 from naturalist.device import Compute, choose_device
-from naturalist.runs.checkpoint import LAST, load_checkpoint
+from naturalist.runs.checkpoint import LAST, goes_on, load_checkpoint
 from naturalist.runs.identity import read_identity
 from naturalist.settings.run_settings import RunSettings
 from naturalist.training.epoch import optimizer_steps
@@ -54,9 +54,7 @@ def start_training(settings: RunSettings, scan: Scan | None = None) -> Start:
 
 def _recorded_split(settings: RunSettings) -> RecordedSplit | None:
     """The split of the run that goes on, as its last checkpoint knows it."""
-    if settings.record.resume is None:
+    run = settings.record.resume
+    if run is None or not goes_on(run):
         return None
-    run = Path(settings.record.resume)
-    if not (run / LAST).is_file():  # stopped before its first checkpoint: it begins anew
-        return None
-    return read_identity(run, load_checkpoint(run, LAST)).split
+    return read_identity(Path(run), load_checkpoint(Path(run), LAST)).split
