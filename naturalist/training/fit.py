@@ -64,7 +64,7 @@ def fit(
         data: images and their split.
         training: how it learns.
         augmentation: how training batches are varied.
-        compute: where, and in which arithmetic.
+        compute: device and arithmetic.
         tracker: takes the metrics; its folder takes the checkpoints and ``curves.png``.
         about: what every checkpoint says beside weights and progress: ``description`` (of the model), ``data`` …
         resume: go on from ``last.pt``.
@@ -74,8 +74,7 @@ def fit(
 
     Returns:
         The summary: ``status`` (``"finished"``, ``"stopped early"`` by ``patience``, ``"pruned"`` by ``should_stop`` or
-        ``"stopped"`` from outside), ``epochs``, ``best_epoch``, ``best_val_accuracy``, ``best_val_loss``,
-        ``precision``, ``device``, ``seconds``, ``peak_memory_mb``.
+        ``"stopped"`` from outside), epochs, the best of them, seconds, memory, device and precision.
 
     Raises:
         NonFiniteLoss: see :func:`naturalist.training.epoch.train_one_epoch`.
