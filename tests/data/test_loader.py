@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from naturalist.data import loader as loader_module
+from naturalist.data.features import FeatureLoader
 from naturalist.data.images import ImageCache
 from naturalist.data.loader import BatchLoader, batch_bounds
 
@@ -90,6 +91,33 @@ def test_epoch_broken_off_does_not_change_the_next(cache):
     expected = read(loader, 1)
     next(loader.epoch(0))
     assert read(loader, 1) == expected
+
+
+@pytest.mark.parametrize("start", [0, 1, 3, 6, 7])
+@pytest.mark.parametrize("resident", [False, True])
+def test_an_epoch_begun_later_has_the_batches_that_are_left_and_reads_no_other(cache, monkeypatch, resident, start):
+    loader = BatchLoader(cache, np.arange(50), 8, CPU, shuffle_seed=0, resident=resident)
+    expected = read(loader, 2)[start:]
+    rows, original = [], ImageCache.read
+    monkeypatch.setattr(ImageCache, "read", lambda self, indices: rows.extend(indices) or original(self, indices))
+    assert [images[:, 0, 0, 0].tolist() for images, _ in loader.epoch(2, start)] == expected
+    assert rows == ([] if resident else sum(expected, []))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("resident", [True, False])
+def test_an_epoch_begun_later_is_the_same_on_the_gpu(cache, resident):
+    on_gpu = BatchLoader(cache, np.arange(50), 8, torch.device("cuda"), shuffle_seed=2, resident=resident)
+    assert [images[:, 0, 0, 0].tolist() for images, _ in on_gpu.epoch(1, 3)] == read(on_gpu, 1)[3:]
+
+
+@pytest.mark.parametrize("shuffle_seed", [None, 0])
+def test_features_begun_later_in_an_epoch_are_the_same_views_of_the_same_images(shuffle_seed):
+    features = torch.arange(3 * 20).view(3, 20, 1)
+    loader = FeatureLoader(features, np.arange(20) % 4, 6, CPU, shuffle_seed=shuffle_seed)
+    whole = [(batch.tolist(), labels.tolist()) for batch, labels in loader.epoch(1)]
+    assert [(batch.tolist(), labels.tolist()) for batch, labels in loader.epoch(1, 2)] == whole[2:]
 
 
 def test_order_is_the_same_on_every_machine(cache):

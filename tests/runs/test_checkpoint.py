@@ -85,6 +85,23 @@ def test_a_failed_write_keeps_the_old_checkpoint_and_leaves_nothing_behind(saved
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_checkpoint_gets_its_name_only_when_it_is_on_the_disk(saved, monkeypatch):
+    path, model = saved
+    before, found = path.read_bytes(), []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: found.append(path.read_bytes() == before) or fsync(file))
+    save_checkpoint(
+        path,
+        model=model,
+        description=DESCRIPTION,
+        class_names=("a", "b", "c"),
+        preprocessing=PREPROCESSING,
+        data="sample",
+        epoch=4,
+    )
+    assert found == [True] and load_checkpoint(path)["epoch"] == 4
+
+
 def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path):
     target = tmp_path / "was_here"
 
