@@ -56,8 +56,7 @@ def evaluate_run(
         model: the run's network, to be filled with the checkpoint's weights instead of building another.
 
     Returns:
-        The metrics, see :mod:`naturalist.evaluation.metrics`. On the test set ``earlier_test_looks`` lists other
-        checkpoints that were tested on the same images.
+        The metrics; on the test set ``earlier_test_looks`` are other checkpoints tested on the same images.
 
     Raises:
         UserError: for a run that cannot be read, or data that does not fit it.
