@@ -84,6 +84,9 @@ def test_repeated_and_positional_arguments_reach_their_fields():
     assert parse_options(ExplainOptions, "", ["r"]).photos == []
     assert parse_options(ExplainOptions, "", ["r", "a.jpg", "b.jpg"]).photos == [Path("a.jpg"), Path("b.jpg")]
     assert parse_options(PredictOptions, "", ["r", "-"]).photos == ["-"]
+    assert parse_options(ExplainOptions, "", ["r", "--layer"]).layer == "list"
+    assert parse_options(ExplainOptions, "", ["r", "--layer", "--images=2"]).layer == "list"
+    assert parse_options(ExplainOptions, "", ["r", "--layer", "conv"]).layer == "conv"
     assert parse_options(PredictOptions, "", ["r", "--", "--odd.jpg"]).photos == ["--odd.jpg"]
 
 

@@ -26,6 +26,8 @@ class Argument:
     short: str | None = None
     """One letter that stands for it, such as ``-o``."""
     is_positional: bool = False
+    bare: str | None = None
+    """What the flag means without a value; None where it needs one."""
     is_repeated: bool = False
     """Every use of the flag adds a value."""
 
@@ -73,6 +75,7 @@ def option(
     metavar: str | None = None,
     name: str | None = None,
     short: str | None = None,
+    bare: str | None = None,
     repeated: bool = False,
 ) -> Any:
     """A field that is not an ordinary flag.
@@ -83,9 +86,10 @@ def option(
         metavar: what stands for its value in ``--help``.
         name: of the flag, if not the field's.
         short: one letter with a hyphen.
+        bare: what the flag means without a value.
         repeated: whether the flag may be given again, each time with another value.
     """
-    more = {"group": group, "metavar": metavar, "name": name, "short": short, "repeated": repeated}
+    more = {"group": group, "metavar": metavar, "name": name, "short": short, "bare": bare, "repeated": repeated}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=more)
     return field(default=default, metadata=more)
@@ -117,6 +121,7 @@ def arguments_of(dataclass_: type) -> tuple[Argument, ...]:
                 group=str(more.get("group") or getattr(dataclass_, "TITLE", "Options")),
                 metavar=more.get("metavar") or _metavar(item.name, hints[item.name]),
                 short=more.get("short"),
+                bare=more.get("bare"),
                 is_positional=more.get("positional", False),
                 is_repeated=more.get("repeated", False),
             )

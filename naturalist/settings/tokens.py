@@ -110,6 +110,8 @@ class Tokens:
             run = self._value(name, value)
             self._keep(name, run if run == AUTO else str(find_run(Path(run))))
         elif name in known.flags:
+            if value is None and (not self._argv or self._argv[0].startswith("--")):
+                value = known.flags[name].bare
             self._rest.append(f"--{name}" if value is None else f"--{name}={value}")
         else:
             self._keep(name, self._value(name, value))

@@ -94,8 +94,8 @@ class ExplainOptions:
     """Random images."""
     units: int = 10
     """Channels."""
-    layer: str | None = None
-    """Layer whose channels to look at; by default the last one with feature maps; 'list' names them all."""
+    layer: str | None = option(None, bare="list")
+    """Layer whose channels to look at; by default the last one with feature maps; without a name all are listed."""
     seed: int = 0
     """Of the choice of images."""
     split: Split = option("val", group="Data")
