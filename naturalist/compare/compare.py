@@ -13,7 +13,7 @@ from naturalist.errors import UserError
 from naturalist.plots.comparison import plot_accuracy_over_parameters, plot_accuracy_over_time, plot_learning_curves
 from naturalist.runs.folder import read_metrics
 from naturalist.runs.identity import read_identity_file
-from naturalist.runs.records import Group, Run
+from naturalist.runs.records import Group, Run, merit
 from naturalist.settings.groups import BOOKKEEPING
 from naturalist.settings.resume import IDENTITY
 
@@ -100,7 +100,7 @@ def read_run(folder: Path) -> Run:
     history = read_metrics(folder)
     if not history:
         raise UserError(f"the run {str(folder)!r} has not finished an epoch.")
-    best = max(history, key=lambda epoch: (epoch["val_accuracy"] or 0, -(epoch["val_loss"] or 0)))
+    best = max(history, key=merit)
     test_file = folder / "evaluation" / "test" / "metrics.json"
     test = json.loads(test_file.read_text(encoding="utf-8")) if test_file.is_file() else {}
     feature_seconds = summary.get("feature_seconds", 0.0)

@@ -1,6 +1,5 @@
 """The layers of a network that give feature maps: which there are, which is the last, and what one gives."""
 
-import difflib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from naturalist.errors import UserError
+from naturalist.settings.spelling import guess
 
 
 class Layer(NamedTuple):
@@ -54,8 +54,8 @@ def named_layer(model: nn.Module, image: Tensor, name: str) -> nn.Module:
     """The layer called ``name``; raises :class:`UserError` when it is none or its output is no feature map."""
     names = [layer.name for layer, _ in _feature_maps(model, image)]
     if name not in names:
-        similar = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
-        hint = f"did you mean {similar[0]}? " if similar else ""
+        meant = guess(name, names)
+        hint = f"did you mean {meant}? " if meant else ""
         raise UserError(f"there is no layer {name!r} with feature maps; {hint}--layer list shows all.")
     return model.get_submodule(name)
 

@@ -1,6 +1,5 @@
 """Part B's networks: any torchvision classification model with a new head, seen as a chain of stages."""
 
-from difflib import get_close_matches
 from typing import Any
 
 from torch import Tensor, fx, nn
@@ -8,6 +7,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision import models
 
 from naturalist.errors import UserError
+from naturalist.settings.spelling import guess
 
 HEAD = "head"
 """Name of the last stage: dropout and the new linear layer."""
@@ -136,9 +136,9 @@ def check_backbone(name: str) -> None:
     """Raise :class:`UserError`, with the names that there are, unless torchvision lists ``name``."""
     names = backbone_names()
     if name not in names:
-        guess = get_close_matches(name.lower(), names, n=1)
+        meant = guess(name, names)
         raise UserError(
-            f"there is no backbone {name!r}{f'; did you mean {guess[0]}?' if guess else '.'} "
+            f"there is no backbone {name!r}{f'; did you mean {meant}?' if meant else '.'} "
             f"torchvision has {', '.join(names)}."
         )
 

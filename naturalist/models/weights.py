@@ -3,7 +3,6 @@
 import hashlib
 import re
 import urllib.error
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -19,6 +18,7 @@ from naturalist.errors import UserError
 from naturalist.models.backbones import AUXILIARY, StagedNetwork, check_backbone
 from naturalist.models.state_dict import LOAD_ERRORS, strip_wrappers
 from naturalist.settings.part_b import BackboneSettings, FinetuneSettings
+from naturalist.settings.spelling import guess
 
 NO_WEIGHTS = "none"
 NORMALIZATIONS: dict[tuple[tuple[float, ...], tuple[float, ...]], Literal["imagenet", "half"]] = {
@@ -112,10 +112,10 @@ def _find_weights(settings: BackboneSettings) -> WeightsEnum:
     if name == NO_WEIGHTS or Path(name).is_file():
         return next((weights for weights in choices if Path(weights.url).name == Path(name).name), choices.DEFAULT)
     if name not in choices.__members__:
-        guess = get_close_matches(name, list(choices.__members__), n=1)
+        meant = guess(name, list(choices.__members__))
         raise UserError(
             f"{settings.backbone} has no weights {name!r}, and there is no such file"
-            f"{f'; did you mean {guess[0]}?' if guess else '.'} --weights takes "
+            f"{f'; did you mean {meant}?' if meant else '.'} --weights takes "
             f"{', '.join(choices.__members__)}, none or a file."
         )
     return choices[name]

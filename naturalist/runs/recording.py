@@ -10,6 +10,7 @@ from naturalist.entry import run_in_progress, stops_ignored
 from naturalist.errors import UserError
 from naturalist.runs.checkpoint import BEST, LAST, load_for_resume
 from naturalist.runs.folder import create_run_folder, locked_run, read_metrics
+from naturalist.runs.records import merit
 from naturalist.runs.tracking import Tracker
 from naturalist.settings.run_settings import RunSettings
 
@@ -75,7 +76,7 @@ def _record_end(tracker: Tracker, error: BaseException) -> None:
         summary: dict[str, Any] = {"status": "failed", "reason": reason}
     elif epochs := _recorded_epochs(tracker.folder):
         summary = {"status": "stopped", "epochs": len(epochs)}
-        best = max(epochs, key=lambda epoch: (epoch.get("val_accuracy") or 0.0, -(epoch.get("val_loss") or 0.0)))
+        best = max(epochs, key=merit)
         summary |= {"best_epoch": best["epoch"]}
         summary |= {f"best_{name}": best.get(name) for name in ("val_accuracy", "val_loss")}
     else:

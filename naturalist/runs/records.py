@@ -1,6 +1,6 @@
 """Runs as tables and figures see them: what a folder tells of one run, and of several."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 from typing import Any, TypeGuard
@@ -23,6 +23,11 @@ COLUMNS = {
     "test_accuracy": "test",
     "test_balanced_accuracy": "test, balanced",
 }
+
+
+def merit(epoch: Mapping[str, Any]) -> tuple[float, float]:
+    """What ``best.pt`` is chosen by, more being better: validation accuracy and, of equals, the lower loss."""
+    return epoch.get("val_accuracy") or 0.0, -(epoch.get("val_loss") or 0.0)
 
 
 @dataclass(frozen=True)

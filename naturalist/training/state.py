@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from naturalist.runs.records import merit
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -41,8 +43,8 @@ class Progress:
             metrics: everything that is logged but ``epoch`` and ``best_val_accuracy``.
         """
         best, best_epoch = (self.best_val_accuracy, -self.best_val_loss), self.best_epoch
-        if (metrics["val_accuracy"], -metrics["val_loss"]) > best:
-            best, best_epoch = (metrics["val_accuracy"], -metrics["val_loss"]), self.epoch + 1
+        if merit(metrics) > best:
+            best, best_epoch = merit(metrics), self.epoch + 1
         row = {
             "epoch": self.epoch + 1,
             "train_loss": metrics["train_loss"],
