@@ -15,7 +15,7 @@ from naturalist.entry import IN_SWEEP
 from naturalist.errors import UserError, describe_error
 from naturalist.runs.environment import describe_environment, shell_path, without_home
 from naturalist.runs.folder import json_line, read_json, read_metrics, write_atomically, write_json, write_summary
-from naturalist.runs.weights_and_biases import FINISH_TIMEOUT_SECONDS, log_grid, start_wandb
+from naturalist.runs.weights_and_biases import FINISH_TIMEOUT_SECONDS, log_grid, lost_helper, start_wandb
 
 if TYPE_CHECKING:
     import wandb
@@ -162,6 +162,7 @@ class Tracker:
         except TimeoutError:
             reason = f"the upload takes longer than {FINISH_TIMEOUT_SECONDS} s"
         except Exception as error:  # of many kinds: its process was killed, its disk is full; the run is in its folder
+            lost_helper(error)
             reason = f"the upload did not end well ({describe_error(error)})"
         else:
             return
@@ -177,8 +178,9 @@ class Tracker:
             return
         try:
             deliver(self._run)
-        except Exception as error:  # most often its helper process is gone: no reason to lose hours of training
-            self._run = None
-            print(
-                f"W&B: nothing more is sent ({describe_error(error)}); {self.folder} still records the run.", flush=True
-            )
+        except Exception as error:  # of many kinds: no reason to lose hours of training
+            if lost_helper(error):
+                self._run, reason = None, "its process died"
+            else:
+                reason = f"something was not sent ({describe_error(error)})"
+            print(f"W&B: {reason}; {self.folder} still records the run.", flush=True)

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -125,6 +126,18 @@ def log_grid(run: "wandb.Run", split: str, picture: Path, columns: list[str], ro
 
     table = wandb.Table(columns=list(columns), data=[[wandb.Image(row[0]), *row[1:]] for row in rows])
     run.log({f"{split}_predictions": wandb.Image(str(picture)), f"{split}_predictions_table": table}, commit=False)
+
+
+def lost_helper(error: Exception) -> bool:
+    """Whether an error says that W&B's own process is gone; then nothing asks it again: no later run, and no exit."""
+    names = ("HandleAbandonedError", "MailboxClosedError")  # of a package that is W&B's own business
+    if not isinstance(error, ConnectionError) and type(error).__name__ not in names:
+        return False
+    import wandb
+
+    with suppress(Exception, SystemExit):  # it finds the process gone, but no longer when Python ends
+        wandb.teardown()
+    return True
 
 
 def _settings(folder: Path, **more: Any) -> "wandb.Settings":

@@ -226,7 +226,7 @@ class SlowServer(FakeWandb):
 
 def helper_of(process: subprocess.Popen) -> int:
     """The process that W&B started for a training."""
-    listed = subprocess.run(["ps", "-axo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(["ps", "-axwwo", "pid=,args="], capture_output=True, text=True, check=True).stdout
     (line,) = [line for line in listed.splitlines() if "wandb-core" in line and f"--pid {process.pid}" in line]
     return int(line.split()[0])
 
