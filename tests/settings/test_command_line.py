@@ -85,6 +85,7 @@ def test_scientific_notation_is_a_number_in_flags_and_in_yaml(config_file, numbe
         (["--activation", "quux"], ["activation", "'quux'", "ReLU, GELU, SiLU, Mish"]),
         (["--learning_rate", "fast"], ["learning_rate", "a number", "'fast'"]),
         (["--learning_rate", "nan"], ["learning_rate"]),
+        (["--checkpoint_seconds", "-1"], ["checkpoint_seconds", "must not be negative"]),
         (["--learning_rate", "-1"], ["learning_rate", "greater than 0"]),
         (["--epochs", "2.5"], ["epochs", "whole number"]),
         (["--epochs", "0"], ["epochs", "greater than 0"]),

@@ -178,7 +178,9 @@ def run_script(script: str, arguments: list[str], folder: Path) -> None:
 def test_a_run_killed_at_twenty_random_moments_ends_with_the_same_bits(tmp_path):
     pictures = make_sample(tmp_path / "pictures", train_images=200, test_images=10)
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["torch._dynamo", "naturalist.evaluation.closing", "naturalist.training.fit"])
+    libraries = ["torch._dynamo", "sympy", "jsonargparse", "scipy.stats"]
+    rooms = ["settings.command_line", "models.summary", "training.start", "training.fit", "evaluation.closing"]
+    processes.set_forkserver_preload([*libraries, *(f"naturalist.{room}" for room in rooms)])
 
     def start(*arguments: str) -> multiprocessing.process.BaseProcess:
         process = processes.Process(target=run_script, args=(str(ROOT / "partA/train.py"), list(arguments), tmp_path))
