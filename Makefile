@@ -28,7 +28,7 @@ train: $(INSTALLED)  ## set up, train on the sample data, test the best checkpoi
 test: $(INSTALLED)  ## set up and run the tests
 	$(RUN) $(PYTEST)
 
-test-fast: $(INSTALLED)  ## run the tests that start no programs
+test-fast: $(INSTALLED)  ## run the tests that start no programs and train no recipes
 	$(RUN) $(PYTEST) -m "not slow"
 
 test-oldest:  ## run the tests with the oldest versions allowed (make test-oldest PYTHON=python3.10)

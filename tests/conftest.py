@@ -21,32 +21,34 @@ SMALL_CLASSES = CLASSES[:4]
 TIMEOUT = 300
 """Seconds after which a program hangs rather than being slow, also on a busy machine."""
 IMAGES_PER_CLASS = {"train": 12, "test": 4}
+SLOW = {"subprocess", "evaluate_run", "evaluate_runs", "explain_run", "export_run"}
+"""Names whose use makes a test slow; `make test-fast` leaves it out."""
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses by the mark
 def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
-    """Mark tests that start programs as slow: no test has to say so itself."""
+    """Mark tests that start programs or do all of a long verb's work as slow: few have to say so themselves."""
     for item in items:
         fixtures = [definition.func for found in item._fixtureinfo.name2fixturedefs.values() for definition in found]
-        if any(starts_programs(function, set()) for function in (item.function, *fixtures)):
+        if any(is_slow(function, set()) for function in (item.function, *fixtures)):
             item.add_marker(pytest.mark.slow)
 
 
-def starts_programs(thing: object, seen: set[object]) -> bool:
-    """Whether a function or class of the tests names ``subprocess``, or another one of them that does."""
+def is_slow(thing: object, seen: set[object]) -> bool:
+    """Whether a function or class of the tests names one of :data:`SLOW`, or another one of them that does."""
     module = sys.modules.get(getattr(thing, "__module__", None) or "")
     of_the_tests = Path(getattr(module, "__file__", None) or "/").is_relative_to(REPOSITORY / "tests")
     if not of_the_tests or not isinstance(thing, FunctionType | type) or thing in seen:
         return False
     seen.add(thing)
     if isinstance(thing, type):
-        return any(starts_programs(member, seen) for member in vars(thing).values())
-    used = [thing.__globals__.get(name) for name in names_in(thing.__code__)]
-    return any(part is subprocess or starts_programs(part, seen) for part in used)
+        return any(is_slow(member, seen) for member in vars(thing).values())
+    names = set(names_in(thing.__code__))
+    return bool(names & SLOW) or any(is_slow(thing.__globals__.get(name), seen) for name in names)
 
 
 def names_in(code: CodeType) -> Iterator[str]:
-    """Global names that a function's code and the code within it use."""
+    """Names that a function's code and the code within it use, its own variables left out."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, CodeType):

@@ -85,6 +85,7 @@ def test_every_model_gets_a_new_head_and_stages_that_hold_every_parameter_once(n
     assert auxiliary == 0 or name == "inception_v3" and 0 < auxiliary < 4e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "image_size"), ONE_PER_FAMILY.items())
 def test_a_model_of_every_family_computes_what_torchvision_does_and_learns(name, image_size):
     """One or two small models of each family, random weights, two small images, forward and backward on the CPU.

@@ -118,6 +118,7 @@ def test_stages_are_listed_from_the_image_to_the_head(tmp_path):
     assert execute(tmp_path, "--help-stages=nonet").returncode == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_trains(recipe, pictures, tmp_path):
     """With a small backbone of random weights, small images and two epochs."""

@@ -318,6 +318,7 @@ def test_the_smoke_recipe_runs_in_seconds(tmp_path, pictures):
     assert (tmp_path / "runs" / "ep-2_nf-8_fo-same_ac-SiLU_da-1_bn-1_do-0.3_bs-64_lr-0.002").is_dir()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", sorted((ROOT / "configs" / "partA").glob("*.yaml")), ids=lambda path: path.stem)
 def test_every_recipe_trains(recipe, pictures, tmp_path, monkeypatch):
     """With few filters, small images and one epoch."""
