@@ -43,6 +43,8 @@ TINY = [
 ]
 RUN_FILES = {
     "config.yaml",
+    "identity.json",
+    "split.csv",
     "environment.json",
     "metrics.jsonl",
     "best.pt",
