@@ -28,6 +28,9 @@ from naturalist.entry import entry_point
 from naturalist.runs.tracking import Tracker
 from naturalist.runs.folder import read_metrics
 
+if sys.argv[1] != "disabled":
+    import wandb  # nor its own
+
 folder, mode, first, last = Path("runs/demo"), sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 folder.mkdir(parents=True, exist_ok=True)
 history = read_metrics(folder)[:first - 1] if first > 1 else None
