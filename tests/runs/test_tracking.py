@@ -28,7 +28,7 @@ from naturalist.entry import entry_point
 from naturalist.runs.tracking import Tracker
 from naturalist.runs.folder import read_metrics
 
-if sys.argv[1] != "disabled":
+if "disabled" not in (sys.argv[1], os.environ.get("WANDB_MODE")):
     import wandb  # nor its own
 
 folder, mode, first, last = Path("runs/demo"), sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
