@@ -57,8 +57,8 @@ def evaluate_run(
         model: the run's network, to be filled with the checkpoint's weights instead of building another.
 
     Returns:
-        The metrics, see :func:`classification_metrics` and :func:`calibration` of :mod:`naturalist.evaluation.metrics`.
-        On the test set ``earlier_test_looks`` lists other checkpoints that were tested on the same images.
+        What :func:`classification_metrics` and :func:`calibration` of :mod:`naturalist.evaluation.metrics` say; on the
+        test set ``earlier_test_looks`` lists other checkpoints that were tested on the same images.
 
     Raises:
         UserError: for a run that cannot be read, or data that does not fit it.
@@ -69,8 +69,7 @@ def evaluate_run(
     classifier = load_classifier(run, device, checkpoint=checkpoint, model=model)
     probabilities = _predict(classifier, images, batch_size, f"Evaluating on {split}")
     about = {"run": folder.resolve().name, "split": split, "data": images.data, "epoch": checkpoint["epoch"]}
-    metrics = {**about, **_measure(probabilities, images)}
-    output = folder / "evaluation" / split
+    metrics, output = {**about, **_measure(probabilities, images)}, folder / "evaluation" / split
     try:
         output.mkdir(parents=True, exist_ok=True)
         if split == "test":

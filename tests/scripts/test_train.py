@@ -348,7 +348,7 @@ def test_every_recipe_trains(recipe, pictures, tmp_path, monkeypatch):
 def test_a_run_that_is_stopped_before_training_is_no_failure_to_an_agent(tmp_path):
     code = (
         "from naturalist.settings.part_a import CnnSettings; from naturalist.entry import entry_point\n"
-        "from naturalist.evaluation.closing import record_run\n"
+        "from naturalist.runs.recording import record_run\n"
         "with entry_point(), record_run(CnnSettings.of(wandb='disabled', name='early'), 'partA'):\n"
         "    raise KeyboardInterrupt\n"
     )
