@@ -193,8 +193,7 @@ def _forgiving(stream: Any) -> Any:
         io.BufferedWriter(file),
         encoding=stream.encoding,
         errors=stream.errors,
-        line_buffering=stream.line_buffering,
-        write_through=stream.write_through,
+        line_buffering=stream.line_buffering or stream.write_through,  # python -u wants nothing to wait
     )
 
 

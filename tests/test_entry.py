@@ -1,0 +1,90 @@
+"""What surrounds every command."""
+
+import os
+import signal
+
+import pytest
+from conftest import run_python
+
+from naturalist.entry import (
+    forget_stop,
+    obey,
+    run_in_progress,
+    stop_requested,
+    stops_held,
+    stops_ignored,
+    stops_let_through,
+)
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_script():
+    before = signal.getsignal(signal.SIGTERM)
+    obey(signal.SIGTERM)
+    forget_stop()
+    yield
+    forget_stop()
+    signal.signal(signal.SIGTERM, before)
+
+
+def stop() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def test_a_signal_interrupts_and_is_remembered():
+    with pytest.raises(KeyboardInterrupt):
+        stop()
+    assert stop_requested()
+
+
+def test_held_the_first_signal_is_noted_and_the_second_interrupts():
+    with stops_held():
+        stop()
+        assert stop_requested()
+        with pytest.raises(KeyboardInterrupt):
+            stop()
+    with pytest.raises(KeyboardInterrupt):
+        stop()
+
+
+def test_ignored_signals_are_not_remembered_but_one_may_be_let_through():
+    with run_in_progress(), stops_ignored():
+        stop()
+        assert not stop_requested()
+        with stops_let_through():
+            with pytest.raises(KeyboardInterrupt):
+                stop()
+            stop()
+        stop()
+
+
+def test_in_a_run_nothing_interrupts_what_follows_training():
+    with run_in_progress():
+        with stops_held():
+            stop()
+        stop()
+        stop()
+    with pytest.raises(KeyboardInterrupt):
+        stop()
+
+
+def test_in_a_run_nothing_interrupts_what_follows_an_interrupt():
+    with run_in_progress():
+        with pytest.raises(KeyboardInterrupt):
+            stop()
+        stop()
+
+
+@pytest.mark.parametrize("option", [[], ["-u"]])
+def test_lines_arrive_as_soon_as_without_the_guard(option, tmp_path):
+    flush = "" if option else ", flush=True"
+    code = f"""
+import os, sys
+from naturalist.entry import entry_point
+with entry_point(trains=True):
+    print("out"{flush})
+    print("err", file=sys.stderr)
+    os._exit(0)
+"""
+    done = run_python(*option, "-c", code, cwd=tmp_path, env={"PYTHONUNBUFFERED": ""})
+    assert (done.stdout, done.stderr) == ("out\n", "err\n")
