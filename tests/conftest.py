@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,6 +16,9 @@ from naturalist.data.sources.sample import CLASSES, draw
 
 # The networks of the tests are tiny: more threads would only wait for each other. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Programs that tests interrupt inherit what a shell without job control, such as a CI's, ignores in the background.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).parent.parent
 SMALL_CLASSES = CLASSES[:4]

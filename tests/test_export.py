@@ -91,12 +91,13 @@ def test_preprocessing_and_classes_are_in_the_metadata(pictures, tmp_path):
 
 def test_a_lone_checkpoint_is_exported_and_checked_on_noise(tmp_path, pictures, capsys):
     run = make_run(tmp_path / "runs" / "first", pictures)
-    (run / "config.yaml").unlink()
-    export_run(run / "best.pt", out=tmp_path / "mine.onnx")
+    alone = tmp_path / "best.pt"  # as it is sent to somebody: without the run's folder
+    (run / "best.pt").rename(alone)
+    export_run(alone, out=tmp_path / "mine.onnx")
     assert "noise" in capsys.readouterr().out
     session = onnxruntime.InferenceSession(tmp_path / "mine.onnx")
     about = json.loads(session.get_modelmeta().custom_metadata_map["naturalist.json"])
-    assert about == describe_preprocessing(load_classifier(run / "best.pt", "cpu"))
+    assert about == describe_preprocessing(load_classifier(alone, "cpu"))
 
 
 def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path, pictures):
