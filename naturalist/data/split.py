@@ -4,7 +4,6 @@ import math
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 
 from naturalist.errors import UserError
 
@@ -41,15 +40,19 @@ def stratified_split(
             f"{num_val} to validate on, less than one for each of {len(class_names)} classes; choose "
             "another val_fraction or add images."
         )
-    train, val = train_test_split(np.arange(len(labels)), test_size=num_val, random_state=seed, stratify=labels)
-    missing = set(range(len(class_names))) - set(labels[train]) | set(range(len(class_names))) - set(labels[val])
-    if missing:
-        names = ", ".join(class_names[label] for label in sorted(missing))
+    held_out = _apportion(counts, num_val)
+    missing = np.flatnonzero((held_out == 0) | (held_out == counts))
+    if len(missing):
+        names = ", ".join(class_names[label] for label in missing)
         raise UserError(
             f"with val_fraction {val_fraction} the class(es) {names} would be missing from one side of "
             "the split; add images of them or choose another val_fraction."
         )
-    return np.sort(train), np.sort(val)
+    generator = np.random.default_rng(seed)
+    is_val = np.zeros(len(labels), bool)
+    for label, number in enumerate(held_out):
+        is_val[generator.permutation(np.flatnonzero(labels == label))[:number]] = True
+    return np.flatnonzero(~is_val), np.flatnonzero(is_val)
 
 
 def stratified_part(
@@ -69,3 +72,11 @@ def stratified_part(
     generator = np.random.default_rng(seed)
     parts = [generator.permutation(indices[labels == label]) for label in np.unique(labels)]
     return np.sort(np.concatenate([part[: max(1, round(fraction * len(part)))] for part in parts]))
+
+
+def _apportion(counts: NDArray[np.int64], total: int) -> NDArray[np.int64]:
+    """Share ``total`` among classes as their ``counts`` are, by largest remainders; of equal ones the first."""
+    shares, remainders = np.divmod(counts * total, counts.sum())
+    largest = np.argsort(-remainders, kind="stable")[: total - shares.sum()]
+    shares[largest] += 1
+    return shares

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import binomtest
-from sklearn import metrics
+
+# SciPy and scikit-learn take seconds to import, which a training should not pay before its first step.
 
 Array = NDArray[Any]
 
@@ -35,6 +35,9 @@ def classification_metrics(probabilities: Array, labels: Array, class_names: Seq
     Raises ValueError for no images, shapes that do not fit, labels out of range, and rows that are not finite
     or not probabilities.
     """
+    from scipy.stats import binomtest
+    from sklearn import metrics
+
     probabilities = np.asarray(probabilities, dtype=np.float64)
     labels = np.asarray(labels)
     classes = np.arange(len(class_names))
@@ -72,6 +75,8 @@ def confusion_matrix(labels: Array, predicted: Array, num_classes: int) -> Array
 
     Both arrays are ``[N]`` integers from 0 to ``num_classes - 1``; the counts are ``[C, C]``.
     """
+    from sklearn import metrics
+
     matrix: Array = metrics.confusion_matrix(labels, predicted, labels=np.arange(num_classes))
     return matrix
 
@@ -134,6 +139,8 @@ def mcnemar(first_right: Array, second_right: Array) -> dict[str, Any]:
     Returns:
         ``only_first_right`` and ``only_second_right``, counts, and ``p_value``.
     """
+    from scipy.stats import binomtest
+
     only_first = int((first_right & ~second_right).sum())
     only_second = int((second_right & ~first_right).sum())
     discordant = only_first + only_second

@@ -17,6 +17,7 @@ from naturalist.settings.part_a import CnnSettings
 
 SCRIPT = REPOSITORY / "partA" / "train.py"
 TINY = ["--image_size=32", "--num_filters=4", "--filter_organization=same", "--dense_units=8", "--device=cpu"]
+TINY += ["--no_validation_pictures"]
 HOLD = """
 import sys; from pathlib import Path; from naturalist.runs.folder import locked_run
 with locked_run(Path(sys.argv[1])):

@@ -28,6 +28,7 @@ TINY = [
     "cpu",
     "--wandb",
     "disabled",
+    "--no_validation_pictures",
 ]
 RECIPES = sorted((ROOT / "configs" / "partB").glob("*.yaml"))
 

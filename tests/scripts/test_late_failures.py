@@ -31,7 +31,9 @@ TINY = {
     "wandb": "disabled",
     "epochs": 1,
     "name": "run",
+    "validation_pictures": False,
 }
+WITH_PICTURES = {"validation_pictures": True}
 ENDLESS = 100_000
 """Epochs of a run that only a stop can end."""
 
@@ -113,7 +115,7 @@ def test_a_look_that_fails_costs_a_line_with_the_command_that_repeats_it(
     monkeypatch.setattr("naturalist.evaluation.evaluate.write_results", fail)
     from train import train
 
-    assert train(CnnSettings.of(**TINY, data=str(photographs)))["status"] == "finished"
+    assert train(CnnSettings.of(**{**TINY, **WITH_PICTURES}, data=str(photographs)))["status"] == "finished"
     assert_finished(tmp_path)
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("The look at")]
     assert words in line and line.endswith("python -m naturalist evaluate runs/run --split val")
@@ -125,7 +127,7 @@ def test_a_look_that_fails_costs_a_line_with_the_command_that_repeats_it(
 def test_pictures_that_need_more_memory_than_there_is_leave_exit_code_0(failing, photographs, tmp_path):
     module, _, name = failing.rpartition(".")
     patch = f"import {module} as module\ndef fail(*_, **__): raise MemoryError\nmodule.{name} = fail"
-    done = run_python("-c", PATCHED % patch, *flags(photographs), cwd=tmp_path)
+    done = run_python("-c", PATCHED % patch, *flags(photographs, **WITH_PICTURES), cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert_finished(tmp_path)
     assert "out of memory" in done.stdout and "Traceback" not in done.stdout
@@ -143,7 +145,7 @@ def test_the_look_uses_the_batch_size_and_the_network_of_the_run(photographs, tm
     monkeypatch.setattr(evaluate, "BatchLoader", lambda *rest: seen.append(rest[2]) or loader(*rest))
     from train import train
 
-    train(CnnSettings.of(**{**TINY, "batch_size": 7}, data=str(photographs)))
+    train(CnnSettings.of(**{**TINY, **WITH_PICTURES, "batch_size": 7}, data=str(photographs)))
     assert (seen, built) == ([7], [])
     metrics = json.loads((tmp_path / "runs" / "run" / "evaluation" / "val" / "metrics.json").read_text())
     assert metrics["accuracy"] == pytest.approx(summary_of(tmp_path)["best_val_accuracy"], abs=0.15)
@@ -271,7 +273,9 @@ def test_w_and_b_that_dies_while_training_ends_no_training(photographs, tmp_path
 
 
 def test_training_goes_on_when_the_reader_of_its_output_has_gone(photographs, tmp_path):
-    with started(SCRIPT, *flags(photographs, epochs=3), cwd=tmp_path, stderr=subprocess.PIPE) as process:
+    with started(
+        SCRIPT, *flags(photographs, epochs=3, **WITH_PICTURES), cwd=tmp_path, stderr=subprocess.PIPE
+    ) as process:
         read_until(process, "Run: ")
         process.stdout.close()
         assert process.wait(TIMEOUT) == 0

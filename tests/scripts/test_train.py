@@ -40,6 +40,7 @@ TINY = [
     "cpu",
     "--wandb",
     "disabled",
+    "--no_validation_pictures",
 ]
 RUN_FILES = {
     "config.yaml",
@@ -74,7 +75,7 @@ def pictures(tmp_path_factory) -> Path:
 def workplace(tmp_path_factory, pictures) -> tuple[Path, subprocess.CompletedProcess]:
     """A folder with the finished run ``runs/first``, and what its training printed."""
     folder = tmp_path_factory.mktemp("workplace")
-    done = execute(command("--data", pictures, "--epochs", 2, "--name", "first"), folder)
+    done = execute(command("--data", pictures, "--epochs", 2, "--name", "first", "--validation_pictures"), folder)
     assert done.returncode == 0, done.stderr
     return folder, done
 

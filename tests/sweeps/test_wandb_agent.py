@@ -30,6 +30,7 @@ SWEEP = {
         "filter_organization": {"value": "same"},
         "dense_units": {"value": 4},
         "data": {"value": "photographs"},
+        "validation_pictures": {"value": False},
     },
 }
 ENDLESS = 1_000_000
