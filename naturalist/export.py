@@ -30,7 +30,8 @@ TOLERANCE = 1e-3
 _PREPARE = """\
 for path in sys.argv[2:]:
     photo, size = ImageOps.exif_transpose(Image.open(path)).convert("RGB"), [about["image_size"]] * 2
-    photo = photo.resize(size, 2) if about["resize_mode"] == "squash" else ImageOps.fit(photo, size, 2, about["border"])
+    squash, how = about["resize_mode"] == "squash", Image.Resampling[about["interpolation"].upper()]
+    photo = photo.resize(size, how) if squash else ImageOps.fit(photo, size, how, about["border"])
     pixels = ((np.asarray(photo) / 255 - about["mean"]) / about["std"]).astype(np.float32).transpose(2, 0, 1)
 """
 
@@ -60,7 +61,7 @@ about = json.loads(extra["naturalist.json"])
     print(path, about["class_names"][probabilities.argmax()], f"{probabilities.max():.1%}")
 """,
 }
-"""What is written beside the model; it needs nothing of this package. In Pillow 2 is bilinear, with antialiasing."""
+"""What is written beside the model; it needs nothing of this package. Pillow resizes with antialiasing."""
 
 
 def export_run(
@@ -117,21 +118,13 @@ def export_run(
 def describe_preprocessing(classifier: Classifier) -> dict[str, object]:
     """How a photograph becomes the network's input, and what its output means, as plain JSON values.
 
-    Scale to a square of ``image_size``, either the whole photograph (``squash``) or the square in its centre after
-    taking the share ``border`` off each side (``crop``); divide by 255, subtract ``mean``, divide by ``std``.
+    See :meth:`naturalist.data.preprocessing.Preprocessing.describe`.
     """
-    preprocessing = classifier.preprocessing
-    border = (1 - preprocessing.image_size / preprocessing.cache_size) / 2
     return {
         "input": "images",
         "layout": "NCHW float32 RGB",
         "output": "logits",
-        "resize_mode": preprocessing.resize_mode,
-        "interpolation": "bilinear, antialiased",
-        "image_size": preprocessing.image_size,
-        "border": border if preprocessing.resize_mode == "crop" else 0.0,
-        "mean": list(preprocessing.mean),
-        "std": list(preprocessing.std),
+        **classifier.preprocessing.describe(),
         "class_names": list(classifier.class_names),
         "run": classifier.name,
     }

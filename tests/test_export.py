@@ -11,10 +11,12 @@ import torch
 from PIL import Image
 from quick_runs import make_run
 
+from naturalist.data.decode import decode_file
+from naturalist.data.preprocessing import Preprocessing
 from naturalist.data.sources.sample import make_sample
 from naturalist.errors import UserError
 from naturalist.evaluation.classifier import load_classifier
-from naturalist.export import describe_preprocessing, export_run
+from naturalist.export import EXAMPLES, describe_preprocessing, export_run
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
@@ -51,7 +53,7 @@ def test_onnx_and_torch_agree_for_every_activation_and_pooling(tmp_path, picture
         assert logits == pytest.approx(classifier.model(images).detach().numpy(), abs=1e-3)
 
 
-@pytest.mark.parametrize(("format", "resize_mode"), [("onnx", "squash"), ("onnx", "crop"), ("torch", "crop")])
+@pytest.mark.parametrize(("format", "resize_mode"), [("onnx", "squash"), ("onnx", "crop"), ("onnx", "crop-bicubic"), ("torch", "crop")])
 def test_the_example_beside_the_model_predicts_the_same_without_this_package(tmp_path, pictures, format, resize_mode):
     run = make_run(tmp_path / "runs" / "first", pictures, resize_mode=resize_mode, cache_size=40)
     export_run(run, format)
@@ -87,6 +89,21 @@ def test_preprocessing_and_classes_are_in_the_metadata(pictures, tmp_path):
     assert about["resize_mode"] == "crop"
     assert (about["mean"], about["std"]) == ([0.4, 0.5, 0.6], [0.2, 0.25, 0.3])
     assert about["class_names"] == sorted(path.name for path in (pictures / "train").iterdir() if path.is_dir())
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch"])
+@pytest.mark.parametrize(("resize_mode", "cache_size"), [("squash", 32), ("crop", 36), ("crop-bicubic", 36)])
+def test_the_example_makes_the_same_input_of_a_detailed_photograph(format, resize_mode, cache_size, pictures, tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "photo.png")
+    preprocessing = Preprocessing(32, cache_size, resize_mode, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
+    start, rest = EXAMPLES[format].split("for path in sys.argv[2:]:\n")
+    lines = [line[4:] for line in rest.splitlines() if line.startswith("    ")][:4]
+    names = {"path": tmp_path / "photo.png", "about": json.loads(json.dumps(preprocessing.describe()))}
+    exec("import numpy as np\nfrom PIL import Image, ImageOps\n" + "\n".join(lines), names)
+    cached = decode_file(tmp_path / "photo.png", cache_size, resize_mode)
+    expected = preprocessing(torch.from_numpy(cached)[None].permute(0, 3, 1, 2))[0].numpy()
+    assert names["pixels"] == pytest.approx(expected, abs=0.05)
 
 
 def test_a_lone_checkpoint_is_exported_and_checked_on_noise(tmp_path, pictures, capsys):

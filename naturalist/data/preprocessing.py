@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +15,19 @@ IMAGENET_MEAN: Channels = (0.485, 0.456, 0.406)
 IMAGENET_STD: Channels = (0.229, 0.224, 0.225)
 
 
+Interpolation = Literal["bilinear", "bicubic"]
+
+
+def interpolation_of(resize_mode: str) -> Interpolation:
+    """By which a resize mode resizes."""
+    return "bicubic" if resize_mode.endswith("bicubic") else "bilinear"
+
+
+def is_squashed(resize_mode: str) -> bool:
+    """Whether the whole photograph becomes the square, rather than its centre."""
+    return resize_mode == "squash"
+
+
 @dataclass(frozen=True)
 class Preprocessing:
     """From cached pixels to the model's input, the same for validation, test and new photographs."""
@@ -24,10 +38,37 @@ class Preprocessing:
     mean: Channels
     std: Channels
 
+    @property
+    def interpolation(self) -> Interpolation:
+        """By which photographs are resized, with antialiasing."""
+        return interpolation_of(self.resize_mode)
+
+    @property
+    def border(self) -> float:
+        """Share of the side of a photograph's central square that is left out on each side, in [0, 0.5)."""
+        return 0.0 if is_squashed(self.resize_mode) else (1 - self.image_size / self.cache_size) / 2
+
+    def describe(self) -> dict[str, object]:
+        """From photograph to input, for programs that know nothing of this package, as plain JSON values.
+
+        Scale to a square of ``image_size`` by ``interpolation``, either the whole photograph (``squash``) or the square
+        in its centre after taking the share ``border`` off each side (``crop``); divide by 255, subtract ``mean``,
+        divide by ``std``.
+        """
+        return {
+            "resize_mode": "squash" if is_squashed(self.resize_mode) else "crop",
+            "interpolation": self.interpolation,
+            "antialias": True,
+            "image_size": self.image_size,
+            "border": self.border,
+            "mean": list(self.mean),
+            "std": list(self.std),
+        }
+
     def __call__(self, images: Tensor) -> Tensor:
         """uint8 ``[B, 3, cache_size, cache_size]`` → normalised float32 ``[B, 3, image_size, image_size]``."""
         if self.image_size != self.cache_size:
-            if self.resize_mode != "squash":
+            if not is_squashed(self.resize_mode):
                 margin = (self.cache_size - self.image_size) // 2
                 images = images[..., margin : margin + self.image_size, margin : margin + self.image_size]
             else:

@@ -130,8 +130,7 @@ def _download(weights: WeightsEnum) -> Path:
     print(f"Downloading {weights.url} to {path}", flush=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        match = HASH_IN_NAME.search(path.name)
-        torch.hub.download_url_to_file(weights.url, str(path), match and match[1])
+        torch.hub.download_url_to_file(weights.url, str(path), hash_in_name(path.name))
     except (urllib.error.URLError, OSError, RuntimeError) as error:
         raise UserError(
             f"the weights {weights} cannot be downloaded ({error}); fetch {weights.url} on another machine "
@@ -140,19 +139,37 @@ def _download(weights: WeightsEnum) -> Path:
     return path
 
 
+def hash_in_name(name: str) -> str | None:
+    """The first digits of a file's SHA-256 that its name ends with; None for a name without.
+
+    A date or a time, such as in ``finetuned-20251125.pt``, is no hash: decimal digits alone count only where the name
+    begins as an official file's does.
+    """
+    match = HASH_IN_NAME.search(name)
+    if match is None or (match[1].isdecimal() and name[: match.start()] not in _official_stems()):
+        return None
+    return match[1]
+
+
+def _official_stems() -> set[str]:
+    """Names of official files, without their hash."""
+    names = [Path(weights.url).name for model in models.list_models() for weights in models.get_model_weights(model)]
+    return {HASH_IN_NAME.sub("", name) for name in names}
+
+
 def _check_hash(path: Path) -> None:
     """Refuse a file whose content is not what the hash in its name says; names without a hash pass."""
-    match = HASH_IN_NAME.search(path.name)
-    if match is None:
+    promised = hash_in_name(path.name)
+    if promised is None:
         return
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(2**20):
             digest.update(block)
-    if not digest.hexdigest().startswith(match[1]):
+    if not digest.hexdigest().startswith(promised):
         raise UserError(
             f"the weights file {str(path)!r} is damaged or not what its name says: its SHA-256 begins with "
-            f"{digest.hexdigest()[: len(match[1])]}, not {match[1]}; delete it and fetch it again."
+            f"{digest.hexdigest()[: len(promised)]}, not {promised}; delete it and fetch it again, or rename it."
         )
 
 

@@ -13,7 +13,7 @@ from naturalist.data.preprocessing import Preprocessing
 from naturalist.errors import UserError
 from naturalist.models import build_model
 from naturalist.models.backbones import StagedNetwork, backbone_names
-from naturalist.models.weights import HASH_IN_NAME, load_weights, settings_from_weights
+from naturalist.models.weights import HASH_IN_NAME, hash_in_name, load_weights, settings_from_weights
 from naturalist.runs.checkpoint import save_checkpoint
 from naturalist.settings.part_b import BackboneSettings, FinetuneSettings
 
@@ -113,6 +113,31 @@ class Dangerous:
 
     def __reduce__(self):
         return Path.touch, (self.target,)
+
+
+@pytest.mark.parametrize("name", ["finetuned-20251125.pt", "best-20251125103000.pth", "run-00000001.pt"])
+def test_a_date_or_a_number_in_a_files_name_is_no_hash(name, tmp_path):
+    official = models.get_model("shufflenet_v2_x0_5", num_classes=3)
+    torch.save(official.state_dict(), tmp_path / name)
+    load_weights(StagedNetwork("shufflenet_v2_x0_5", 3, 32), settings_for("shufflenet_v2_x0_5", tmp_path / name))
+
+
+def test_a_hash_of_decimal_digits_counts_in_an_official_name():
+    names = [
+        Path(weights.url).name for backbone in backbone_names() for weights in models.get_model_weights(backbone)
+    ]
+    assert all(hash_in_name(name) for name in names)
+    assert hash_in_name("finetuned-0123abcd.pt") == "0123abcd"
+
+
+def test_preprocessing_is_described_as_the_official_transforms_are():
+    for backbone in backbone_names():
+        transforms = models.get_model_weights(backbone).DEFAULT.transforms()
+        data = settings_from_weights(FinetuneSettings.of(backbone=backbone)).data
+        described = Preprocessing(data.image_size, data.cache_size, data.resize_mode, (0, 0, 0), (1, 1, 1)).describe()
+        border = (1 - transforms.crop_size[0] / transforms.resize_size[0]) / 2
+        assert described["resize_mode"] == "crop"
+        assert (described["interpolation"], described["border"]) == (transforms.interpolation.value, border), backbone
 
 
 def test_a_file_that_holds_code_is_refused_and_not_run(tmp_path):
