@@ -110,7 +110,7 @@ class CachedPath:
             AugmentationSettings(), self.settings.seed, Preprocessing(size, size, "squash", MEAN, STD), len(CLASSES)
         )
         model = compute.place(make_network(size))
-        optimizer = make_optimizer(parameter_groups(model, self.settings.weight_decay), self.settings, device)
+        optimizer = make_optimizer(parameter_groups(model, self.settings.decay), self.settings, device)
         self.loader: BatchLoader = self._build(device)
         schedule = Schedule(optimizer, self.settings, len(self.loader), 1)
         self.learner = Learner(model, optimizer, schedule, self.settings, compute)

@@ -1,7 +1,9 @@
 """Which device, and in which arithmetic."""
 
 import contextlib
+import re
 import sys
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -33,10 +35,25 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
+def forget_peak_memory(device: torch.device) -> None:
+    """Have :func:`peak_memory_mb` tell the most that is held from now on, where the system can forget.
+
+    A process that trains one run after the other would record for each the most that any of them took.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    with contextlib.suppress(OSError):  # not Linux, or a container without it
+        Path("/proc/self/clear_refs").write_text("5")  # see proc_pid_clear_refs(5)
+
+
 def peak_memory_mb(device: torch.device) -> float | None:
     """Most memory held so far, in MB: of the GPU, or of this process; None where the system does not tell."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
+    with contextlib.suppress(OSError):
+        # What getrusage tells never falls, and begins with that of the process that started this one.
+        if found := re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE):
+            return int(found[1]) * 1024 / 1e6
     try:
         import resource
     except ImportError:  # Windows

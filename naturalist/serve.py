@@ -17,9 +17,11 @@ from naturalist.evaluation.classifier import load_classifier
 from naturalist.explain.attribution import grad_cam
 from naturalist.explain.layers import last_feature_layer
 from naturalist.plots.explanations import overlay_heat
+from naturalist.serve_guard import Guard
 
 if TYPE_CHECKING:
     import gradio
+    from starlette.middleware import Middleware
 
 Answer = tuple[str, dict[str, float] | None, NDArray[np.uint8] | None, NDArray[np.uint8] | None]
 """A sentence, the probabilities by class, the photograph as the model sees it, and the same under Grad-CAM."""
@@ -68,6 +70,7 @@ def serve_run(
             theme=_theme(),
             ssr_mode=False,
             run_history=False,
+            app_kwargs={"middleware": [_guard(host, max_megabytes * 2**20)]},
         )
     except OSError as error:
         raise UserError(f"cannot listen on {host}, port {port}: {error}; choose another --port.") from None
@@ -154,6 +157,12 @@ def _build_page(run: Path, max_megabytes: int, device: str) -> "gradio.Blocks":
                 )
         file.change(answer, file, [sentence, label, picture, heat], api_visibility="private", show_progress="minimal")
     return page
+
+
+def _guard(host: str, max_bytes: int) -> "Middleware":
+    from starlette.middleware import Middleware
+
+    return Middleware(Guard, host=host, max_bytes=max_bytes)
 
 
 def _theme() -> "gradio.themes.Base":

@@ -53,7 +53,9 @@ def test_onnx_and_torch_agree_for_every_activation_and_pooling(tmp_path, picture
         assert logits == pytest.approx(classifier.model(images).detach().numpy(), abs=1e-3)
 
 
-@pytest.mark.parametrize(("format", "resize_mode"), [("onnx", "squash"), ("onnx", "crop"), ("onnx", "crop-bicubic"), ("torch", "crop")])
+@pytest.mark.parametrize(
+    ("format", "resize_mode"), [("onnx", "squash"), ("onnx", "crop"), ("onnx", "crop-bicubic"), ("torch", "crop")]
+)
 def test_the_example_beside_the_model_predicts_the_same_without_this_package(tmp_path, pictures, format, resize_mode):
     run = make_run(tmp_path / "runs" / "first", pictures, resize_mode=resize_mode, cache_size=40)
     export_run(run, format)

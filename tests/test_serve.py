@@ -90,6 +90,46 @@ def test_the_page_listens_on_loopback_only_and_refuses_large_files(server):
         assert reply.status_code == status
 
 
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"Host": "localhost:{port}"}, 200),
+        ({"Origin": "http://127.0.0.1:{port}"}, 200),
+        ({"Host": "evil.example"}, 403),
+        ({"Host": "127.0.0.1.evil.example:{port}"}, 403),
+        ({"Host": ""}, 403),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "http://127.0.0.1:1"}, 403),
+        ({"Origin": "null"}, 403),
+    ],
+)
+def test_a_request_that_another_site_sends_is_refused(headers, status, server):
+    port = server.rpartition(":")[2]
+    headers = {name: value.format(port=port) for name, value in headers.items()}
+    for path in ("/", "/config", "/gradio_api/info"):
+        assert requests.get(server + path, headers=headers, timeout=30).status_code == status
+
+
+def test_a_request_of_many_small_files_is_refused_as_a_whole(server):
+    files = [("files", (f"{number}.jpg", b"\0" * 2**19)) for number in range(5)]
+    assert requests.post(f"{server}/gradio_api/upload", files=files, timeout=30).status_code == 413
+
+
+def test_a_request_that_hides_its_length_is_cut_off(server):
+    def chunks():
+        yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.jpg"\r\n\r\n'
+        for _ in range(40):
+            yield b"\0" * 2**19
+
+    kept = {"Content-Type": "multipart/form-data; boundary=x"}
+    try:
+        status = requests.post(f"{server}/gradio_api/upload", data=chunks(), headers=kept, timeout=30).status_code
+    except requests.ConnectionError:
+        status = 413
+    assert status >= 400
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 def test_in_a_browser_a_photograph_gets_bars_and_grad_cam_and_anything_else_a_sentence(server, place):
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

@@ -58,7 +58,7 @@ class Strategy:
         training: TrainingSettings,
         planned_epochs: int | None = None,
     ) -> None:
-        self.model, self._weight_decay = model, training.weight_decay
+        self.model, self._weight_decay = model, training.decay
         releases = release_epochs(list(model.stages), settings, planned_epochs or training.epochs, model.backbone)
         top_down = list(reversed(releases))
         rates = {

@@ -105,6 +105,10 @@ class AugmentationSettings:
         require("rotation", self.rotation, 0 <= self.rotation <= 180, "must lie between 0 and 180 degrees")
 
 
+WEIGHT_DECAY = {"AdamW": 0.05, "SGD": 5e-4, "Adam": 0.0, "NAdam": 0.0}
+"""What each optimiser is used with: only AdamW's is decoupled from the gradient, so that no other may inherit it."""
+
+
 @dataclass(frozen=True)
 class TrainingSettings:
     """How the model learns."""
@@ -119,8 +123,9 @@ class TrainingSettings:
     """Optimiser; SGD uses Nesterov momentum."""
     learning_rate: float = 0.002
     """Peak learning rate."""
-    weight_decay: float = 0.05
-    """Weight decay (decoupled for AdamW); norms and biases are exempt."""
+    weight_decay: float | None = None
+    """Weight decay; norms and biases are exempt. By default the optimiser's own: 0.05 for AdamW (decoupled), 0.0005
+    for SGD, none for Adam and NAdam."""
     momentum: float = 0.9
     """Momentum of SGD, in [0, 1)."""
     schedule: Literal["none", "cosine", "one-cycle", "plateau"] = "cosine"
@@ -143,11 +148,16 @@ class TrainingSettings:
     seed: int = 0
     """Seed of weights, order, augmentation and dropout; --split_seed is that of the split."""
 
+    @property
+    def decay(self) -> float:
+        """The weight decay that is used."""
+        return WEIGHT_DECAY[self.optimizer] if self.weight_decay is None else self.weight_decay
+
     def validate(self) -> None:
         """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
         require_positive(self, ["epochs", "batch_size", "learning_rate", "accumulate"])
-        not_negative = ["weight_decay", "warmup_epochs", "gradient_clip", "patience", "plateau_patience", "seed"]
-        require_not_negative(self, not_negative)
+        require("weight_decay", self.weight_decay, self.decay >= 0, "must not be negative")
+        require_not_negative(self, ["warmup_epochs", "gradient_clip", "patience", "plateau_patience", "seed"])
         require_below_one(self, ["momentum", "label_smoothing", "ema_decay"])
 
 

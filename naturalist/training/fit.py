@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from naturalist.data.dataset import TrainingData
-from naturalist.device import Compute, peak_memory_mb
+from naturalist.device import Compute, forget_peak_memory, peak_memory_mb
 from naturalist.entry import stop_requested, stops_held
 from naturalist.errors import UserError, describe_error
 from naturalist.models.parameter_groups import parameter_groups
@@ -93,8 +93,9 @@ def fit(
         with suppress(Exception):  # the picture must not stand before what went wrong
             run.draw()
         raise
-    summary = {"status": status, **run.progress.summary(), "precision": compute.precision, "seconds": run.seconds}
-    summary |= {"device": compute.device.type, "peak_memory_mb": peak_memory_mb(compute.device)}
+    summary = {"status": status, **run.progress.summary(), "seconds": run.seconds, "weight_decay": training.decay}
+    summary |= {"device": compute.device.type, "precision": compute.precision}
+    summary |= {"peak_memory_mb": peak_memory_mb(compute.device)}
     tracker.conclude(summary)  # before anything that may fail
     with suppress(KeyboardInterrupt):  # a stop that comes now costs the picture
         run.draw()
@@ -116,12 +117,13 @@ class _Fit:
         checkpoint_seconds: float,
         release: Release | None,
     ) -> None:
+        forget_peak_memory(compute.device)
         self.start = self.last_saved = self.last_drawn = time.perf_counter()
         model = compute.place(model)
         self.data, self.tracker, self.about, self.release = data, tracker, about, release
         self.train_loader, self.val_loader = data.loaders(training.batch_size, training.seed, compute.device)
         self.augment, self.prepare = data.transforms(augmentation, training.seed)
-        groups = parameter_groups(model, training.weight_decay) if release is None else release(0)
+        groups = parameter_groups(model, training.decay) if release is None else release(0)
         optimizer = make_optimizer(groups, training, compute.device)
         steps = optimizer_steps(len(self.train_loader), training.accumulate)
         schedule = Schedule(optimizer, training, steps, training.epochs)

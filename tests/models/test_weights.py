@@ -123,9 +123,7 @@ def test_a_date_or_a_number_in_a_files_name_is_no_hash(name, tmp_path):
 
 
 def test_a_hash_of_decimal_digits_counts_in_an_official_name():
-    names = [
-        Path(weights.url).name for backbone in backbone_names() for weights in models.get_model_weights(backbone)
-    ]
+    names = [Path(weights.url).name for backbone in backbone_names() for weights in models.get_model_weights(backbone)]
     assert all(hash_in_name(name) for name in names)
     assert hash_in_name("finetuned-0123abcd.pt") == "0123abcd"
 

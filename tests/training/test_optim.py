@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from naturalist.errors import UserError
 from naturalist.models.parameter_groups import parameter_groups
 from naturalist.settings.groups import TrainingSettings
 from naturalist.training.optim import Schedule, make_optimizer
@@ -81,3 +82,12 @@ def test_plateau_divides_by_ten_after_patience_epochs_without_gain():
 @pytest.mark.parametrize("kind", ["none", "cosine", "one-cycle", "plateau"])
 def test_every_schedule_serves_a_run_of_a_single_step(kind):
     assert 0 < rates(schedule_for(epochs=1, steps=1, schedule=kind, warmup_epochs=5))[0] <= 1
+
+
+@pytest.mark.parametrize(("optimizer", "decay"), [("AdamW", 0.05), ("SGD", 5e-4), ("Adam", 0.0), ("NAdam", 0.0)])
+def test_no_optimiser_inherits_the_decay_of_another(optimizer, decay):
+    assert TrainingSettings(optimizer=optimizer).decay == decay
+    assert TrainingSettings(optimizer=optimizer, weight_decay=0.3).decay == 0.3
+    assert TrainingSettings(optimizer=optimizer, weight_decay=0.0).decay == 0
+    with pytest.raises(UserError, match="weight_decay must not be negative"):
+        TrainingSettings(optimizer=optimizer, weight_decay=-0.1).validate()
