@@ -11,6 +11,7 @@ from types import CodeType, FunctionType
 
 import numpy as np
 import pytest
+from warm import CAN_RUN_WARM, run_warm
 
 from naturalist.data.sources.sample import CLASSES, draw
 
@@ -25,7 +26,7 @@ SMALL_CLASSES = CLASSES[:4]
 TIMEOUT = 300
 """Seconds after which a program hangs rather than being slow, also on a busy machine."""
 IMAGES_PER_CLASS = {"train": 12, "test": 4}
-SLOW = {"subprocess", "evaluate_run", "evaluate_runs", "explain_run", "export_run"}
+SLOW = {"subprocess", "run_warm", "evaluate_run", "evaluate_runs", "explain_run", "export_run"}
 """Names whose use makes a test slow; `make test-fast` leaves it out."""
 
 
@@ -85,7 +86,12 @@ def own_photographs(photographs, tmp_path) -> Path:
 def run_python(
     *arguments: object, cwd: Path, env: dict[str, str] | None = None, timeout: float = TIMEOUT
 ) -> subprocess.CompletedProcess:
-    """Run ``python arguments…`` in ``cwd`` as a user without a W&B account would, and wait for it."""
+    """Run ``python arguments…`` in ``cwd`` as a user without a W&B account would, and wait for it.
+
+    Scripts and modules run in a process that has imported their libraries already, unless they get ``env``.
+    """
+    if CAN_RUN_WARM and env is None and (arguments[0] == "-m" or not str(arguments[0]).startswith("-")):
+        return run_warm([str(argument) for argument in arguments], cwd, environment(), timeout)
     return subprocess.run(
         [sys.executable, *map(str, arguments)],
         cwd=cwd,

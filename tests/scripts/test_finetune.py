@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from conftest import run_python
 
 from naturalist.data.sources.sample import make_sample
 from naturalist.settings.command_line import parse_settings
@@ -35,14 +35,7 @@ RECIPES = sorted((ROOT / "configs" / "partB").glob("*.yaml"))
 
 def execute(folder: Path, *arguments: object) -> subprocess.CompletedProcess:
     script = ["-m", "naturalist"] if arguments[0] in ("evaluate", "compare") else [str(ROOT / "partB" / "finetune.py")]
-    return subprocess.run(
-        [sys.executable, *script, *map(str, arguments)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=300,
-        stdin=subprocess.DEVNULL,
-    )
+    return run_python(*script, *arguments, cwd=folder)
 
 
 @pytest.fixture(scope="module")

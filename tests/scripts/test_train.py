@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from conftest import run_python
 from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 
@@ -62,7 +63,7 @@ def command(*arguments: object) -> list[str]:
 
 
 def execute(arguments: list[str], folder: Path) -> subprocess.CompletedProcess:
-    return subprocess.run(arguments, cwd=folder, capture_output=True, text=True, timeout=120, stdin=subprocess.DEVNULL)
+    return run_python(*arguments[1:], cwd=folder)
 
 
 @pytest.fixture(scope="session")
