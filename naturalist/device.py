@@ -1,6 +1,7 @@
 """Which device, and in which arithmetic."""
 
 import contextlib
+import os
 import sys
 from typing import TypeVar
 
@@ -19,7 +20,10 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"there is no device {name!r}; use --device auto, cpu, mps, cuda or cuda:N.") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
             f"there is no device {name!r}: CUDA finds {torch.cuda.device_count()} GPU(s) here; use "
@@ -31,6 +35,22 @@ def choose_device(name: str) -> torch.device:
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
     return device
+
+
+def require_memory(needed: int, what: str) -> None:
+    """Raise :class:`UserError` when ``what`` needs more bytes than this machine has, before they are asked for.
+
+    Systems promise memory that they do not have, and kill whoever uses it.
+    """
+    try:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return
+    if needed > there:
+        raise UserError(
+            f"{what} would need {needed / 1e9:,.1f} GB, but this machine has {there / 1e9:,.1f} GB of memory; make the "
+            "network smaller."
+        )
 
 
 def peak_memory_mb(device: torch.device) -> float | None:
