@@ -12,9 +12,7 @@ OUT_OF_MEMORY = "out of memory"
 MAKE_SMALLER = "make something smaller, such as --batch_size, --image_size or the model, or end other programs"
 
 ADVICE = {
-    **dict.fromkeys(
-        NO_ROOM, "free some space, or name a folder on another disk with --runs_dir, --cache_dir or --out"
-    ),
+    **dict.fromkeys(NO_ROOM, "free some space, or name a folder on another disk with --runs_dir, --cache_dir or --out"),
     **dict.fromkeys(
         (errno.EACCES, errno.EPERM, errno.EROFS),
         "change who may use it, or name another place with --runs_dir, --cache_dir or --out",
@@ -53,7 +51,7 @@ class UserError(Exception):
 
 def describe_error(error: BaseException) -> str:
     """What went wrong, in a few words for a line about what can be done again, and without passwords."""
-    words = without_secrets(" ".join(str(error).split("\n")[0].split()))
+    words: str = without_secrets(" ".join(str(error).partition("\n")[0].split()))
     if isinstance(error, UserError):
         return words
     if isinstance(error, KeyboardInterrupt):

@@ -1,4 +1,4 @@
-"""Text that others wrote (names, addresses, messages), made fit for a terminal and for records that are shown around."""
+"""Text that others wrote (names, addresses, messages), made fit for a terminal and for records that go round."""
 
 import re
 from typing import Any

@@ -109,7 +109,9 @@ def feature_map_sizes(image_size: int, kernels: list[int], padding: str) -> list
         if padding == "same" and kernel % 2 == 0:
             raise UserError(f"block {block}: padding=same needs an odd kernel_size, but it is {kernel}.")
         if padding == "same" and kernel > image_size:
-            raise UserError(f"block {block}: a kernel of {kernel}×{kernel} is larger than the image of {image_size} px.")
+            raise UserError(
+                f"block {block}: a {kernel}×{kernel} kernel is larger than the {image_size}×{image_size} image."
+            )
         after_convolution = size if padding == "same" else size - kernel + 1
         if after_convolution < 2:
             raise UserError(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from naturalist.entry import IN_SWEEP
 from naturalist.errors import UserError
-from naturalist.runs.environment import shell_path, without_home
+from naturalist.runs.environment import shell_path, without_private
 from naturalist.runs.folder import read_json
 
 if TYPE_CHECKING:
@@ -158,6 +158,6 @@ def _settings(folder: Path, **more: Any) -> "wandb.Settings":
         disable_git=True,
         x_disable_meta=True,
         host="",
-        program=without_home(sys.argv[0]),
+        program=without_private(sys.argv[0]),
         **more,
     )

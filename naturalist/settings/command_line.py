@@ -235,7 +235,8 @@ def _add(group: Any, argument: Argument) -> None:
         group.add_argument(argument.name, type=element, metavar=argument.metavar, help=words, **how_many)
         return
     # A switch's letter is spelled out before: argparse would take -1 for a flag wherever there is a flag -0.
-    names = [f"--{argument.name}"] if argument.short is None or argument.is_flag else [argument.short, f"--{argument.name}"]
+    short = [] if argument.short is None or argument.is_flag else [argument.short]
+    names = [*short, f"--{argument.name}"]
     more: dict[str, Any] = {"type": argument.type, "default": argument.default}
     if argument.is_list and not argument.takes_number:
         element = argument.type.__args__[0]
@@ -256,8 +257,8 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         if not names:
             return super()._format_action_invocation(action)
         if getattr(action, "_typehint", None) is bool:
-            letter = [action.letter] if getattr(action, "letter", None) else []
-            return ", ".join([*letter, names[-1], f"--no_{names[-1][2:]}"])
+            letter = getattr(action, "letter", None)
+            return ", ".join([*([letter] if letter else []), names[-1], f"--no_{names[-1][2:]}"])
         value = "" if action.nargs == 0 or not action.metavar else f" {action.metavar}"
         return ", ".join(names) + value
 

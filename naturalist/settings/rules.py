@@ -73,9 +73,10 @@ def require_device(name: str) -> None:
 
 def require_home(name: str, path: str | None) -> None:
     """``~user`` at the beginning of a path must be somebody with a home folder."""
+    if path is None or not path.startswith("~"):
+        return
     try:
-        if path is not None and path.startswith("~"):
-            Path(path).expanduser()
+        Path(path).expanduser()
     except RuntimeError:
         raise UserError(f"{name}: nobody called {Path(path).parts[0][1:]!r} has a home folder here.") from None
 

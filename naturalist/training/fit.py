@@ -121,7 +121,9 @@ class _Fit:
         self.data, self.tracker, self.about, self.release = data, tracker, about, release
         self.train_loader, self.val_loader = data.loaders(training.batch_size, training.seed, compute.device)
         self.augment, self.prepare = data.transforms(augmentation, training.seed)
-        if compute.device.type == "cpu":  # weights, gradients, and two averages of those; a GPU says itself what it lacks
+        if (
+            compute.device.type == "cpu"
+        ):  # weights, gradients, and two averages of those; a GPU says itself what it lacks
             trained = sum(weight.nbytes for weight in model.parameters() if weight.requires_grad)
             require_memory(4 * trained, "the network's training")
         groups = parameter_groups(model, training.weight_decay) if release is None else release(0)
