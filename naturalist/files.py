@@ -32,7 +32,7 @@ def appearing_whole(path: Path) -> Iterator[Path]:
     except BaseException as error:
         with suppress(OSError):
             unfinished.unlink()
-        if isinstance(error, OSError) and error.filename in (None, str(unfinished), unfinished):
+        if isinstance(error, OSError) and error.errno and error.filename in (None, str(unfinished), unfinished):
             error.filename = str(path)
             del error.filename2
         raise

@@ -8,6 +8,7 @@ from typing import Any
 
 from naturalist.entry import run_in_progress, stops_ignored
 from naturalist.errors import UserError, reason_of
+from naturalist.printable import printable
 from naturalist.runs.checkpoint import BEST, LAST, load_for_resume
 from naturalist.runs.folder import create_run_folder, locked_run, read_metrics
 from naturalist.runs.records import merit
@@ -51,7 +52,7 @@ def record_run(settings: RunSettings, job_type: str, *, may_begin: bool = False)
             if is_new:
                 shutil.rmtree(folder)  # nothing of a run that did not begin
             raise
-        print(f"Run: {folder}", flush=True)
+        print(f"Run: {printable(folder)}", flush=True)
         try:
             yield tracker
         except BaseException as error:

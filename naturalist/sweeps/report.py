@@ -42,7 +42,7 @@ def report_runs(folders: list[Path], target: Path, *, metric: str = "val_accurac
     if table.rows:
         plot_influences(table, target / "influence.png", metric, len(good))
     said = f"{metric} {best.value:.4f} at {best.epochs} epochs; its settings are in {target / 'best.yaml'}."
-    print(f"Best: {printable(best.name)}, {said}", *(f"  {sentence}" for sentence in found), sep="\n")
+    print(f"Best: {printable(best.name)}, {said}", *(f"  {printable(sentence)}" for sentence in found), sep="\n")
     print(f"Pictures and tables: {target}")
 
 

@@ -184,7 +184,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
         raise OSError("no space")
 
     write_atomically(tmp_path / "a", "old")
-    monkeypatch.setattr("naturalist.runs.folder.os.fsync", fail)
+    monkeypatch.setattr("naturalist.files.os.fsync", fail)
     with pytest.raises(OSError):
         write_atomically(tmp_path / "a", "new")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old"}
