@@ -73,9 +73,15 @@ def explain_error(error: BaseException) -> str | None:
     if is_out_of_memory(error):
         return f"{OUT_OF_MEMORY}: {MAKE_SMALLER}."
     if isinstance(error, OSError):
-        advice = ADVICE.get(error.errno) if error.errno is not None else None
-        return f"{describe_error(error)}{f'; {advice}' if advice else ''}."
+        return f"{_path_of(error)}{cause_of(error)}."
     return None
+
+
+def cause_of(error: OSError) -> str:
+    """What the system says, and what to do about it, for the end of a sentence."""
+    advice = ADVICE.get(error.errno or 0)
+    what = error.strerror or without_secrets(" ".join(str(error).split())).rstrip(".") or type(error).__name__
+    return f"{what}; {advice}" if advice else what
 
 
 def reason_of(error: BaseException) -> str:

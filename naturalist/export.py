@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from naturalist.errors import ADVICE, UserError, is_out_of_memory
+from naturalist.errors import UserError, cause_of, is_out_of_memory
 from naturalist.evaluation.classifier import Classifier, load_classifier
 from naturalist.evaluation.split_images import images_of_split
 from naturalist.files import write_atomically, written_whole
@@ -111,8 +111,7 @@ def export_run(
     except OSError as error:
         if is_out_of_memory(error):
             raise
-        advice = ADVICE.get(error.errno or 0, "name another file with -o")
-        raise UserError(f"cannot write {str(out)!r}: {error.strerror or error}; {advice}.") from None
+        raise UserError(f"cannot write {str(out)!r}: {cause_of(error)}.") from None
     difference = _largest_difference(exported, classifier, inputs, out)
     print(
         f"{printable(out)}: {out.stat().st_size / 1e6:.1f} MB; largest difference of a logit from torch's "

@@ -60,6 +60,25 @@ def write_atomically(path: Path, text: str) -> None:
         file.write(text.encode("utf-8", errors="surrogateescape"))
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a text file, on the disk when this returns; a line that does not fit leaves the file as it was.
+
+    Raises OSError, with the path, when it cannot be written.
+    """
+    data = memoryview(line.encode("utf-8", errors="surrogateescape"))
+    with _Remembering(path, "a") as file:
+        before = os.fstat(file.fileno()).st_size
+        try:
+            while data:
+                data = data[file.write(data) :]
+            os.fsync(file.fileno())
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(file.fileno(), before)
+            error.filename = error.filename or str(path) if error.errno else None
+            raise
+
+
 def write_table(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     """Write a CSV file, the heading being the first row, as :func:`written_whole` does; see :func:`harmless`."""
     text = io.StringIO(newline="")

@@ -59,7 +59,9 @@ def compare_runs(folders: Sequence[Path], output: Path | None = None) -> Path:
     )
     untested = [run.name for run in runs if run.values["test_accuracy"] is None]
     if untested:
-        print(f"Without test accuracy: {printable(', '.join(untested))}; python -m naturalist evaluate RUN measures it.")
+        print(
+            f"Without test accuracy: {printable(', '.join(untested))}; python -m naturalist evaluate RUN measures it."
+        )
     return output
 
 

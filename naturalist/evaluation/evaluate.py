@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from naturalist.data.loader import BatchLoader
 from naturalist.device import Compute
-from naturalist.errors import UserError
+from naturalist.errors import UserError, cause_of
 from naturalist.evaluation.classifier import Classifier, load_classifier
 from naturalist.evaluation.looks import describe_looks, record_look
 from naturalist.evaluation.metrics import calibration, classification_metrics, mcnemar, write_predictions_csv
@@ -79,7 +79,7 @@ def evaluate_run(
             metrics["with_flips"] = _with_flips(probabilities, mirrored, images, output)
         grid = write_results(output, metrics, probabilities, images)
     except OSError as error:
-        raise UserError(f"cannot write the evaluation to {str(output)!r}: {error.strerror or error}.") from None
+        raise UserError(f"cannot write the evaluation to {str(output)!r}: {cause_of(error)}.") from None
     _send(grid, metrics, folder, tracker)
     if not quiet:
         _print(metrics, output)

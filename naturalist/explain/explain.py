@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from naturalist.data.decode import UnreadableImage
-from naturalist.errors import UserError
+from naturalist.errors import UserError, cause_of
 from naturalist.evaluation.classifier import Classifier, load_classifier
 from naturalist.evaluation.looks import describe_looks, record_look
 from naturalist.evaluation.split_images import SplitImages, images_of_split
@@ -135,7 +135,7 @@ def explain_classifier(
         if found and split_images is not None and "exciting" in wanted:
             written.append(draw_exciting(classifier, found, split_images, channels, output))
     except OSError as error:
-        raise UserError(f"cannot write the pictures to {str(output)!r}: {error.strerror or error}.") from None
+        raise UserError(f"cannot write the pictures to {str(output)!r}: {cause_of(error)}.") from None
     print(f"In {printable(output)}: {', '.join(path.name for path in written)}")
     return written
 

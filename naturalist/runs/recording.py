@@ -50,7 +50,7 @@ def record_run(settings: RunSettings, job_type: str, *, may_begin: bool = False)
             )
         except BaseException:
             if is_new:
-                shutil.rmtree(folder)  # nothing of a run that did not begin
+                shutil.rmtree(folder, ignore_errors=True)  # nothing of a run that did not begin
             raise
         print(f"Run: {printable(folder)}", flush=True)
         try:

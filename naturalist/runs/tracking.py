@@ -13,7 +13,7 @@ import yaml
 
 from naturalist.entry import IN_SWEEP
 from naturalist.errors import UserError, describe_error
-from naturalist.files import write_atomically
+from naturalist.files import append_line, write_atomically
 from naturalist.runs.environment import describe_environment, shell_path, without_private
 from naturalist.runs.folder import json_line, read_json, read_metrics, write_json, write_summary
 from naturalist.runs.weights_and_biases import FINISH_TIMEOUT_SECONDS, log_grid, lost_helper, start_wandb
@@ -100,10 +100,7 @@ class Tracker:
         """Record an epoch: numbers by name, among them ``epoch``, counted from 1. NaN is null in the file."""
         path = self.folder / "metrics.jsonl"
         try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json_line(metrics))
-                file.flush()
-                os.fsync(file.fileno())
+            append_line(path, json_line(metrics))
         except OSError as error:
             raise UserError(f"cannot write {str(path)!r}: {error.strerror or error}; is the disk full?") from None
         self._send_epoch(metrics)
