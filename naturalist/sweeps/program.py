@@ -77,8 +77,7 @@ def load_program(path: Path) -> Program:
     try:
         spec.loader.exec_module(module)
     except (Exception, SystemExit) as error:  # of whatever kind: it is the user's program
-        line = f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
-        raise UserError(f"the sweep's program {str(path)!r}{line} cannot be run: {describe_error(error)}.") from error
+        raise UserError(f"the sweep's program {str(path)!r} cannot be run: {describe_error(error)}.") from error
     train = getattr(module, "train", None)
     parameters = list(signature(train).parameters.values()) if callable(train) else []
     settings_class = parameters[0].annotation if parameters else None

@@ -238,7 +238,7 @@ class _Fit:
     def draw(self) -> None:
         """Draw the curves of what is recorded."""
         try:
-            if self.progress.history:
+            if self.progress.history and self.tracker.folder.is_dir():
                 plot_curves(self.progress.history, self.tracker.folder / "curves.png", self.tracker.folder.name)
         except Exception as error:  # of whatever kind: metrics.jsonl has the numbers
             again = f"--resume {self.tracker.folder}"
