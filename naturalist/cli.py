@@ -12,6 +12,7 @@ from naturalist.settings import verbs
 from naturalist.settings.command_line import parse_options
 from naturalist.settings.places import find_run, refuse_missing
 from naturalist.settings.spelling import nearest
+from naturalist.settings.tokens import DEBUG
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def _predict(options: verbs.PredictOptions) -> int:
         top=options.top,
         threshold=options.threshold,
         format="json" if options.json else "csv" if options.csv else "table",
+        null=options.null,
         batch_size=options.batch_size,
         device=options.device,
     )
@@ -213,6 +215,7 @@ def _completion(arguments: Sequence[str]) -> str:
     subparsers = root.add_subparsers()
     for name, verb in VERBS.items():
         parser = subparsers.add_parser(name, help=verb.options.__doc__)  # without help shtab leaves it out
+        parser.add_argument(f"--{DEBUG}", action="store_true")
         for argument in arguments_of(verb.options):
             names = [argument.name] if argument.is_positional else [f"--{argument.name}"]
             added = parser.add_argument(*names, choices=argument.choices or None)

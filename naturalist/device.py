@@ -1,6 +1,7 @@
 """Which device, and in which arithmetic."""
 
 import contextlib
+import os
 import re
 import sys
 from pathlib import Path
@@ -21,7 +22,10 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"there is no device {name!r}; use --device auto, cpu, mps, cuda or cuda:N.") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
             f"there is no device {name!r}: CUDA finds {torch.cuda.device_count()} GPU(s) here; use "
@@ -44,6 +48,22 @@ def forget_peak_memory(device: torch.device) -> None:
         torch.cuda.reset_peak_memory_stats(device)
     with contextlib.suppress(OSError):  # not Linux, or a container without it
         Path("/proc/self/clear_refs").write_text("5")  # see proc_pid_clear_refs(5)
+
+
+def require_memory(needed: int, what: str) -> None:
+    """Raise :class:`UserError` when ``what`` needs more bytes than this machine has, before they are asked for.
+
+    Systems promise memory that they do not have, and kill whoever uses it.
+    """
+    try:
+        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):  # Windows
+        return
+    if needed > there:
+        raise UserError(
+            f"{what} would need {needed / 1e9:,.1f} GB, but this machine has {there / 1e9:,.1f} GB of memory; make the "
+            "network smaller."
+        )
 
 
 def peak_memory_mb(device: torch.device) -> float | None:

@@ -7,13 +7,15 @@ import select
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from enum import Enum
 from types import FrameType
 from typing import Any
 
-from naturalist.errors import UserError
+from naturalist.errors import describe_error, explain_error
+from naturalist.printable import printable, without_secrets
 
 IN_SWEEP = "WANDB_SWEEP_ID"
 """Environment variable that a W&B agent sets for the runs that it starts."""
@@ -39,6 +41,18 @@ _in_run = False
 _run_is_all = False
 """Whether the process has nothing to do after its run."""
 _told_to_wait = False
+_shows_tracebacks = False
+
+
+def show_tracebacks(wanted: bool = True) -> None:
+    """Have :func:`entry_point` print where an error came from, too: what ``--debug`` asks for."""
+    global _shows_tracebacks
+    _shows_tracebacks = wanted
+
+
+def shows_tracebacks() -> bool:
+    """Whether ``--debug`` was given."""
+    return _shows_tracebacks
 
 
 def stop_requested() -> bool:
@@ -63,7 +77,10 @@ def obey(*signals: int) -> None:
 
 @contextmanager
 def entry_point(*, trains: bool = False) -> Iterator[None]:
-    """Around a script's main: a :class:`UserError` is one line on standard error and exit code 2.
+    """Around a script's main: an error is one line on standard error, and the exit code.
+
+    The code is 2 for a :class:`naturalist.errors.UserError` and for what the machine refuses (files, room on the disk,
+    memory), and 1 for an error that nobody foresaw; only ``--debug`` shows a traceback.
 
     SIGTERM, by which a W&B agent or a cluster stops a run, and SIGHUP, which a closed terminal sends, are made a
     KeyboardInterrupt, so that all end training the same way; where nothing handles that, the exit code is 130.
@@ -201,21 +218,34 @@ def _exit_code() -> Generator[None, None, int]:
     """Take what a script raises; returns the exit code."""
     try:
         yield
-    except UserError as error:
-        _say(f"error: {error}")
-        return 2
     except KeyboardInterrupt:
         _say("Interrupted.")
         return 0 if IN_SWEEP in os.environ else 130  # for an agent, a run that it stopped has not failed
     except BrokenPipeError:  # whoever read the output, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Exception as error:
+        return _tell(error)
     return 0
+
+
+def _tell(error: Exception) -> int:
+    """Say what went wrong; returns the exit code."""
+    if _shows_tracebacks:
+        with suppress(OSError):
+            print(without_secrets("".join(traceback.format_exception(error))), file=sys.stderr, end="")
+    words = explain_error(error)
+    if words is not None:
+        _say(f"error: {words}")
+        return 2
+    what = "the lines above" if _shows_tracebacks else "what the same command prints with --debug after it"
+    _say(f"error: something unforeseen happened ({describe_error(error)}); please report it, with {what}.")
+    return 1
 
 
 def _say(words: str) -> None:
     with suppress(OSError):  # nobody is there to read it
-        print(words, file=sys.stderr, flush=True)
+        print("\n".join(map(printable, words.split("\n"))), file=sys.stderr, flush=True)
 
 
 def _obey_what_stops() -> None:

@@ -12,9 +12,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from naturalist.errors import UserError
+from naturalist.errors import UserError, cause_of, is_out_of_memory
 from naturalist.evaluation.classifier import Classifier, load_classifier
 from naturalist.evaluation.split_images import images_of_split
+from naturalist.files import write_atomically, written_whole
+from naturalist.printable import printable
 from naturalist.runs.checkpoint import load_checkpoint
 
 T = TypeVar("T")
@@ -99,18 +101,22 @@ def export_run(
     out = out or folder / FILE_NAMES[format]
     if not out.parent.is_dir():
         raise UserError(f"cannot write {str(out)!r}: there is no folder {str(out.parent)!r}.")
+    if out.exists() and not out.is_file():
+        raise UserError(f"cannot write {str(out)!r}: it is a folder, a device or a pipe; name a file with -o.")
     inputs, source = _inputs_to_check(folder, checkpoint, classifier, data, cache_dir)
     export = {"onnx": _export_onnx, "torch": _export_torch}[format]
     try:
         exported = export(classifier, json.dumps(describe_preprocessing(classifier)), out)
         example = out.with_name(f"{out.stem}_example_{format}.py")
-        example.write_text(EXAMPLES[format].replace("FILE", example.name), encoding="utf-8")
+        write_atomically(example, EXAMPLES[format].replace("FILE", example.name))
     except OSError as error:
-        raise UserError(f"cannot write {str(out)!r}: {error.strerror or error}.") from None
+        if is_out_of_memory(error):
+            raise
+        raise UserError(f"cannot write {str(out)!r}: {cause_of(error)}.") from None
     difference = _largest_difference(exported, classifier, inputs, out)
     print(
-        f"{out}: {out.stat().st_size / 1e6:.1f} MB; largest difference of a logit from torch's "
-        f"{difference:.1e}, on {len(inputs)} {source}\nUse it without this package as {example} does."
+        f"{printable(out)}: {out.stat().st_size / 1e6:.1f} MB; largest difference of a logit from torch's "
+        f"{difference:.1e}, on {len(inputs)} {source}\nUse it without this package as {printable(example)} does."
     )
     return difference
 
@@ -139,7 +145,7 @@ def _inputs_to_check(
     except UserError as error:
         if data is not None:
             raise
-        print(f"Checked on noise, since the run's images are not at hand: {error}")
+        print(f"Checked on noise, since the run's images are not at hand: {printable(error)}")
         size = classifier.preprocessing.image_size
         noise = torch.randn(CHECKED_IMAGES, 3, size, size, generator=torch.Generator().manual_seed(0))
         return noise, "images of noise"
@@ -185,7 +191,8 @@ def _export_onnx(classifier: Classifier, metadata: str, output: Path) -> Callabl
     model = program.model_proto
     onnx.helper.set_model_props(model, {METADATA: metadata})
     onnx.checker.check_model(model)
-    _write_whole(output, lambda path: path.write_bytes(model.SerializeToString()))
+    with written_whole(output) as file:
+        file.write(model.SerializeToString())
     session = onnxruntime.InferenceSession(output, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run(["logits"], {"images": images.numpy()})[0])
 
@@ -196,7 +203,8 @@ def _export_torch(classifier: Classifier, metadata: str, output: Path) -> Callab
             classifier.model, (_example_input(classifier),), dynamic_shapes=({0: torch.export.Dim("batch")},)
         )
     )
-    _write_whole(output, lambda path: torch.export.save(program, path, extra_files={METADATA: metadata}))
+    with written_whole(output) as file:  # given a path, torch ends the process when the disk is full
+        torch.export.save(program, file, extra_files={METADATA: metadata})
     module = torch.export.load(output).module()
 
     def run(images: Tensor) -> Tensor:
@@ -210,16 +218,6 @@ def _export_torch(classifier: Classifier, metadata: str, output: Path) -> Callab
 def _example_input(classifier: Classifier) -> Tensor:
     size = classifier.preprocessing.image_size
     return torch.zeros(2, 3, size, size)  # a batch of one would be taken for a constant
-
-
-def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write beside the target and move there, so that a file is whole or not there."""
-    unfinished = path.with_name(f".{path.name}.unfinished{path.suffix}")
-    try:
-        write(unfinished)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def _quietly(export: Callable[[], T]) -> T:

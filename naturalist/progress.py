@@ -14,6 +14,11 @@ PLAIN_LINE_SECONDS = 15.0
 console = Console(stderr=True, highlight=False)
 
 
+def plain_console() -> Console:
+    """Standard output for tables and sentences, in which no name is taken for markup; see also ``printable``."""
+    return Console(highlight=False, markup=False, emoji=False)
+
+
 class ProgressBar:
     """Counts finished units; made by :func:`progress_bar`."""
 

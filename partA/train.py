@@ -69,7 +69,7 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
         return {"status": "dry run"}
 
     with record_run(settings, job_type="partA", may_begin=True) as tracker:
-        (tracker.folder / "model.txt").write_text(f"{summary}\n", encoding="utf-8")
+        tracker.write("model.txt", f"{summary}\n")
         tracker.set_summary({"parameters": summary.parameters, "multiply_accumulates": summary.multiply_accumulates})
         result = fit(
             model,

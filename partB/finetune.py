@@ -88,7 +88,7 @@ def train(
         return {"status": "dry run"}
 
     with record_run(settings, job_type="partB", may_begin=True) as tracker:
-        (tracker.folder / "model.txt").write_text(f"{strategy}\n", encoding="utf-8")
+        tracker.write("model.txt", f"{strategy}\n")
         origin = identify_run(tracker.folder, settings, start.data, {"kind": "torchvision", **arguments})
         data, feature_seconds = start.data, 0.0
         if strategy.frozen_parameters and settings.uses_features:

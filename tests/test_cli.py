@@ -18,6 +18,9 @@ from naturalist.settings.part_b import FinetuneSettings
 from naturalist.settings.places import find_recipe, find_run
 from naturalist.settings.verbs import EvaluateOptions, ExplainOptions, PredictOptions, SweepOptions
 
+DEVICE_VERBS = (["evaluate"], ["predict", "p"], ["explain"], ["serve"])
+DATA_VERBS = (["prepare"], ["evaluate", "r"], ["explain", "r"], ["export", "r"], ["sweep", "s.yaml"])
+
 
 def shown(capsys, *argv: str) -> str:
     """What a command prints before it ends well."""
@@ -48,8 +51,9 @@ def test_the_version_is_the_packages(capsys):
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_itself_in_words_with_an_example_that_it_would_take(verb, capsys):
     text = shown(capsys, verb, "--help")
+    assert "--debug" in text
     assert f"usage: naturalist {verb}" in text and "example:\n  " in text
-    assert not re.search(r"Literal|str \||\btype:|null|Path", text)
+    assert not re.search(r"Literal|str \||\btype:|(?<![-_])null|Path", text)
     assert all(argument.words for argument in arguments_of(VERBS[verb].options))
     example = text.split("example:\n")[1].partition(f"naturalist {verb} ")[2].split()
     parse_options(VERBS[verb].options, f"naturalist {verb}", [part.strip("'") for part in example])
@@ -103,6 +107,13 @@ def test_repeated_and_positional_arguments_reach_their_fields():
         (["predict", "r", "p", "--json", "--csv"], ["--json and --csv"]),
         (["sweep", "nowhere.yml"], ["no sweep file 'nowhere.yml'"]),
         (["export", "r", "stray"], ["takes no 'stray'"]),
+        (["evaluate", "r", "--batch_size", "0"], ["batch_size must be at least 1"]),
+        (["evaluate", ""], ["is empty"]),
+        (["explain", "r", "-o", ""], ["is empty"]),
+        (["explain", "r", "--seed", "-1"], ["seed must lie between 0 and"]),
+        (["sweep", "s.yaml", "--seed", str(2**32)], ["seed must lie between 0 and"]),
+        *([[verb, "r", *more, "--device", "cuda:x"], ["device", "cuda:N"]] for verb, *more in DEVICE_VERBS),
+        *([[verb, *more, "--data", "~nouser"], ["data", "'nouser'"]] for verb, *more in DATA_VERBS),
         (["--print_completion", "fish-and-chips"], ["bash"]),
     ],
 )

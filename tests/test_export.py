@@ -1,6 +1,8 @@
 """Exported networks say what torch says, and carry all that is needed to use them."""
 
 import json
+import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -123,3 +125,29 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path, pictures):
     run = make_run(tmp_path / "runs" / "first", pictures)
     with pytest.raises(UserError, match="cannot write"):
         export_run(run, out=tmp_path / "nowhere" / "model.onnx")
+
+
+@pytest.mark.parametrize("kind", ["device", "folder", "pipe"])
+def test_what_is_no_file_is_not_written_to(tmp_path, pictures, kind):
+    run, target = make_run(tmp_path / "runs" / "first", pictures), tmp_path / "target"
+    if kind == "folder":
+        target.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(target)
+    else:
+        target = Path("/dev/null")
+    with pytest.raises(UserError, match="a folder, a device or a pipe"):
+        export_run(run, out=target)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, pictures):
+    run = make_run(tmp_path / "runs" / "first", pictures)
+    (tmp_path / "out").mkdir()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
+        with pytest.raises(UserError, match="cannot write .*model.pt2.*free some space"):
+            export_run(run, "torch", out=tmp_path / "out" / "model.pt2", data=str(pictures))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((tmp_path / "out").iterdir()) == []

@@ -11,6 +11,7 @@ from naturalist.compare.sentences import inferences
 from naturalist.compare.tables import print_comparison, write_csv, write_markdown, write_runs_csv
 from naturalist.errors import UserError
 from naturalist.plots.comparison import plot_accuracy_over_parameters, plot_accuracy_over_time, plot_learning_curves
+from naturalist.printable import printable
 from naturalist.runs.folder import read_metrics
 from naturalist.runs.identity import read_identity_file
 from naturalist.runs.records import Group, Run, merit
@@ -53,12 +54,14 @@ def compare_runs(folders: Sequence[Path], output: Path | None = None) -> Path:
     write_markdown(groups, sentences, Path(runs[0].config["data"]).name, output / "comparison.md")
     print_comparison(groups, sentences)
     print(
-        f"In {output}: comparison.md, comparison.csv, runs.csv, accuracy_over_time.png, "
+        f"In {printable(output)}: comparison.md, comparison.csv, runs.csv, accuracy_over_time.png, "
         "accuracy_over_parameters.png, learning_curves.png"
     )
     untested = [run.name for run in runs if run.values["test_accuracy"] is None]
     if untested:
-        print(f"Without test accuracy: {', '.join(untested)}; python -m naturalist evaluate RUN measures it.")
+        print(
+            f"Without test accuracy: {printable(', '.join(untested))}; python -m naturalist evaluate RUN measures it."
+        )
     return output
 
 

@@ -1,19 +1,22 @@
 """The numbers of a comparison as Markdown, as CSV and on the terminal."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 from naturalist.compare.sentences import share
+from naturalist.files import write_atomically, write_table
+from naturalist.printable import printable
+from naturalist.progress import plain_console
 from naturalist.runs.records import COLUMNS, Group, Run
 
 TERMINAL_COLUMNS = ("total_seconds", "val_accuracy", "test_accuracy", "test_balanced_accuracy")
 """What 80 characters have room for; the files hold all columns."""
 SHARES = ("train_accuracy", "val_accuracy", "gap", "test_accuracy", "test_balanced_accuracy")
 """Columns that are written in per cent."""
+
+KINDS = ("mean", "std")
 
 PICTURES = """\
 ![Accuracy over time](accuracy_over_time.png)
@@ -38,38 +41,36 @@ def write_markdown(groups: Sequence[Group], sentences: Sequence[str], data: str,
         cells = " | ".join(_cell(group, column) for column in COLUMNS)
         lines.append(f"| {group.label} | {len(group.runs)} | {cells} |")
     lines += ["", *(f"- {sentence}" for sentence in sentences), "", PICTURES]
-    path.write_text("\n".join(lines), encoding="utf-8")
+    write_atomically(path, "\n".join(lines))
 
 
 def write_csv(groups: Sequence[Group], path: Path) -> None:
     """Write a row for each group: mean and standard deviation of every column, in full precision."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["label", "runs", *(f"{column}_{kind}" for column in COLUMNS for kind in ("mean", "std"))])
-        for group in groups:
-            values = [value for column in COLUMNS for value in (group.average(column), group.deviation(column))]
-            writer.writerow([group.label, len(group.runs), *values])
+    rows: list[list[object]] = [["label", "runs", *(f"{column}_{kind}" for column in COLUMNS for kind in KINDS)]]
+    for group in groups:
+        values = [value for column in COLUMNS for value in (group.average(column), group.deviation(column))]
+        rows.append([group.label, len(group.runs), *values])
+    write_table(path, rows)
 
 
 def write_runs_csv(runs: Sequence[Run], path: Path) -> None:
     """Write a row for each run."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["run", "label", "seed", *COLUMNS])
-        writer.writerows([run.name, run.label, run.seed, *run.values.values()] for run in runs)
+    rows = ([run.name, run.label, run.seed, *run.values.values()] for run in runs)
+    write_table(path, [["run", "label", "seed", *COLUMNS], *rows])
 
 
 def print_comparison(groups: Sequence[Group], sentences: Sequence[str]) -> None:
     """Show the most telling columns, and the sentences, on the terminal."""
-    console = Console(highlight=False)
+    console = plain_console()
     table = Table("", "runs")
     for column in TERMINAL_COLUMNS:
         table.add_column(COLUMNS[column], justify="right")
     for group in groups:
-        table.add_row(group.label, str(len(group.runs)), *(_cell(group, column) for column in TERMINAL_COLUMNS))
+        cells = (_cell(group, column) for column in TERMINAL_COLUMNS)
+        table.add_row(printable(group.label), str(len(group.runs)), *cells)
     console.print(table)
     for sentence in sentences:
-        console.print(f"- {sentence.replace('**', '')}", soft_wrap=True)
+        console.print(f"- {printable(sentence.replace('**', ''))}", soft_wrap=True)
 
 
 def _cell(group: Group, column: str) -> str:

@@ -5,6 +5,8 @@ from rich.table import Table
 
 from naturalist.data.catalog import Split, same_bytes, scan
 from naturalist.data.dataset import cache_of, describe_data, find_data
+from naturalist.printable import printable
+from naturalist.progress import plain_console
 from naturalist.settings.groups import DataSettings
 from naturalist.settings.run_settings import cache_folder
 from naturalist.settings.verbs import PrepareOptions
@@ -31,13 +33,13 @@ def prepare_data(options: PrepareOptions) -> None:
     splits: dict[str, Split] = {name: scan(folder) for name, folder in vars(folders).items() if folder is not None}
     folder = cache_folder(settings.cache_dir, options.runs_dir)
     caches = {name: cache_of(split, settings, folder) for name, split in splits.items()}
-    console = Console(highlight=False, markup=False, emoji=False)  # file names are no markup
+    console = plain_console()
     table = Table("class", title=describe_data(settings.data), title_justify="left")
     for name in splits:
         table.add_column(name, justify="right")
     counts = {name: split.counts() for name, split in splits.items()}
     for class_name in splits["train"].class_names:
-        table.add_row(class_name, *(f"{counts[name][class_name]:,}" for name in splits))
+        table.add_row(printable(class_name), *(f"{counts[name][class_name]:,}" for name in splits))
     table.add_section()
     table.add_row("files", *(f"{len(split.files):,}" for split in splits.values()))
     table.add_row("readable", *(f"{len(cache):,}" for cache in caches.values()))
@@ -45,7 +47,8 @@ def prepare_data(options: PrepareOptions) -> None:
     ignored = [path for split in splits.values() for path in split.ignored]
     if ignored:
         console.print(
-            f"Ignored {len(ignored)} file(s) that are hidden or outside the class folders, such as {ignored[0]}.",
+            f"Ignored {len(ignored)} file(s) that are hidden or outside the class folders, such as "
+            f"{printable(ignored[0])}.",
             soft_wrap=True,
         )
     if "test" not in splits:
@@ -66,6 +69,8 @@ def _report_same_bytes(console: Console, train: Split, other: Split) -> None:
         soft_wrap=True,
     )
     for first, second in pairs[:PAIRS_SHOWN]:
-        console.print(f"  {train.folder.name}/{first} = {other.folder.name}/{second}", soft_wrap=True)
+        console.print(
+            f"  {train.folder.name}/{printable(first)} = {other.folder.name}/{printable(second)}", soft_wrap=True
+        )
     if len(pairs) > PAIRS_SHOWN:
         console.print(f"  … and {len(pairs) - PAIRS_SHOWN} more")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from naturalist.data.images import ImageCache
 from naturalist.errors import UserError
+from naturalist.files import read_table, write_table
 
 FILE_NAME = "split.csv"
 COLUMNS = ("path", "class", "split", "bytes", "hash")
@@ -65,18 +66,15 @@ class RecordedSplit:
 
     def write(self, folder: Path) -> None:
         """Write ``split.csv``."""
-        with (folder / FILE_NAME).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
-            writer.writerows([item.path, item.class_name, item.part, item.size, item.hash] for item in self.files)
+        rows = ([item.path, item.class_name, item.part, item.size, item.hash] for item in self.files)
+        write_table(folder / FILE_NAME, [COLUMNS, *rows])
 
     @classmethod
     def read(cls, folder: Path, validation: str) -> "RecordedSplit":
         """What :meth:`write` wrote; raises :class:`UserError` when it is not there, or not whole."""
         path = folder / FILE_NAME
         try:
-            with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-                heading, *rows = csv.reader(file)
+            heading, *rows = read_table(path)
             if tuple(heading) != COLUMNS or any(row[2] not in ("train", "val", "unused") for row in rows):
                 raise ValueError
             files = tuple(RecordedFile(row[0], row[1], cast(Part, row[2]), int(row[3]), row[4]) for row in rows)

@@ -5,19 +5,19 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
 from naturalist.data.loader import BatchLoader
 from naturalist.device import Compute
-from naturalist.errors import UserError
+from naturalist.errors import UserError, cause_of
 from naturalist.evaluation.classifier import Classifier, load_classifier
 from naturalist.evaluation.looks import describe_looks, record_look
 from naturalist.evaluation.metrics import calibration, classification_metrics, mcnemar, write_predictions_csv
 from naturalist.evaluation.results import Grid, write_results
 from naturalist.evaluation.split_images import SplitImages, images_of_split
-from naturalist.progress import progress_bar
+from naturalist.printable import printable
+from naturalist.progress import plain_console, progress_bar
 from naturalist.runs.checkpoint import load_checkpoint
 from naturalist.runs.tracking import Tracker
 from naturalist.runs.weights_and_biases import log_grid_to_finished_run
@@ -79,7 +79,7 @@ def evaluate_run(
             metrics["with_flips"] = _with_flips(probabilities, mirrored, images, output)
         grid = write_results(output, metrics, probabilities, images)
     except OSError as error:
-        raise UserError(f"cannot write the evaluation to {str(output)!r}: {error.strerror or error}.") from None
+        raise UserError(f"cannot write the evaluation to {str(output)!r}: {cause_of(error)}.") from None
     _send(grid, metrics, folder, tracker)
     if not quiet:
         _print(metrics, output)
@@ -131,13 +131,13 @@ def _with_flips(
 
 
 def _print(metrics: dict[str, Any], output: Path) -> None:
-    console = Console(highlight=False)
+    console = plain_console()
     table = Table("class", title=f"{metrics['split']}: {metrics['n']:,} images", title_justify="left")
     for heading in ("precision", "recall", "F1", "images"):
         table.add_column(heading, justify="right")
     for name, scores in metrics["per_class"].items():
         table.add_row(
-            name,
+            printable(name),
             *("–" if scores[key] is None else f"{scores[key]:.1%}" for key in ("precision", "recall", "f1")),
             f"{scores['support']:,}",
         )
@@ -147,8 +147,10 @@ def _print(metrics: dict[str, Any], output: Path) -> None:
         console.print(_sentence("With flips: accuracy", metrics["with_flips"]), soft_wrap=True)
     looks = describe_looks(metrics.get("earlier_test_looks", []))
     if looks:
-        console.print(looks, soft_wrap=True)
-    console.print(f"In {output}: {', '.join(sorted(path.name for path in output.iterdir()))}", soft_wrap=True)
+        console.print(printable(looks), soft_wrap=True)
+    console.print(
+        f"In {printable(output)}: {', '.join(sorted(path.name for path in output.iterdir()))}", soft_wrap=True
+    )
 
 
 def _sentence(beginning: str, metrics: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from naturalist.files import append_line
 from naturalist.runs.checkpoint import BEST
 
 FILE_NAME = "test_looks.jsonl"
@@ -44,8 +45,7 @@ def record_look(run: Path, files: tuple[str, ...], epoch: int, accuracy: float |
             "accuracy": accuracy,
             "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }
-        with record.open("a", encoding="utf-8") as record_file:
-            record_file.write(json.dumps(look) + "\n")
+        append_line(record, json.dumps(look) + "\n")
     others: dict[object, dict[str, Any]] = {}
     for look in looks:  # of a checkpoint that was looked at and then measured, the measurement
         if look["checkpoint"] != digest:
@@ -73,7 +73,7 @@ def _read(record: Path) -> list[dict[str, Any]]:
     if not record.is_file():
         return []
     looks = []
-    for line in record.read_text(encoding="utf-8").splitlines():
+    for line in record.read_text(encoding="utf-8").split("\n"):
         try:
             looks.append(json.loads(line))
         except ValueError:  # what a killed process left

@@ -1,6 +1,5 @@
 """How good predictions are: numbers that are plain JSON, the confusion matrix, and the images of the grid."""
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 # SciPy and scikit-learn take seconds to import, which a training should not pay before its first step.
+from naturalist.files import read_table, write_table
 
 Array = NDArray[Any]
 
@@ -83,10 +83,8 @@ def confusion_matrix(labels: Array, predicted: Array, num_classes: int) -> Array
 
 def write_confusion_csv(matrix: Array, class_names: Sequence[str], path: str | Path) -> None:
     """Write a ``[C, C]`` confusion matrix as a table: a row per true class, a column per predicted class."""
-    with Path(path).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["true \\ predicted", *class_names])
-        writer.writerows([name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True))
+    rows = ([name, *row] for name, row in zip(class_names, matrix.tolist(), strict=True))
+    write_table(Path(path), [["true \\ predicted", *class_names], *rows])
 
 
 def calibration(probabilities: Array, labels: Array, bins: int = 15) -> dict[str, Any]:
@@ -152,19 +150,16 @@ def write_predictions_csv(
     files: Sequence[str], labels: Array, probabilities: Array, class_names: Sequence[str], path: str | Path
 ) -> None:
     """Write a row per image: file, true class and the probability of every class, in full precision."""
-    with Path(path).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow(["file", "truth", *class_names])
-        writer.writerows(
-            [name, class_names[label], *map(repr, row)]
-            for name, label, row in zip(files, labels.tolist(), probabilities.tolist(), strict=True)
-        )
+    rows = (
+        [name, class_names[label], *map(repr, row)]
+        for name, label, row in zip(files, labels.tolist(), probabilities.tolist(), strict=True)
+    )
+    write_table(Path(path), [["file", "truth", *class_names], *rows])
 
 
 def read_predictions_csv(path: str | Path) -> tuple[list[str], list[str], Array, list[str]]:
     """What :func:`write_predictions_csv` wrote: files, true classes, probabilities ``[N, C]``, class names."""
-    with Path(path).open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        heading, *rows = csv.reader(file)
+    heading, *rows = read_table(Path(path))
     return (
         [row[0] for row in rows],
         [row[1] for row in rows],

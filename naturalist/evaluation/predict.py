@@ -17,6 +17,8 @@ from naturalist.data.decode import UnreadableImage
 from naturalist.data.images import available_cores
 from naturalist.errors import UserError
 from naturalist.evaluation.classifier import Classifier, load_classifier
+from naturalist.files import harmless
+from naturalist.printable import printable
 from naturalist.progress import progress_bar
 
 PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", "")
@@ -33,6 +35,7 @@ def predict_photos(
     top: int = 3,
     threshold: float = 0.0,
     format: str = "table",
+    null: bool = False,
     batch_size: int = 64,
     device: str = "auto",
 ) -> int:
@@ -47,6 +50,7 @@ def predict_photos(
         top: how many classes to name.
         threshold: confidence below which the prediction is ``NONE_OF_THESE``, in [0, 1].
         format: ``"table"``, ``"csv"`` or ``"json"`` (an object per line).
+        null: whether NUL characters separate the paths on standard input, not line ends.
         batch_size: photographs per batch.
         device: see :func:`naturalist.device.choose_device`.
 
@@ -67,17 +71,17 @@ def predict_photos(
                 + ("between 0 and 1." if name == "--threshold" else "at least 1.")
             )
     classifier = load_classifier(run, device)
-    paths = find_photos(photos)
+    paths = find_photos(photos, null=null)
     # On a terminal, printing goes through the bar, which stays below; a pipe gets nothing but the predictions.
     write = _writer(format, classifier, top, threshold, None if sys.stdout.isatty() else sys.stdout)
     unreadable = 0
     with progress_bar("Predicting", len(paths), unit="photographs", plain_to=sys.stderr) as bar:
         for batch, pixels, problems in _decoded_batches(classifier, paths, batch_size):
             for path, reason in problems:
-                print(f"unreadable: {_printable(path)}: {reason}", file=sys.stderr)
+                print(f"unreadable: {printable(path)}: {printable(reason)}", file=sys.stderr)
             if batch:
                 for path, row in zip(batch, classifier.probabilities(pixels), strict=True):
-                    write(_printable(path), row)
+                    write(printable(path), row)
             unreadable += len(problems)
             bar.advance(len(batch) + len(problems))
     if unreadable:
@@ -85,15 +89,16 @@ def predict_photos(
     return 1 if unreadable else 0
 
 
-def find_photos(photos: list[str]) -> list[Path]:
+def find_photos(photos: list[str], *, null: bool = False) -> list[Path]:
     """Files in the order given, folders searched at any depth in the order of their names, hidden files left out.
 
-    Raises :class:`UserError` when a folder, or all of it, holds no photographs.
+    ``-`` is a list of paths on standard input, one a line, or separated by NUL characters: with ``null``, and where it
+    holds one. Raises :class:`UserError` when a folder, or all of it, holds no photographs.
     """
     paths: list[Path] = []
     for name in photos:
         if name == "-":
-            paths += [Path(line) for line in sys.stdin.read().splitlines() if line.strip()]
+            paths += _listed(sys.stdin.buffer.read(), null)
         elif Path(name).is_dir():
             found = list(_photos_below(Path(name)))
             if not found:
@@ -107,6 +112,15 @@ def find_photos(photos: list[str]) -> list[Path]:
             "on standard input."
         )
     return paths
+
+
+def _listed(data: bytes, null: bool) -> list[Path]:
+    """The paths of a list, whatever bytes are in them; of a list of lines, the line's end may be Windows'."""
+    if null or b"\0" in data:
+        names = data.split(b"\0")
+    else:
+        names = [line.removesuffix(b"\r") for line in data.split(b"\n")]
+    return [Path(os.fsdecode(name)) for name in names if name.strip()]
 
 
 def _photos_below(folder: Path) -> Iterator[Path]:
@@ -162,6 +176,7 @@ def _writer(
 
     def write_table(path: str, probabilities: NDArray[Any]) -> None:
         prediction, ranked = describe(probabilities)
+        prediction, ranked = printable(prediction), [(printable(name), share) for name, share in ranked]
         shown = ranked if prediction == NONE_OF_THESE else ranked[1:]
         others = "  ".join(f"{name:<{width}} {share:>6.1%}" for name, share in shown[: max(top - 1, 0)])
         print(f"{prediction:<{width}} {ranked[0][1]:>6.1%}  {others}  {path}", file=file, flush=True)
@@ -169,7 +184,9 @@ def _writer(
     def write_csv(path: str, probabilities: NDArray[Any]) -> None:
         prediction, ranked = describe(probabilities)
         ranks = [cell for name, share in ranked for cell in (name, f"{share:.6f}")]
-        csv.writer(file or sys.stdout, lineterminator="\n").writerow([path, prediction, f"{ranked[0][1]:.6f}", *ranks])
+        csv.writer(file or sys.stdout, lineterminator="\n").writerow(
+            harmless([path, prediction, f"{ranked[0][1]:.6f}", *ranks])
+        )
 
     def write_json(path: str, probabilities: NDArray[Any]) -> None:
         prediction, ranked = describe(probabilities)
@@ -194,9 +211,3 @@ def _writer(
         others = "then" if top > 1 else ""
         print(f"{'prediction':<{width}} {'conf.':>6}  {others:<{(width + 9) * (top - 1) - 2}}  photograph", file=file)
     return {"table": write_table, "csv": write_csv, "json": write_json}[format]
-
-
-def _printable(path: Path) -> str:
-    """The path with whatever no terminal can show, such as bytes that are no UTF-8, replaced."""
-    text = str(path).encode(errors="surrogateescape").decode(errors="replace")
-    return "".join(character if character.isprintable() else "�" for character in text)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from naturalist.data.dataset import describe_data
 from naturalist.evaluation.metrics import choose_grid, confusion_matrix, write_confusion_csv, write_predictions_csv
 from naturalist.evaluation.split_images import SplitImages
+from naturalist.files import write_atomically
 from naturalist.plots.confusion_matrix import plot_confusion_matrix
 from naturalist.plots.predictions import plot_contact_sheet, plot_prediction_grid
 from naturalist.plots.reliability import plot_reliability
@@ -59,7 +60,7 @@ def write_results(
     )
     _draw_sheets(output, metrics, probabilities, images)
     grid = _draw_grid(output, title, probabilities, images)
-    (output / "metrics.json").write_text(json.dumps(metrics, indent=2) + "\n", encoding="utf-8")
+    write_atomically(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return grid
 
 

@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import yaml
-from rich.console import Console
 from rich.table import Table
 
 from naturalist.errors import UserError
 from naturalist.evaluation.evaluate import evaluate_run
 from naturalist.evaluation.metrics import mcnemar, read_predictions_csv
+from naturalist.printable import printable
+from naturalist.progress import plain_console
 from naturalist.settings.groups import BOOKKEEPING
 
 NO_MATTER = ("seed", *BOOKKEEPING)
@@ -72,7 +73,7 @@ def _differences(folders: list[Path]) -> list[str]:
 
 
 def _print(result: dict[str, Any], names: list[str], split: str, differences: list[str]) -> None:
-    console = Console(highlight=False)
+    console = plain_console()
     headings = {
         "accuracy": "accuracy",
         "balanced_accuracy": "balanced",
@@ -87,7 +88,7 @@ def _print(result: dict[str, Any], names: list[str], split: str, differences: li
         return f"{value:.4f}" if key == "loss" else f"{value:.2%}"
 
     for name, metrics in zip(names, result["runs"], strict=True):
-        table.add_row(name, *(show(key, metrics[key]) for key in headings))
+        table.add_row(printable(name), *(show(key, metrics[key]) for key in headings))
     table.add_section()
     table.add_row(
         "mean ± deviation",
@@ -101,9 +102,9 @@ def _print(result: dict[str, Any], names: list[str], split: str, differences: li
             soft_wrap=True,
         )
     if "paired" in result:
-        paired = result["paired"]
+        paired, first, second = result["paired"], *map(printable, names)
         console.print(
-            f"Only {names[0]} right: {paired['only_first_right']:,} images; only {names[1]} right: "
+            f"Only {first} right: {paired['only_first_right']:,} images; only {second} right: "
             f"{paired['only_second_right']:,}; McNemar's exact test: p = {paired['p_value']:.3g}",
             soft_wrap=True,
         )

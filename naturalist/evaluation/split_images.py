@@ -65,7 +65,7 @@ def images_of_split(
     shown = checkpoint["preprocessing"]
     places = _places_of(folder)
     settings = DataSettings(
-        data=data or checkpoint["data"],
+        data=data or places.get("data") or checkpoint["data"],
         datasets_dir=places.get("datasets_dir", DataSettings.datasets_dir),
         image_size=shown["image_size"],
         cache_size=shown["cache_size"],
@@ -119,5 +119,7 @@ def _places_of(folder: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         return {}
     return {
-        name: config[name] for name in ("datasets_dir", "cache_dir", "runs_dir") if isinstance(config.get(name), str)
+        name: config[name]
+        for name in ("data", "datasets_dir", "cache_dir", "runs_dir")
+        if isinstance(config.get(name), str)
     }

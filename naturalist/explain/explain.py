@@ -7,7 +7,7 @@ import numpy as np
 import torch
 
 from naturalist.data.decode import UnreadableImage
-from naturalist.errors import UserError
+from naturalist.errors import UserError, cause_of
 from naturalist.evaluation.classifier import Classifier, load_classifier
 from naturalist.evaluation.looks import describe_looks, record_look
 from naturalist.evaluation.split_images import SplitImages, images_of_split
@@ -20,6 +20,7 @@ from naturalist.explain.pictures import (
     draw_predictions,
     strongest_channels,
 )
+from naturalist.printable import printable
 from naturalist.runs.checkpoint import load_checkpoint
 
 PARTS = ("filters", "feature_maps", "guided_backprop", "grad_cam", "occlusion", "exciting")
@@ -134,8 +135,8 @@ def explain_classifier(
         if found and split_images is not None and "exciting" in wanted:
             written.append(draw_exciting(classifier, found, split_images, channels, output))
     except OSError as error:
-        raise UserError(f"cannot write the pictures to {str(output)!r}: {error.strerror or error}.") from None
-    print(f"In {output}: {', '.join(path.name for path in written)}")
+        raise UserError(f"cannot write the pictures to {str(output)!r}: {cause_of(error)}.") from None
+    print(f"In {printable(output)}: {', '.join(path.name for path in written)}")
     return written
 
 
@@ -154,7 +155,7 @@ def _images(run: Path, checkpoint: dict[str, Any], split: str, data: str | None,
     if split == "test":
         looks = describe_looks(record_look(run, images.files, checkpoint["epoch"], None))
         if looks:
-            print(looks)
+            print(printable(looks))
     return images
 
 
@@ -201,5 +202,5 @@ def _feature_layer(
     except UserError as error:
         if strict or name:
             raise
-        print(f"Left out {', '.join(NEED_FEATURE_LAYER)}: {error}")
+        print(f"Left out {', '.join(NEED_FEATURE_LAYER)}: {printable(error)}")
         return None, [part for part in wanted if part not in NEED_FEATURE_LAYER]

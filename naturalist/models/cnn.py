@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from naturalist.device import require_memory
 from naturalist.errors import UserError
 
 NUM_BLOCKS = 5
@@ -51,6 +52,9 @@ class FiveBlockCNN(nn.Module):
         filters = filters_per_block(num_filters, filter_organization)
         kernels = kernel_size if isinstance(kernel_size, list) else [kernel_size] * NUM_BLOCKS
         sizes = feature_map_sizes(image_size, kernels, padding)
+        features = filters[-1] * (1 if pooling == "average" else sizes[-1] ** 2)
+        weights = sum(k**2 * i * o for k, i, o in zip(kernels, [3, *filters], filters, strict=False))
+        require_memory(4 * (weights + features * dense_units + dense_units * num_classes), "the network's weights")
         make_activation = ACTIVATIONS[activation]
         self.blocks = nn.Sequential()
         for number, (inputs, outputs, kernel) in enumerate(zip([3, *filters[:-1]], filters, kernels, strict=True), 1):
@@ -65,7 +69,6 @@ class FiveBlockCNN(nn.Module):
         self.pool = nn.AdaptiveAvgPool2d(1) if pooling == "average" else nn.Identity()
         self.flatten = nn.Flatten()
         self.dropout = nn.Dropout(dropout)
-        features = filters[-1] * (1 if pooling == "average" else sizes[-1] ** 2)
         self.dense = nn.Linear(features, dense_units)
         self.dense_activation = make_activation()
         self.output = nn.Linear(dense_units, num_classes)
@@ -105,6 +108,10 @@ def feature_map_sizes(image_size: int, kernels: list[int], padding: str) -> list
     for block, kernel in enumerate(kernels, start=1):
         if padding == "same" and kernel % 2 == 0:
             raise UserError(f"block {block}: padding=same needs an odd kernel_size, but it is {kernel}.")
+        if padding == "same" and kernel > image_size:
+            raise UserError(
+                f"block {block}: a {kernel}×{kernel} kernel is larger than the {image_size}×{image_size} image."
+            )
         after_convolution = size if padding == "same" else size - kernel + 1
         if after_convolution < 2:
             raise UserError(

@@ -4,7 +4,6 @@ Colours are those of Okabe and Ito, "Color Universal Design" (2008), which stay 
 What they tell is told by a line style, a hatch or a sign as well.
 """
 
-import os
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,6 +16,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import PercentFormatter
+
+from naturalist.files import appearing_whole
+from naturalist.printable import printable
 
 BLUE, VERMILLION, ORANGE, GREEN, SKY, PURPLE = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#56B4E9", "#CC79A7"
 INK, GREY, PALE = "#222222", "#666666", "#E6E6E6"
@@ -61,17 +63,12 @@ def new_figure(path: str | Path, width: float, height: float, **options: Any) ->
 
     The file appears whole or not at all. ``options`` go to :class:`matplotlib.figure.Figure`.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(figsize=(width, height), **options)
         FigureCanvasAgg(figure)
         yield figure
-        try:
-            figure.savefig(temporary, format="png")
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with appearing_whole(Path(path)) as unfinished:
+            figure.savefig(unfinished, format="png")
 
 
 def new_page(figure: Figure) -> Axes:
@@ -84,7 +81,7 @@ def new_page(figure: Figure) -> Axes:
 
 def draw_title(figure: Figure, title: str) -> None:
     """Write the title of a figure of axes, wrapped, above them on the left."""
-    lines = textwrap.fill(title, int(LETTERS_PER_INCH * figure.get_figwidth()))
+    lines = textwrap.fill(_shown(title), int(LETTERS_PER_INCH * figure.get_figwidth()))
     figure.suptitle(lines, x=0.012, ha="left", fontsize=11, fontweight="bold")
 
 
@@ -105,7 +102,7 @@ def percent(share: float, decimals: int = 0) -> str:
 
 def words(name: str) -> str:
     """A class, or a measure, as a reader would write it."""
-    return name.replace("_", " ")
+    return printable(name).replace("_", " ")
 
 
 def clip(name: str, length: int) -> str:
@@ -121,6 +118,7 @@ def fit_text(page: Axes, x: float, y: float, text: str, width: float, max_lines:
     """
     if not text.strip():
         return
+    text = _shown(text)
     artist = page.text(x, y, text, **options)
     fit = max(2, int(width / _width(artist) * len(text)))
     # Better smaller letters than a broken word, within reason.
@@ -134,12 +132,18 @@ def fit_line(page: Axes, x: float, y: float, text: str, width: float, **options:
 
     ``options`` go to :meth:`matplotlib.axes.Axes.text`.
     """
+    text = _shown(text)
     artist = page.text(x, y, text, **options)
     share = width / _width(artist)
     if share < SMALLEST_LINE:
         artist.set_text(text[: int(share / SMALLEST_LINE * len(text)) - 2] + "…")
         share = max(SMALLEST_LINE, width / _width(artist))
     _shrink(artist, share)
+
+
+def _shown(text: str) -> str:
+    """The lines of a text, each of what can be drawn."""
+    return "\n".join(map(printable, text.split("\n")))
 
 
 def _width(artist: Text) -> float:

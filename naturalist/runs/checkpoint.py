@@ -1,6 +1,5 @@
 """Checkpoints: plain tensors, numbers, strings, lists and dicts; written atomically, loaded without running code."""
 
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -10,7 +9,8 @@ import torch
 from torch import nn
 
 from naturalist.data.preprocessing import Preprocessing
-from naturalist.errors import UserError
+from naturalist.errors import ADVICE, NO_ROOM, UserError, is_out_of_memory
+from naturalist.files import written_whole
 from naturalist.models import build_model
 from naturalist.models.state_dict import plain_state_dict
 
@@ -50,17 +50,21 @@ def save_checkpoint(
         "preprocessing": {**vars(preprocessing), "mean": list(preprocessing.mean), "std": list(preprocessing.std)},
         **more,
     }
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
     try:
-        torch.save(content, unfinished)
-        with unfinished.open("rb+") as file:
-            os.fsync(file.fileno())  # else a machine that loses power may keep the new name and not the content
-        unfinished.replace(path)
-    except BaseException as error:
-        unfinished.unlink(missing_ok=True)
-        if isinstance(error, OSError | RuntimeError) and not isinstance(error, torch.cuda.OutOfMemoryError):
-            raise UserError(f"cannot write the checkpoint {str(path)!r}: {error}; is the disk full?") from None
-        raise
+        with written_whole(path) as file:
+            torch.save(content, file)
+    except OSError as error:
+        if is_out_of_memory(error):
+            raise
+        if not path.parent.is_dir():
+            raise UserError(
+                f"the folder {str(path.parent)!r} is gone, so the run cannot be recorded any more."
+            ) from None
+        reason = f"{error.strerror or error}{'; is the disk full?' if error.errno in NO_ROOM else ''}"
+        advice = ADVICE.get(error.errno or 0, "mend that")
+        raise UserError(
+            f"cannot write the checkpoint {str(path)!r} ({reason}): {advice}, and go on with --resume."
+        ) from None
 
 
 def load_checkpoint(run: Path, which: str = BEST) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import naturalist
+from naturalist.printable import without_secrets
 
 
 def describe_environment() -> dict[str, Any]:
@@ -20,7 +21,7 @@ def describe_environment() -> dict[str, Any]:
 
     return {
         "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        "command": shlex.join(["python", *map(without_home, sys.argv)]),
+        "command": shlex.join(["python", *map(without_private, sys.argv)]),
         "naturalist": naturalist.__version__,
         "git": _git_state(),
         "python": platform.python_version(),
@@ -32,12 +33,19 @@ def describe_environment() -> dict[str, Any]:
     }
 
 
-def without_home(value: Any) -> Any:
-    """Shorten paths in text, alone or in a dict: the working directory to ``.``, the home folder to ``~``."""
+def without_private(value: Any) -> Any:
+    """What may be shown of text, alone or in a dict or list: no passwords in addresses, and shorter paths.
+
+    The working directory becomes ``.``, the home folder ``~``; see also
+    :func:`naturalist.printable.without_secrets`.
+    """
     if isinstance(value, dict):
-        return {key: without_home(item) for key, item in value.items()}
+        return {key: without_private(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_private(item) for item in value]
     if not isinstance(value, str):
         return value
+    value = without_secrets(value)
     short_names = {Path.home(): "~", Path.cwd(): "."}
     for folder in sorted(short_names, key=lambda folder: -len(folder.parts)):  # the inner one first
         if folder != folder.parent:  # "/" as a home would match every path

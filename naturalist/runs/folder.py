@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -12,12 +11,13 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from naturalist.errors import UserError
+from naturalist.files import UNFINISHED, write_atomically
 
 LOCK = "run.lock"
 """File in a run folder that a training process holds; the system frees it when the process is killed."""
 
-UNFINISHED = ("*.unfinished", "*.tmp")
-"""What a write leaves that was killed."""
+LONGEST_NAME = 200
+"""Bytes of a folder's name; file systems take 255, and files in W&B's folder and numbers come on top."""
 
 
 def create_run_folder(runs_dir: Path, name: str) -> Path:
@@ -26,20 +26,32 @@ def create_run_folder(runs_dir: Path, name: str) -> Path:
     Characters that file systems or shells object to become ``-``. Raises :class:`UserError` when ``runs_dir``
     cannot be written.
     """
-    name = re.sub(r"[^\w.=+-]+", "-", name)[:120].strip(".-") or "run"
+    name = _short(re.sub(r"[^\w.=+-]+", "-", name)[:120]).strip(".-") or "run"
     folder = runs_dir / name
     taken = 1
-    while True:
-        try:
-            folder.mkdir(parents=True)  # one atomic step: checks and takes the name
-            return folder
-        except FileExistsError:
-            taken += 1
-            folder = runs_dir / f"{name}-{taken}"
-        except OSError as error:
-            raise UserError(
-                f"Cannot make a run folder in {runs_dir}: {error.strerror}. Choose another one with --runs_dir."
-            ) from error
+    try:
+        runs_dir.mkdir(parents=True, exist_ok=True)
+        while True:
+            try:
+                folder.mkdir()  # one atomic step: checks and takes the name
+                return folder
+            except FileExistsError:
+                taken += 1
+                folder = runs_dir / f"{name}-{taken}"
+    except FileExistsError:
+        raise UserError(
+            f"{str(runs_dir)!r} is a file, or a link that leads nowhere, and no folder for runs; choose another one "
+            "with --runs_dir."
+        ) from None
+    except OSError as error:
+        raise UserError(
+            f"Cannot make a run folder in {runs_dir}: {error.strerror}. Choose another one with --runs_dir."
+        ) from error
+
+
+def _short(name: str) -> str:
+    """A name cut to :data:`LONGEST_NAME` bytes, between two letters."""
+    return name.encode(errors="replace")[:LONGEST_NAME].decode(errors="ignore")
 
 
 @contextmanager
@@ -116,20 +128,6 @@ def read_json(path: Path) -> dict[str, Any]:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write an object, indented for people; NaN and infinities are null."""
     write_atomically(path, json.dumps(_finite(content), indent=2, ensure_ascii=False) + "\n")
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a text file, of which a killed process, a full disk or a power cut leave nothing half-written."""
-    unfinished = path.with_name(path.name + ".tmp")
-    try:
-        with unfinished.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
 
 
 def _finite(value: Any) -> Any:

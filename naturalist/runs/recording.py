@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from naturalist.entry import run_in_progress, stops_ignored
-from naturalist.errors import UserError
+from naturalist.errors import UserError, reason_of
+from naturalist.printable import printable
 from naturalist.runs.checkpoint import BEST, LAST, load_for_resume
 from naturalist.runs.folder import create_run_folder, locked_run, read_metrics
 from naturalist.runs.records import merit
@@ -49,9 +50,9 @@ def record_run(settings: RunSettings, job_type: str, *, may_begin: bool = False)
             )
         except BaseException:
             if is_new:
-                shutil.rmtree(folder)  # nothing of a run that did not begin
+                shutil.rmtree(folder, ignore_errors=True)  # nothing of a run that did not begin
             raise
-        print(f"Run: {folder}", flush=True)
+        print(f"Run: {printable(folder)}", flush=True)
         try:
             yield tracker
         except BaseException as error:
@@ -72,8 +73,7 @@ def _history_of(folder: Path, may_begin: bool) -> list[dict[str, Any]] | None:
 def _record_end(tracker: Tracker, error: BaseException) -> None:
     """Record why a run ended before its time; what was recorded first stands."""
     if not isinstance(error, KeyboardInterrupt):
-        reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-        summary: dict[str, Any] = {"status": "failed", "reason": reason}
+        summary: dict[str, Any] = {"status": "failed", "reason": reason_of(error)}
     elif epochs := _recorded_epochs(tracker.folder):
         summary = {"status": "stopped", "epochs": len(epochs)}
         best = max(epochs, key=merit)

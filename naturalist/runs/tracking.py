@@ -13,8 +13,9 @@ import yaml
 
 from naturalist.entry import IN_SWEEP
 from naturalist.errors import UserError, describe_error
-from naturalist.runs.environment import describe_environment, shell_path, without_home
-from naturalist.runs.folder import json_line, read_json, read_metrics, write_atomically, write_json, write_summary
+from naturalist.files import append_line, write_atomically
+from naturalist.runs.environment import describe_environment, shell_path, without_private
+from naturalist.runs.folder import json_line, read_json, read_metrics, write_json, write_summary
 from naturalist.runs.weights_and_biases import FINISH_TIMEOUT_SECONDS, log_grid, lost_helper, start_wandb
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ class Tracker:
         recorded: list[dict[str, Any]] = []
         if history is not None:
             recorded = read_metrics(folder)
-            environment["resumed_from"] = read_json(folder / "environment.json")
+            environment["resumed_from"] = without_private(read_json(folder / "environment.json"))
         id_file = folder / "wandb.json"
         earlier = read_json(id_file) if id_file.exists() else {"id": None, "url": None}
         self._run = start_wandb(
@@ -70,7 +71,7 @@ class Tracker:
             name=name,
             job_type=job_type,
             run_id=earlier["id"],
-            config={**without_home(config), "environment": environment},
+            config={**without_private(config), "environment": environment},
         )
 
         (folder / "summary.json").unlink(missing_ok=True)  # a resumed run is not finished any more
@@ -99,13 +100,14 @@ class Tracker:
         """Record an epoch: numbers by name, among them ``epoch``, counted from 1. NaN is null in the file."""
         path = self.folder / "metrics.jsonl"
         try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(json_line(metrics))
-                file.flush()
-                os.fsync(file.fileno())
+            append_line(path, json_line(metrics))
         except OSError as error:
             raise UserError(f"cannot write {str(path)!r}: {error.strerror or error}; is the disk full?") from None
         self._send_epoch(metrics)
+
+    def write(self, name: str, text: str) -> None:
+        """Keep a text file in the run's folder; raises OSError when it cannot be written."""
+        write_atomically(self.folder / name, text)
 
     def log_image(self, key: str, path: Path) -> None:
         """Show a picture file at W&B, beside the next epoch or at the end of the run."""
@@ -124,7 +126,7 @@ class Tracker:
     def set_summary(self, values: dict[str, Any]) -> None:
         """Record facts about the whole run, such as the model's parameters; ``conclude`` writes them down."""
         self._summary.update(values)
-        self._send(lambda run: run.summary.update(without_home(values)))
+        self._send(lambda run: run.summary.update(without_private(values)))
 
     def conclude(self, summary: dict[str, Any], exit_code: int = 0) -> None:
         """Write ``summary.json``: how the run ended. The first word stands, whatever goes wrong after it.
@@ -150,7 +152,7 @@ class Tracker:
         try:
             self.conclude(summary, exit_code)
         finally:
-            self._send(lambda run: run.summary.update(without_home(self._summary)))
+            self._send(lambda run: run.summary.update(without_private(self._summary)))
             self._finish_wandb()
 
     def _finish_wandb(self) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from naturalist.entry import IN_SWEEP
 from naturalist.errors import UserError
-from naturalist.runs.environment import shell_path, without_home
+from naturalist.runs.environment import shell_path, without_private
 from naturalist.runs.folder import read_json
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def start_wandb(
             run_id=run_id,
             resume="allow" if run_id else None,
         )
-    except (wandb.errors.AuthenticationError, ValueError) as error:
+    except (wandb.errors.AuthenticationError, wandb.errors.UsageError, ValueError) as error:
         raise UserError(f"W&B refuses its settings: {' '.join(str(error).split())}") from error
 
     if not offline and not logged_in and (mode == "online" or in_sweep):
@@ -74,7 +74,11 @@ def start_wandb(
             if in_sweep:
                 raise UserError(f"A sweep needs the W&B server, but it does not answer: {cause}") from error
             reason = f"the server does not answer ({cause}), so the run is recorded offline"
-    run = wandb.init(mode="offline", config=config, settings=settings)
+    try:
+        run = wandb.init(mode="offline", config=config, settings=settings)
+    except wandb.Error as error:
+        cause = " ".join(str(error).split())
+        raise UserError(f"W&B cannot record the run ({cause}); --wandb disabled leaves W&B out.") from error
     print(f"W&B: {reason}; upload it with: wandb sync {shell_path(run.settings.sync_dir)}", flush=True)
     return run
 
@@ -154,6 +158,6 @@ def _settings(folder: Path, **more: Any) -> "wandb.Settings":
         disable_git=True,
         x_disable_meta=True,
         host="",
-        program=without_home(sys.argv[0]),
+        program=without_private(sys.argv[0]),
         **more,
     )

@@ -17,13 +17,14 @@ from typing import Any, TypeVar
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
-from naturalist.errors import UserError
+from naturalist.errors import UserError, describe_error
 from naturalist.settings.arguments import Argument, arguments_of, describe_type
 from naturalist.settings.groups import NOT_RECORDED
 from naturalist.settings.resume import AUTO, IDENTITY, refuse_changes, settings_of_run
+from naturalist.settings.rules import require_text
 from naturalist.settings.run_settings import RunSettings
 from naturalist.settings.spelling import nearest
-from naturalist.settings.tokens import PRINT_CONFIG, Information, Known, Tokens
+from naturalist.settings.tokens import DEBUG, PRINT_CONFIG, Information, Known, Tokens
 
 Settings = TypeVar("Settings", bound=RunSettings)
 Options = TypeVar("Options")
@@ -80,6 +81,11 @@ class Command:
             values: dict[str, Any] = parser.parse_args(tokens).as_dict()
         except ArgumentError as error:
             raise UserError(self._one_sentence(str(error))) from None
+        except (RecursionError, ValueError, TypeError) as error:
+            raise UserError(f"{self.program} cannot make sense of its values ({describe_error(error)}).") from None
+        for argument in self.arguments:
+            if not argument.is_positional:
+                require_text(argument.name, values[argument.name])
         if run is None and values.get("resume") and self.takes_config:
             return self._resumed(tokens, values)
         return values
@@ -121,6 +127,8 @@ class Command:
             others.add_argument("--config", action="config", metavar="FILE", help=words)
             words = "Print all settings as such a file, and stop."
             others.add_argument(f"--{PRINT_CONFIG}", action="store_true", help=words)
+        words = "Show where an error came from, for a report."
+        others.add_argument(f"--{DEBUG}", action="store_true", help=words)
         others.add_argument("-h", "--help", action="help", help="Show this, and stop.")
         for name, item in self.information.items():
             others.add_argument(f"--{name}", metavar=item.metavar, nargs="?", help=item.words)
@@ -151,7 +159,7 @@ class Command:
         by_name = {argument.name: argument for argument in self.arguments}
         if match is None or match[1] not in by_name:
             return " ".join(message.split())
-        argument, value = by_name[match[1]], match[2].strip().splitlines()[0]
+        argument, value = by_name[match[1]], match[2].strip().partition("\n")[0]
         if argument.choices:
             return f"{argument.name} cannot be {value!r}{nearest(value, argument.choices)}"
         return f"{argument.name} must be {describe_type(argument.type)}, but it is {value!r}."
@@ -183,7 +191,7 @@ def parse_settings(
 
 def parse_options(options_class: type[Options], program: str, argv: Sequence[str]) -> Options:
     """Fill a verb's options; raises :class:`UserError` as :func:`parse_settings` does."""
-    return options_class(**command_of(options_class, program).parse(argv))
+    return _checked(options_class(**command_of(options_class, program).parse(argv)))
 
 
 def parse_options_and_rest(
@@ -201,7 +209,14 @@ def parse_options_and_rest(
         for argument in arguments_of(group)
     }
     command = command_of(options_class, program, passed_on)
-    return options_class(**command.parse(argv)), Tokens(argv, command.known).passed_on
+    return _checked(options_class(**command.parse(argv))), Tokens(argv, command.known).passed_on
+
+
+def _checked(options: Options) -> Options:
+    """The options, after those have refused what is impossible."""
+    if hasattr(options, "validate"):
+        options.validate()
+    return options
 
 
 def command_of(options_class: type, program: str, passed_on: Mapping[str, Argument] | None = None) -> Command:
@@ -219,13 +234,16 @@ def _add(group: Any, argument: Argument) -> None:
         how_many = {"nargs": "*" if argument.default == [] else "+"} if argument.is_list else {}
         group.add_argument(argument.name, type=element, metavar=argument.metavar, help=words, **how_many)
         return
-    names = [f"--{argument.name}"] if argument.short is None else [argument.short, f"--{argument.name}"]
+    # A switch's letter is spelled out before: argparse would take -1 for a flag wherever there is a flag -0.
+    short = [] if argument.short is None or argument.is_flag else [argument.short]
+    names = [*short, f"--{argument.name}"]
     more: dict[str, Any] = {"type": argument.type, "default": argument.default}
     if argument.is_list and not argument.takes_number:
         element = argument.type.__args__[0]
         more = {"type": element, "default": argument.default}
         more |= {"action": "append"} if argument.is_repeated else {"nargs": "+"}
-    group.add_argument(*names, metavar=argument.metavar, help=words, **more)
+    action = group.add_argument(*names, metavar=argument.metavar, help=words, **more)
+    action.letter = argument.short if argument.is_flag else None
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):
@@ -239,7 +257,8 @@ class _Help(argparse.RawDescriptionHelpFormatter):
         if not names:
             return super()._format_action_invocation(action)
         if getattr(action, "_typehint", None) is bool:
-            return f"{names[-1]}, --no_{names[-1][2:]}"
+            letter = getattr(action, "letter", None)
+            return ", ".join([*([letter] if letter else []), names[-1], f"--no_{names[-1][2:]}"])
         value = "" if action.nargs == 0 or not action.metavar else f" {action.metavar}"
         return ", ".join(names) + value
 

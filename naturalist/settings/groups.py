@@ -4,16 +4,18 @@ On the command line, in YAML and for W&B all settings are flat; in code a room g
 groups are also those of ``--help``.
 """
 
-import re
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 from naturalist.settings.rules import (
     require,
     require_below_one,
+    require_device,
+    require_home,
     require_not_negative,
     require_positive,
     require_positive_share,
+    require_seed,
     require_share,
 )
 
@@ -55,10 +57,15 @@ class DataSettings:
     def validate(self) -> None:
         """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
         require_positive(self, ["image_size"])
-        require_not_negative(self, ["split_seed"])
+        self._validate_places()
+        require_seed(self, ["split_seed"])
         require("val_fraction", self.val_fraction, 0 < self.val_fraction < 1, "must lie between 0 and 1, both excluded")
         require_positive_share(self, ["train_fraction"])
         self._validate_cache_size(self.image_size)
+
+    def _validate_places(self) -> None:
+        for name in ("data", "datasets_dir", "cache_dir"):
+            require_home(name, getattr(self, name))
 
     def _validate_cache_size(self, at_least: int) -> None:
         holds = self.cache_size is None or self.cache_size >= at_least
@@ -157,7 +164,8 @@ class TrainingSettings:
         """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
         require_positive(self, ["epochs", "batch_size", "learning_rate", "accumulate"])
         require("weight_decay", self.weight_decay, self.decay >= 0, "must not be negative")
-        require_not_negative(self, ["warmup_epochs", "gradient_clip", "patience", "plateau_patience", "seed"])
+        require_not_negative(self, ["warmup_epochs", "gradient_clip", "patience", "plateau_patience"])
+        require_seed(self, ["seed"])
         require_below_one(self, ["momentum", "label_smoothing", "ema_decay"])
 
 
@@ -176,8 +184,7 @@ class MachineSettings:
 
     def validate(self) -> None:
         """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
-        is_known = re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", self.device) is not None
-        require("device", self.device, is_known, "must be auto, cpu, mps, cuda or cuda:N")
+        require_device(self.device)
 
 
 @dataclass(frozen=True)
@@ -206,6 +213,9 @@ class RecordSettings:
     def validate(self) -> None:
         """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
         require_not_negative(self, ["checkpoint_seconds"])
+        require_home("runs_dir", self.runs_dir)
+        is_name = len(self.wandb_project) <= 128 and not set("/\\#?%:") & set(self.wandb_project)
+        require("wandb_project", self.wandb_project, is_name, "must have at most 128 letters and none of / \\ # ? % :")
 
 
 NOT_RECORDED = ("resume", "dry_run")

@@ -52,6 +52,13 @@ class CnnSettings(RunSettings):
 
     model: CnnModelSettings = field(default_factory=CnnModelSettings)
 
+    def validate(self) -> None:
+        """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
+        super().validate()
+        kernels, size = self.model.kernel_size, self.data.image_size
+        largest = max(kernels) if isinstance(kernels, list) else kernels
+        require("kernel_size", kernels, largest <= size, f"must not be larger than the image ({size} px)")
+
     def describe(self) -> str:
         """A name that tells the settings that a sweep varies: ``ep-5_nf-64_fo-doubling_ac-SiLU_…``."""
         model, training = self.model, self.training

@@ -11,6 +11,7 @@ from naturalist.settings.rules import (
     require_not_negative,
     require_positive,
     require_positive_share,
+    require_seed,
 )
 from naturalist.settings.run_settings import RunSettings
 
@@ -36,7 +37,8 @@ class BackboneDataSettings(DataSettings):
     def validate(self) -> None:
         """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
         require("val_fraction", self.val_fraction, 0 < self.val_fraction < 1, "must lie between 0 and 1, both excluded")
-        require_not_negative(self, ["split_seed"])
+        self._validate_places()
+        require_seed(self, ["split_seed"])
         require_positive_share(self, ["train_fraction"])
         if self.image_size is not None:
             require_positive(self, ["image_size"])

@@ -1,9 +1,17 @@
 """Rules that values must keep, and the sentence for one that does not."""
 
+import math
+import re
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from naturalist.errors import UserError
+
+LARGEST_SEED = 2**32 - 1
+"""NumPy's generators take no larger one."""
+
+DEVICES = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 
 
 def require(name: str, value: Any, holds: bool, rule: str) -> None:
@@ -18,13 +26,13 @@ def require(name: str, value: Any, holds: bool, rule: str) -> None:
 def require_positive(group: Any, names: Iterable[str]) -> None:
     """Each of a group's settings must be greater than 0."""
     for name in names:
-        require(name, getattr(group, name), getattr(group, name) > 0, "must be greater than 0")
+        require(name, getattr(group, name), 0 < getattr(group, name) < math.inf, "must be greater than 0")
 
 
 def require_not_negative(group: Any, names: Iterable[str]) -> None:
     """Each of a group's settings must be 0 or more."""
     for name in names:
-        require(name, getattr(group, name), getattr(group, name) >= 0, "must not be negative")
+        require(name, getattr(group, name), 0 <= getattr(group, name) < math.inf, "must not be negative or infinite")
 
 
 def require_share(group: Any, names: Iterable[str]) -> None:
@@ -43,3 +51,41 @@ def require_positive_share(group: Any, names: Iterable[str]) -> None:
     """Each of a group's settings must lie in (0, 1]."""
     for name in names:
         require(name, getattr(group, name), 0 < getattr(group, name) <= 1, "must be greater than 0 and at most 1")
+
+
+def require_at_least_one(group: Any, names: Iterable[str]) -> None:
+    """Each of a group's settings must be 1 or more."""
+    for name in names:
+        require(name, getattr(group, name), getattr(group, name) >= 1, "must be at least 1")
+
+
+def require_seed(group: Any, names: Iterable[str]) -> None:
+    """Each of a group's settings must be a seed."""
+    for name in names:
+        seed = getattr(group, name)
+        require(name, seed, 0 <= seed <= LARGEST_SEED, f"must lie between 0 and {LARGEST_SEED:,}")
+
+
+def require_device(name: str) -> None:
+    """``--device`` must be the name of one; whether it is there is asked when it is needed."""
+    require("device", name, DEVICES.fullmatch(name) is not None, "must be auto, cpu, mps, cuda or cuda:N")
+
+
+def require_home(name: str, path: str | None) -> None:
+    """``~user`` at the beginning of a path must be somebody with a home folder."""
+    if path is None or not path.startswith("~"):
+        return
+    try:
+        Path(path).expanduser()
+    except RuntimeError:
+        raise UserError(f"{name}: nobody called {Path(path).parts[0][1:]!r} has a home folder here.") from None
+
+
+def require_text(name: str, value: Any) -> None:
+    """Text, alone or in a list, must hold something, and only what can be shown and recorded."""
+    for text in value if isinstance(value, list) else [value]:
+        if not isinstance(text, str):
+            continue
+        require(name, text, text.strip() != "", "must not be empty")
+        is_shown = all(character.isprintable() for character in text)
+        require(name, text, is_shown, "must be text without control characters, in UTF-8")

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 
+OWN_DATA = ("sample", "nature_12K")
+"""Data sets that the project knows by name."""
+
+
 @dataclass(frozen=True)
 class RunSettings:
     """What every training run can be told, whatever its model."""
@@ -74,7 +78,7 @@ class RunSettings:
         """
         return {
             "description": description,
-            "data": self.data.data,
+            "data": name_of_data(self.data.data),
             "seed": self.training.seed,
         }
 
@@ -96,6 +100,14 @@ class RunSettings:
 def cache_folder(cache_dir: str | None, runs_dir: str) -> Path:
     """Folder of decoded images: the one that is named, else ``cache`` beside the runs."""
     return Path(cache_dir) if cache_dir else Path(runs_dir).parent / "cache"
+
+
+def name_of_data(data: str) -> str:
+    """What a checkpoint calls a data set: a folder's own name, for whoever gets the file needs no path of ours."""
+    if data in OWN_DATA:
+        return data
+    name = Path(data).expanduser().resolve().name
+    return f"./{name}" if name in OWN_DATA else name  # a folder of that name is none of the project's
 
 
 def names_of(group: type) -> list[str]:

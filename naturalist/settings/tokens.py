@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
+from naturalist.entry import show_tracebacks
 from naturalist.errors import UserError
 from naturalist.settings.arguments import Argument
 from naturalist.settings.places import find_recipe, find_run
@@ -16,6 +17,8 @@ from naturalist.settings.yaml_file import read_yaml
 PRINT_CONFIG = "print_config"
 BARE = ("help", PRINT_CONFIG)
 """Flags without a value."""
+DEBUG = "debug"
+"""The switch of every command that shows where an error came from; it is no setting, and not recorded."""
 MISSING = {"config": "file", "resume": "run folder"}
 """What to call the value that a flag lacks."""
 
@@ -52,12 +55,16 @@ class Known:
     def names(self) -> list[str]:
         """All of them, for the nearest to a mistaken one."""
         extra = ["config", PRINT_CONFIG] if self.takes_config else []
-        return sorted({*self.flags, *self.passed_on, *self.information, *extra, "help"})
+        return sorted({*self.flags, *self.passed_on, *self.information, *extra, DEBUG, "help"})
 
     def is_switch(self, name: str) -> bool:
         """Whether a flag is true or false."""
         argument = self.flags.get(name) or self.passed_on.get(name)
-        return argument is not None and argument.is_flag
+        return name == DEBUG or (argument is not None and argument.is_flag)
+
+    def long_name(self, short: str) -> str | None:
+        """The switch that a letter with a hyphen stands for; None where it stands for none."""
+        return next((name for name, item in self.flags.items() if item.is_flag and item.short == short), None)
 
 
 class Tokens:
@@ -81,7 +88,10 @@ class Tokens:
             if token.startswith("--"):
                 name, equals, value = token[2:].partition("=")
                 self._read(name.replace("-", "_"), value if equals else None)
+            elif (switch := self._known.long_name(token)) is not None:
+                self._read(switch, None)
             else:
+                _refuse_empty("an argument", token)
                 self._rest.append(token)
 
     @property
@@ -91,6 +101,7 @@ class Tokens:
 
     def _read(self, name: str, value: str | None) -> None:
         known = self._known
+        _refuse_empty(f"--{name}", value)
         positive = name.removeprefix("no_")
         if name not in known.names:
             if value is not None or not known.is_switch(positive):
@@ -102,6 +113,8 @@ class Tokens:
             sys.exit(0)
         if name in BARE and name not in known.flags:
             self._rest.append(f"--{name}")
+        elif name == DEBUG:
+            show_tracebacks(self._switch(value) == "true")
         elif known.is_switch(name):
             self._keep(name, self._switch(value))
         elif name == "config" and known.takes_config:
@@ -110,6 +123,8 @@ class Tokens:
             run = self._value(name, value)
             self._keep(name, run if run == AUTO else str(find_run(Path(run))))
         elif name in known.flags:
+            if self._argv and value is None:
+                _refuse_empty(f"--{name}", self._argv[0])
             if value is None and (not self._argv or self._argv[0].startswith("--")):
                 value = known.flags[name].bare
             self._rest.append(f"--{name}" if value is None else f"--{name}={value}")
@@ -130,11 +145,22 @@ class Tokens:
             return value
         if not self._argv:
             raise UserError(f"--{name} needs a {MISSING.get(name, 'value')} after it.")
-        return self._argv.pop(0)
+        value = self._argv.pop(0)
+        _refuse_empty(f"--{name}", value)
+        return value
 
     def _add_config(self, path: Path) -> None:
         """Take a configuration file whose lines all name settings."""
-        for name in read_yaml(path, "configuration file"):
+        content = read_yaml(path, "configuration file")
+        for name, value in content.items():
             if name not in self._known.flags:
                 raise UserError(f"{path}: there is no setting {name!r}{nearest(str(name), sorted(self._known.flags))}")
-        self._configs.append(f"--config={path}")
+            if value is None and self._known.flags[name].default is not None:
+                raise UserError(f"{path}: {name} is empty; give it a value, or take the line out.")
+        if any(value is not None for value in content.values()):  # else the parser would take the file for no settings
+            self._configs.append(f"--config={path}")
+
+
+def _refuse_empty(what: str, value: str | None) -> None:
+    if value is not None and not value.strip():
+        raise UserError(f"{what} is empty; give it a value, or leave it out.")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from naturalist.settings.arguments import option, positional
+from naturalist.settings.rules import require_at_least_one, require_device, require_home, require_seed
 
 Split = Literal["test", "val"]
 
@@ -53,6 +54,12 @@ class EvaluateOptions:
     device: str = option("auto", group="Machine")
     """auto, cpu, cuda, cuda:N or mps."""
 
+    def validate(self) -> None:
+        """Refuse impossible values; raises :class:`UserError` naming the option."""
+        require_at_least_one(self, ["batch_size"])
+        require_device(self.device)
+        require_home("data", self.data)
+
 
 @dataclass(frozen=True)
 class PredictOptions:
@@ -72,10 +79,16 @@ class PredictOptions:
     """Print one JSON object per photograph."""
     csv: bool = False
     """Print CSV."""
+    null: bool = option(False, short="-0")
+    """The list on standard input is separated by NUL characters, as find -print0 writes it."""
     batch_size: int = option(64, group="Machine")
     """Photographs per batch."""
     device: str = option("auto", group="Machine")
     """auto, cpu, cuda, cuda:N or mps."""
+
+    def validate(self) -> None:
+        """Refuse impossible values; raises :class:`UserError` naming the option."""
+        require_device(self.device)
 
 
 @dataclass(frozen=True)
@@ -109,6 +122,12 @@ class ExplainOptions:
     out: Path | None = option(None, group="Record", short="-o", metavar="FOLDER")
     """Where to put the pictures; by default explanation in the run folder."""
 
+    def validate(self) -> None:
+        """Refuse impossible values; raises :class:`UserError` naming the option."""
+        require_seed(self, ["seed"])
+        require_device(self.device)
+        require_home("data", self.data)
+
 
 @dataclass(frozen=True)
 class ExportOptions:
@@ -127,6 +146,10 @@ class ExportOptions:
     out: Path | None = option(None, group="Record", short="-o", metavar="FILE")
     """File to write; by default model.onnx or model.pt2 beside the checkpoint."""
 
+    def validate(self) -> None:
+        """Refuse impossible values; raises :class:`UserError` naming the option."""
+        require_home("data", self.data)
+
 
 @dataclass(frozen=True)
 class ServeOptions:
@@ -144,6 +167,10 @@ class ServeOptions:
     """Largest file taken."""
     device: str = option("auto", group="Machine")
     """auto, cpu, cuda, cuda:N or mps."""
+
+    def validate(self) -> None:
+        """Refuse impossible values; raises :class:`UserError` naming the option."""
+        require_device(self.device)
 
 
 @dataclass(frozen=True)
@@ -188,6 +215,12 @@ class SweepOptions:
     sweep's folder."""
     out: Path = option(Path("sweeps"), group="Record", short="-o", metavar="FOLDER")
     """Folder of all sweeps."""
+
+    def validate(self) -> None:
+        """Refuse impossible values; raises :class:`UserError` naming the option."""
+        require_seed(self, ["seed"])
+        require_at_least_one(self, ["workers"])
+        require_home("data", self.data)
 
 
 @dataclass(frozen=True)

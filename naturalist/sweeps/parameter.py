@@ -15,6 +15,9 @@ from naturalist.settings.spelling import nearest
 QUANTILE_EDGE = 1e-9
 """How near to 0 and 1 quantiles are drawn: the tails of a normal distribution end at six deviations."""
 
+LARGEST = 2**53
+"""Up to here a floating-point number holds every whole number."""
+
 DISTRIBUTION_KEYS = {
     "constant": ("value",),
     "categorical": ("values",),
@@ -93,6 +96,14 @@ class Parameter:
             searched = spec["mu"] + spec["sigma"] * statistics.NormalDist().inv_cdf(searched)
             searched = math.exp(searched) if "log" in law else searched
         return self._quantized(searched) if law.startswith("q_") else float(searched)
+
+    def count(self) -> int | None:
+        """How many choices there are, without making them; None when that is a continuum."""
+        if self.distribution == "categorical":
+            return len(self.spec["values"])
+        if self.distribution == "int_uniform":
+            return int(self.spec["max"] - self.spec["min"]) + 1
+        return self.multiples.stop - self.multiples.start if self.distribution == "q_uniform" else None
 
     def choices(self) -> list[Any] | None:
         """Everything Optuna can search, in order; None when that is a continuum."""
@@ -178,7 +189,16 @@ def _check_numbers(where: str, parameter: Parameter) -> None:
         require(is_positive, f"{where}: min of {law} must be greater than 0, but it is {low}.")
     is_spread = spec.get("sigma", 1) >= 0 and spec.get("q", 1) > 0
     require(is_spread, f"{where}: sigma must not be negative and q must be greater than 0.")
-    if "min" in spec and "q" in spec and not parameter.multiples:
+    for key in ("min", "max", "mu", "sigma", "q"):
+        is_exact = abs(spec.get(key, 0)) <= LARGEST
+        require(is_exact, f"{where}: {key} must lie between -{LARGEST:,} and {LARGEST:,}, but it is {spec.get(key)!r}.")
+    try:
+        ends = [parameter.value(bound) for bound in parameter.bounds]
+        is_there = "min" not in spec or "q" not in spec or parameter.multiples.start < parameter.multiples.stop
+    except OverflowError:
+        ends, is_there = [math.inf], True
+    require(all(math.isfinite(end) for end in ends), f"{where}: {law} would give numbers beyond what a computer holds.")
+    if not is_there:
         low, high = parameter.bounds
         raise UserError(f"{where}: no multiple of q ({spec['q']}) lies between {low:g} and {high:g}.")
 

@@ -15,7 +15,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from naturalist.errors import UserError
+from naturalist.errors import UserError, describe_error
 from naturalist.settings.command_line import parse_settings
 from naturalist.settings.run_settings import RunSettings
 from naturalist.settings.spelling import nearest
@@ -74,7 +74,10 @@ def load_program(path: Path) -> Program:
         raise UserError(f"the sweep's program {str(path)!r} is no Python script.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # of whatever kind: it is the user's program
+        raise UserError(f"the sweep's program {str(path)!r} cannot be run: {describe_error(error)}.") from error
     train = getattr(module, "train", None)
     parameters = list(signature(train).parameters.values()) if callable(train) else []
     settings_class = parameters[0].annotation if parameters else None

@@ -1,13 +1,13 @@
 """Pictures, tables and sentences of a sweep, made from its run folders, whichever engine made them."""
 
-import csv
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import yaml
 
 from naturalist.errors import UserError
+from naturalist.files import write_atomically, write_table
 from naturalist.plots.sweep import plot_accuracy_by_run, plot_influences, plot_parallel_coordinates
+from naturalist.printable import printable
 from naturalist.runs.records import RunRecord
 from naturalist.sweeps.analysis import influences, judged, sentences, varied_settings
 from naturalist.sweeps.read_runs import CUT_OFF, read_runs, searched_settings
@@ -31,18 +31,18 @@ def report_runs(folders: list[Path], target: Path, *, metric: str = "val_accurac
     varied, table, found = varied_settings(good), influences(runs), sentences(runs, metric)
     _write_runs(target / "runs.csv", counted, metric)
     rows = [[row.setting, row.level, f"{row.correlation:.4f}", f"{row.importance:.4f}", row.n] for row in table.rows]
-    _write_table(target / "influence.csv", ["setting", "level", "correlation", "importance", "n"], rows)
-    (target / "findings.txt").write_text("".join(f"{sentence}\n" for sentence in found), encoding="utf-8")
+    write_table(target / "influence.csv", [["setting", "level", "correlation", "importance", "n"], *rows])
+    write_atomically(target / "findings.txt", "".join(f"{sentence}\n" for sentence in found))
     settings = yaml.safe_dump(searched_settings(best.settings), sort_keys=False, allow_unicode=True)
-    heading = f"# The best run, {best.name}: {metric} {best.value:.4f}.\n"
-    (target / "best.yaml").write_text(heading + settings, encoding="utf-8")
+    heading = f"# The best run, {printable(best.name)}: {metric} {best.value:.4f}.\n"
+    write_atomically(target / "best.yaml", heading + settings)
     plot_accuracy_by_run(counted, best, target / "runs.png", metric, maximize, left_out=len(runs) - len(counted))
     if varied:
         plot_parallel_coordinates(varied, good, target / "parallel.png", metric, maximize)
     if table.rows:
         plot_influences(table, target / "influence.png", metric, len(good))
     said = f"{metric} {best.value:.4f} at {best.epochs} epochs; its settings are in {target / 'best.yaml'}."
-    print(f"Best: {best.name}, {said}", *(f"  {sentence}" for sentence in found), sep="\n")
+    print(f"Best: {printable(best.name)}, {said}", *(f"  {printable(sentence)}" for sentence in found), sep="\n")
     print(f"Pictures and tables: {target}")
 
 
@@ -54,9 +54,4 @@ def _write_runs(path: Path, runs: list[RunRecord], metric: str) -> None:
         seconds = "" if run.seconds is None else f"{run.seconds:.1f}"
         settings = [values[number - 1] for values in varied.values()]
         rows.append([number, run.name, run.state, run.value, run.epochs, seconds, *settings, run.reason])
-    _write_table(path, head, rows)
-
-
-def _write_table(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([head, *rows])
+    write_table(path, [head, *rows])

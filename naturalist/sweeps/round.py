@@ -1,6 +1,7 @@
 """One round of a sweep: the trials of one study, given to the workers until enough are done."""
 
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -8,13 +9,13 @@ from typing import Any
 
 import optuna
 
-from naturalist.errors import UserError
+from naturalist.errors import OUT_OF_MEMORY, UserError
 from naturalist.runs.folder import write_summary
 from naturalist.sweeps.program import command_line
 from naturalist.sweeps.read_runs import CUT_OFF
 from naturalist.sweeps.table import TrialTable
 from naturalist.sweeps.trials import Trials
-from naturalist.sweeps.workers import OUT_OF_MEMORY, STOP_SECONDS, Pool, Worker, folder_in_log
+from naturalist.sweeps.workers import STOP_SECONDS, Pool, Worker, folder_in_log
 
 FAILURES_TO_GIVE_UP = 3
 """A sweep whose first so many trials all fail has a mistake that more trials will not mend."""
@@ -124,7 +125,8 @@ class Round:
             self._table.say(f"Another machine gave trial {running.trial.number} up: this one was silent for too long.")
             return
         if failure and folder and not (Path(folder) / "summary.json").is_file():  # its process had no time to
-            write_summary(Path(folder), {"status": "failed", "reason": failure, "exit_code": 1})
+            with suppress(OSError):  # the sweep's own record has it; a full disk must not end the other trials
+                write_summary(Path(folder), {"status": "failed", "reason": failure, "exit_code": 1})
         self._table.ended(running.trial.number)
         is_mistake = kind == "failed" and not content.startswith(OUT_OF_MEMORY)  # others may need less
         if self._first_failures is not None:
@@ -153,4 +155,5 @@ class Round:
         folder = result.get("folder") or folder_in_log(running.log)
         if folder and Path(folder).is_dir():
             kept = {name: value for name, value in result.items() if name != "folder"}
-            write_summary(Path(folder), {**kept, "status": CUT_OFF, "exit_code": 0})
+            with suppress(OSError):
+                write_summary(Path(folder), {**kept, "status": CUT_OFF, "exit_code": 0})

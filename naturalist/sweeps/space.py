@@ -25,6 +25,9 @@ NAMING_KEYS = ("name", "description", "project", "entity")
 SWEEP_KEYS = ("program", "method", "metric", "parameters", "early_terminate", "run_cap", "command", *NAMING_KEYS)
 """Keys that are understood."""
 
+LARGEST_GRID = 100_000
+"""More runs than anybody makes; a grid is kept in memory."""
+
 METHODS = ("grid", "random", "bayes")
 
 
@@ -62,8 +65,8 @@ class SweepFile:
 
     def size(self) -> int | None:
         """How many different settings there are; None when there is no end of them."""
-        choices = [item.choices() for item in self.varied]
-        return None if None in choices else math.prod(len(some or []) for some in choices)
+        counts = [item.count() for item in self.varied]
+        return None if None in counts else math.prod(count or 0 for count in counts)
 
     def grid(self) -> Iterator[dict[str, Any]]:
         """Every combination of what Optuna could search, the last parameter varying fastest."""
@@ -107,7 +110,7 @@ def read_sweep(path: Path) -> SweepFile:
     parsed = tuple(read_parameter(f"{path}: {name}", str(name), spec) for name, spec in parameters.items())
     for item in parsed if method == "grid" else ():
         sentence = f"a grid needs values, whole numbers or q_uniform, not {item.distribution}."
-        require(item.is_constant or item.choices() is not None, f"{path}: {item.name}: {sentence}")
+        require(item.is_constant or item.count() is not None, f"{path}: {item.name}: {sentence}")
     run_cap = content.get("run_cap")
     is_cap = run_cap is None or (is_whole(run_cap) and run_cap > 0)
     require(is_cap, f"{path}: run_cap must be a whole number above 0, but it is {run_cap!r}.")
@@ -117,7 +120,11 @@ def read_sweep(path: Path) -> SweepFile:
     require(isinstance(program, str), f"{path}: 'program' must name the script to run, such as partA/train.py.")
     name, rule = str(content.get("name") or path.stem), _rule(path, content)
     parts = tuple(map(str, command))
-    return SweepFile(path, name, Path(program), method, metric, maximize, target, parsed, rule, run_cap, parts)
+    sweep = SweepFile(path, name, Path(program), method, metric, maximize, target, parsed, rule, run_cap, parts)
+    size = sweep.size() if method == "grid" else 0
+    sentence = f"the grid has {size:,} combinations, but at most {LARGEST_GRID:,} can be gone through"
+    require((size or 0) <= LARGEST_GRID, f"{path}: {sentence}; take values out, or search with method random or bayes.")
+    return sweep
 
 
 def _metric(path: Path, content: dict[str, Any]) -> tuple[str, bool, float | None]:

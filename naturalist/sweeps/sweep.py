@@ -1,12 +1,15 @@
 """``python -m naturalist sweep``: search settings with several persistent workers, here, without a server."""
 
 import math
+import os
 import shlex
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 from naturalist.errors import UserError
+from naturalist.printable import printable
+from naturalist.runs.folder import LONGEST_NAME
 from naturalist.settings.run_settings import RunSettings
 from naturalist.sweeps.fidelity import name_round, plan_rounds, promoted
 from naturalist.sweeps.parameter import require
@@ -63,7 +66,7 @@ def run_sweep(
     check_sweep(sweep, program)
     rounds = plan_rounds(fidelity or [], sweep, program)
     target = _target(sweep, count, workers)
-    folder = _make_folder(out / sweep.name.replace("/", "-"))
+    folder = _make_folder(out / _folder_name(sweep.name))
     with Store(folder, storage) as store, closing(Pool(program.path, workers)) as pool:
         _run_rounds(sweep, rounds, target, store, pool, folder, seed, allow_repeats)
     return folder
@@ -75,6 +78,15 @@ def _target(sweep: SweepFile, count: int | None, workers: int) -> float:
     ends, kind = target < math.inf or sweep.method == "grid", f"a {sweep.method} sweep"
     require(ends, f"{sweep.path}: {kind} never ends by itself; give --count N, or run_cap in the file.")
     return target
+
+
+def _folder_name(name: str) -> str:
+    """What the sweep's folder in --out is called; raises :class:`UserError` for a name that would lie elsewhere."""
+    is_shown = name.strip(" .") != "" and all(character.isprintable() for character in name)
+    require(is_shown, f"a sweep cannot be called {name!r}; give it a name of letters with --name.")
+    is_short = len(os.fsencode(name)) <= LONGEST_NAME
+    require(is_short, f"the sweep's name {name[:20]!r}… is too long; give it one of at most {LONGEST_NAME} letters.")
+    return name.replace("/", "-")
 
 
 def _make_folder(folder: Path) -> Path:
@@ -126,13 +138,13 @@ def _report(trials: Trials, runs: Path, target: Path, is_shared: bool) -> None:
     print(f"{counts.finished} trials finished, {counts.pruned} pruned, {counts.failed} failed.")
     for trial in trials.shown():
         if "failure" in trial.user_attrs:
-            print(f"  trial {trial.number}: {trial.user_attrs['failure']}")
+            print(f"  trial {trial.number}: {printable(trial.user_attrs['failure'])}")
     if is_shared:
         print(f"The report is made of the runs in {runs}; those of other machines are in their folders.")
     try:
         report_runs([runs], target, metric=trials.sweep.metric, maximize=trials.sweep.maximize)
     except UserError as error:  # the trials are safe, and another machine may have more to report
-        print(f"No report: {error}")
+        print(f"No report: {printable(error)}")
 
 
 def _say_what_is_next(trials: Trials) -> None:

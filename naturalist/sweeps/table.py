@@ -4,11 +4,13 @@ import math
 import statistics
 
 from optuna.trial import FrozenTrial, TrialState
-from rich.console import Console, Group, RenderableType
+from rich.console import Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from naturalist.printable import printable
+from naturalist.progress import plain_console
 from naturalist.sweeps.trials import Trials
 
 STATES = {
@@ -25,9 +27,9 @@ class TrialTable:
 
     def __init__(self, trials: Trials, target: float, label: str = ""):
         self._trials, self._target = trials, target
-        self._title = f"sweep {trials.sweep.name}{label}"
+        self._title = f"sweep {printable(trials.sweep.name)}{label}"
         self._running = 1
-        self._console = Console(highlight=False)
+        self._console = plain_console()
         self._live = Live(console=self._console, auto_refresh=False) if self._console.is_terminal else None
 
     def __enter__(self) -> "TrialTable":
@@ -57,7 +59,7 @@ class TrialTable:
         reason, value, best = trial.user_attrs.get("failure"), self._trials.value(trial), self._trials.best()
         print(
             f"trial {number} {STATES[trial.state]}"
-            + (f": {reason}" if reason else "")
+            + (f": {printable(reason)}" if reason else "")
             + (f", {self._trials.sweep.metric} {value:.4f}" if value is not None else "")
             + f"  [{self._describe(trial)}]"
             + (f"  best so far: trial {best.number}, {self._trials.value(best):.4f}" if best else "")
@@ -67,7 +69,7 @@ class TrialTable:
 
     def say(self, text: str) -> None:
         """Print a line above the table."""
-        self._console.print(text, soft_wrap=True)
+        self._console.print(printable(text), soft_wrap=True)
 
     def _progress(self) -> str:
         counts = self._trials.counts()
@@ -96,7 +98,7 @@ class TrialTable:
                 str(len(trial.intermediate_values)),
                 "–" if value is None else f"{value:.4f}{' *' if is_best else ''}",
                 "" if seconds is None else _duration(seconds),
-                Text(said, overflow="ellipsis", no_wrap=True),
+                Text(printable(said), overflow="ellipsis", no_wrap=True),
                 style="bold" if is_best else "dim" if trial.state == TrialState.PRUNED else None,
             )
         ends = f"{counts.finished} finished, {counts.pruned} pruned, {counts.failed} failed, {counts.running} running"
@@ -112,7 +114,7 @@ class TrialTable:
         """The searched settings of a trial in a few words."""
         settings, searched = self._trials.settings(trial), self._trials.sweep.searched
         shown = {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in settings.items()}
-        return " ".join(f"{name}={value}" for name, value in shown.items() if name in searched)
+        return printable(" ".join(f"{name}={value}" for name, value in shown.items() if name in searched))
 
 
 def _duration(seconds: float) -> str:

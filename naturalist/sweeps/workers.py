@@ -20,11 +20,9 @@ from typing import Any
 from naturalist.data.catalog import scan
 from naturalist.data.dataset import Scan
 from naturalist.entry import forget_stop, obey, output_may_fail
-from naturalist.errors import UserError
+from naturalist.errors import UserError, reason_of
+from naturalist.printable import without_secrets
 from naturalist.sweeps.program import Program, load_program
-
-OUT_OF_MEMORY = "out of memory"
-"""How the message of a trial begins that needed more than there is."""
 
 STOP_SECONDS = 60
 """How long a trial may take to save and finish after it was told to stop."""
@@ -139,9 +137,9 @@ def _work(connection: Connection, program_path: Path, index: int, count: int) ->
                 program = load_program(program_path)
             message: tuple[str, Any] = "done", _train(connection, program, arguments, index, scan_once)
         except Exception as error:  # whatever happens in a trial costs that trial only
-            message = "failed", _explain(error)
+            message = "failed", reason_of(error)
             if not isinstance(error, UserError):
-                traceback.print_exc()
+                print(without_secrets(traceback.format_exc()), file=sys.stderr)
         except KeyboardInterrupt:
             message = "done", {"status": "stopped"}
         sys.stdout.flush()
@@ -175,14 +173,6 @@ def _train(
         return program.train(settings, should_stop, **more)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def _explain(error: Exception) -> str:
-    if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return f"{OUT_OF_MEMORY}: {' '.join(str(error).split())}".rstrip(": ")
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
 
 
 def _explain_exit(code: int | None) -> str:

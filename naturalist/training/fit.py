@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from naturalist.data.dataset import TrainingData
-from naturalist.device import Compute, forget_peak_memory, peak_memory_mb
+from naturalist.device import Compute, forget_peak_memory, peak_memory_mb, require_memory
 from naturalist.entry import stop_requested, stops_held
 from naturalist.errors import UserError, describe_error
 from naturalist.models.parameter_groups import parameter_groups
@@ -123,6 +123,9 @@ class _Fit:
         self.data, self.tracker, self.about, self.release = data, tracker, about, release
         self.train_loader, self.val_loader = data.loaders(training.batch_size, training.seed, compute.device)
         self.augment, self.prepare = data.transforms(augmentation, training.seed)
+        if compute.device.type == "cpu":  # weights, gradients, and two averages of those; a GPU says what it lacks
+            trained = sum(weight.nbytes for weight in model.parameters() if weight.requires_grad)
+            require_memory(4 * trained, "the network's training")
         groups = parameter_groups(model, training.decay) if release is None else release(0)
         optimizer = make_optimizer(groups, training, compute.device)
         steps = optimizer_steps(len(self.train_loader), training.accumulate)
@@ -235,7 +238,7 @@ class _Fit:
     def draw(self) -> None:
         """Draw the curves of what is recorded."""
         try:
-            if self.progress.history:
+            if self.progress.history and self.tracker.folder.is_dir():
                 plot_curves(self.progress.history, self.tracker.folder / "curves.png", self.tracker.folder.name)
         except Exception as error:  # of whatever kind: metrics.jsonl has the numbers
             again = f"--resume {self.tracker.folder}"

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from naturalist.cli import main
 from naturalist.data.sources.sample import make_sample
 from naturalist.errors import UserError
 from naturalist.evaluation.classifier import load_classifier
+from naturalist.evaluation.predict import _listed
 
 
 @pytest.fixture(scope="module")
@@ -166,3 +168,23 @@ def test_what_is_no_checkpoint_is_refused_in_one_sentence_and_nothing_in_it_runs
         main([verb, str(bad), *([str(place / "photos")] if verb == "predict" else [])])
     assert not trace.exists()
     assert "\n" not in str(error.value)
+
+
+ODD_NAMES = [b"two\nlines.jpg", "a\u2028b.jpg".encode(), b"\xff.jpg", b"\x1b[31m.jpg", b"=1.jpg"]
+
+
+@pytest.mark.parametrize("flags", [["-0"], ["--null"], []])
+def test_a_list_separated_by_nul_may_name_any_file(place, tmp_path, capsys, monkeypatch, flags):
+    monkeypatch.chdir(tmp_path)
+    for name in ODD_NAMES:
+        shutil.copy(place / "photos" / "0.jpg", os.fsdecode(name))
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"\0".join([*ODD_NAMES, b""]))))
+    code, out, _ = run_main(capsys, "predict", place / "runs" / "first", "-", "--csv", *flags)
+    _, *rows = csv.reader(io.StringIO(out))
+    assert code == 0
+    assert [row[0] for row in rows] == ["two�lines.jpg", "a�b.jpg", "�.jpg", "�[31m.jpg", "'=1.jpg"]
+
+
+def test_lines_of_a_list_end_at_line_ends_and_nowhere_else():
+    lines = "a\u2028b.jpg\r\n c.jpg\n\nd\x85e.jpg".encode()
+    assert _listed(lines, null=False) == [Path("a\u2028b.jpg"), Path(" c.jpg"), Path("d\x85e.jpg")]

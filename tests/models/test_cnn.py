@@ -97,3 +97,16 @@ def test_the_summary_names_every_layer_and_leaves_the_model_as_it_was():
 def test_a_description_of_an_unknown_kind_is_refused():
     with pytest.raises(UserError, match="'capsules'"):
         build_model({"kind": "capsules"})
+
+
+@pytest.mark.parametrize(
+    "sizes", [{"num_filters": 100_000}, {"dense_units": 10**18}, {"num_filters": [10**30] * 5}, {"dense_units": 10**20}]
+)
+def test_a_network_that_no_memory_holds_is_refused_before_any_is_asked_for(sizes):
+    with pytest.raises(UserError, match="GB of memory"):
+        FiveBlockCNN(10, 128, **sizes)
+
+
+def test_a_kernel_larger_than_the_image_is_refused():
+    with pytest.raises(UserError, match="999×999 kernel is larger than the 128×128 image"):
+        FiveBlockCNN(10, 128, kernel_size=999)

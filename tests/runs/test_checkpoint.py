@@ -67,7 +67,7 @@ def test_a_failed_write_keeps_the_old_checkpoint_and_leaves_nothing_behind(saved
     before = path.read_bytes()
 
     def fail(content, target):
-        target.write_bytes(b"half")
+        target.write(b"half")
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", fail)

@@ -1,6 +1,7 @@
 """One process trains a run, and how it ended is written once."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,7 +11,8 @@ import pytest
 from conftest import REPOSITORY, TIMEOUT, environment, run_python
 
 from naturalist.errors import UserError
-from naturalist.runs.folder import LOCK, locked_run, write_atomically
+from naturalist.files import write_atomically
+from naturalist.runs.folder import LOCK, create_run_folder, locked_run
 from naturalist.runs.recording import record_run
 from naturalist.runs.tracking import Tracker
 from naturalist.settings.part_a import CnnSettings
@@ -184,7 +186,49 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
         raise OSError("no space")
 
     write_atomically(tmp_path / "a", "old")
-    monkeypatch.setattr("naturalist.runs.folder.os.fsync", fail)
+    monkeypatch.setattr("naturalist.files.os.fsync", fail)
     with pytest.raises(OSError):
         write_atomically(tmp_path / "a", "new")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old"}
+
+
+# Folders
+
+
+@pytest.mark.parametrize("kind", ["file", "dangling link", "below a file"])
+def test_a_runs_folder_that_is_none_is_one_sentence(tmp_path, kind):
+    place = tmp_path / "runs"
+    if kind == "dangling link":
+        place.symlink_to(tmp_path / "nowhere")
+    else:
+        place.write_text("")
+    with pytest.raises(UserError, match="Choose another|choose another"):
+        create_run_folder(place / "x" if kind == "below a file" else place, "run")
+
+
+@pytest.mark.parametrize("name", ["ü" * 300, "x" * 300, "..", "a/../../b", "\0", "\udcff"])
+def test_whatever_a_run_is_called_its_folder_lies_in_the_runs_folder(tmp_path, name):
+    folders = [create_run_folder(tmp_path / "runs", name) for _ in range(3)]
+    assert {folder.parent for folder in folders} == {tmp_path / "runs"} and len(set(folders)) == 3
+
+
+def test_a_folder_that_is_removed_while_it_is_trained_in_is_one_sentence(tmp_path):
+    with pytest.raises(UserError, match="cannot write"), record_run(settings_of(tmp_path), "test") as tracker:
+        shutil.rmtree(tracker.folder)
+        tracker.log({"epoch": 1, "val_accuracy": 0.5, "val_loss": 1.0})
+    assert not tracker.folder.exists()
+
+
+def test_reasons_are_recorded_in_the_words_that_are_printed_and_without_passwords(tmp_path):
+    for error, words in ((MemoryError(), "out of memory: make"), (KeyError("redis://:PASSWORD@h"), "redis://:***@h")):
+        with pytest.raises(type(error)), record_run(settings_of(tmp_path), "test") as tracker:
+            raise error
+        assert words in summary_of(tracker.folder)["reason"]
+
+
+def test_no_password_of_the_command_line_is_recorded(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["naturalist", "sweep", "--storage", "postgresql://u:PASSWORD@h/db"])
+    with record_run(settings_of(tmp_path), "test") as tracker:
+        tracker.finish({"status": "finished"})
+    text = (tracker.folder / "environment.json").read_text()
+    assert "PASSWORD" not in text and "postgresql://u:***@h/db" in text

@@ -9,12 +9,19 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from naturalist.entry import show_tracebacks, shows_tracebacks
 from naturalist.errors import UserError
 from naturalist.settings.command_line import parse_settings
 from naturalist.settings.part_a import CnnSettings
 
 ROOT = Path(__file__).parents[2]
 TRAIN = ROOT / "partA" / "train.py"
+
+
+BOMB = "a: &a [1, 1, 1, 1, 1, 1, 1, 1, 1]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n" for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+"""Nine lines that stand for 400 million values."""
 
 
 def parse(*argv: str) -> SimpleNamespace:
@@ -100,6 +107,22 @@ def test_scientific_notation_is_a_number_in_flags_and_in_yaml(config_file, numbe
         (["--config", "nowhere.yaml"], ["nowhere.yaml"]),
         (["--resume", "nowhere"], ["nowhere", "no run folder"]),
         (["stray"], ["stray"]),
+        (["--epochs", ""], ["--epochs is empty"]),
+        (["--optimizer="], ["--optimizer is empty"]),
+        ([""], ["is empty"]),
+        (["--config", ""], ["--config is empty"]),
+        (["--seed", str(2**32)], ["seed", "between 0 and 4,294,967,295"]),
+        (["--split_seed", "-1"], ["split_seed", "between 0 and 4,294,967,295"]),
+        (["--device", "cuda:x"], ["device", "cuda:N", "'cuda:x'"]),
+        (["--data", "~nouser"], ["data", "'nouser'"]),
+        (["--runs_dir", "~nouser/runs"], ["runs_dir", "'nouser'"]),
+        (["--wandb_project", "a/b"], ["wandb_project", "'a/b'"]),
+        (["--name", "a\x1b[31m"], ["name", "control characters"]),
+        (["--name", "a\nb"], ["name", "control characters"]),
+        (["--data", "\udcff"], ["data", "UTF-8"]),
+        (["--kernel_size", "999"], ["kernel_size", "128 px"]),
+        (["--learning_rate", "1e999"], ["learning_rate", "inf"]),
+        (["--num_filters", "[" * 3000 + "]" * 3000], ["RecursionError"]),
     ],
 )
 def test_a_mistake_is_one_sentence_that_names_the_setting_and_the_way_out(argv, words):
@@ -117,6 +140,17 @@ def test_a_mistake_is_one_sentence_that_names_the_setting_and_the_way_out(argv, 
         ("activation: gelu\n", ["activation", "GELU"]),
         ("- 1\n- 2\n", ["config.yaml", "setting: value"]),
         ("epochs: [1\n", ["config.yaml", "YAML"]),
+        ("seed:\n", ["config.yaml", "seed is empty"]),
+        ("epochs: 3\noptimizer:\n", ["config.yaml", "optimizer is empty"]),
+        ("epochs: ''\n", ["epochs must be a whole number"]),
+        ("data: ''\n", ["data must not be empty"]),
+        ('name: "a\\0b"\n', ["name", "control characters"]),
+        ('name: "a\\u2028b"\n', ["name", "control characters"]),
+        ("seed: 4294967296\n", ["seed", "between 0 and 4,294,967,295"]),
+        ("seed: 2001-99-99\n", ["config.yaml", "YAML"]),
+        (f"epochs: {'[' * 3000}{']' * 3000}\n", ["config.yaml", "deeply nested"]),
+        ("epochs: &a [*a]\n", ["config.yaml", "deeply nested"]),
+        (BOMB, ["config.yaml", "holds more"]),
     ],
 )
 def test_a_mistake_in_a_config_file_is_one_sentence(config_file, text, words):
@@ -194,3 +228,24 @@ def test_a_mistake_on_the_command_line_exits_with_code_2_and_one_line():
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+
+
+def test_a_config_file_that_is_empty_or_leaves_open_what_may_be_open_changes_nothing(config_file):
+    for text in ("", "# nothing yet\n", "cache_dir:\nname:\n"):
+        assert parse("--config", config_file(text)) == parse()
+
+
+def test_a_config_file_that_is_no_utf8_is_one_sentence(tmp_path):
+    (tmp_path / "config.yaml").write_bytes(b"name: \xff\n")
+    with pytest.raises(UserError, match="it is no text"):
+        parse("--config", str(tmp_path / "config.yaml"))
+
+
+def test_debug_is_known_everywhere_and_no_setting():
+    try:
+        assert "debug" not in vars(parse("--debug"))
+        assert shows_tracebacks()
+        parse("--debug=false")
+        assert not shows_tracebacks()
+    finally:
+        show_tracebacks(False)

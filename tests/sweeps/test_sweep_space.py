@@ -14,6 +14,7 @@ from naturalist.errors import UserError
 from naturalist.sweeps.hyperband import HyperbandPruner, HyperbandRule
 from naturalist.sweeps.program import check_sweep, command_line, load_program
 from naturalist.sweeps.space import SweepFile, read_sweep
+from naturalist.sweeps.sweep import _folder_name
 
 ROOT = Path(__file__).parents[2]
 BASE = {
@@ -264,3 +265,38 @@ def test_the_pruner_follows_the_published_rule_on_random_histories(goal):
             str(trial.number) for trial in study.trials if not trial.state.is_finished() and pruner.prune(study, trial)
         ]
         assert stopped == expected, spec
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"min": 0, "max": 10**10}, "10,000,000,001 combinations"),
+        ({"distribution": "q_uniform", "min": 0, "max": 1, "q": 1e-10}, "combinations"),
+        ({"min": 0, "max": 10**30}, "max must lie between"),
+        ({"distribution": "log_uniform", "min": 0, "max": 1000}, "beyond what a computer holds"),
+        ({"distribution": "q_uniform", "min": 0, "max": 1, "q": 5e-324}, "beyond what a computer holds"),
+    ],
+)
+def test_a_search_without_end_is_refused_before_its_values_are_made(tmp_path, spec, words):
+    method = "random" if "log" in str(spec) else "grid"
+    with pytest.raises(UserError, match=words):
+        sweep_of(tmp_path, method=method, parameters={"seed": spec})
+
+
+def test_whole_numbers_without_end_can_be_drawn_from(tmp_path):
+    sweep = sweep_of(tmp_path, parameters={"seed": {"min": 0, "max": 10**10}})
+    assert sweep.size() == 10**10 + 1
+
+
+@pytest.mark.parametrize("text", ["def x(:", "import nothing_of_that_name", "raise SystemExit(3)", "1 / 0"])
+def test_a_program_that_cannot_be_imported_is_one_sentence(tmp_path, text):
+    (tmp_path / "program.py").write_text(text)
+    with pytest.raises(UserError, match="program.py' cannot be run"):
+        load_program(tmp_path / "program.py")
+
+
+@pytest.mark.parametrize("name", ["..", ".", " ", "a\x1bb", "a\0b", "ü" * 200])
+def test_a_sweep_whose_name_would_lie_elsewhere_is_refused(name):
+    with pytest.raises(UserError, match="name"):
+        _folder_name(name)
+    assert _folder_name("../a") == "..-a"

@@ -31,6 +31,7 @@ from filelock import FileLock, Timeout
 from requests.exceptions import ChunkedEncodingError
 
 from naturalist.errors import UserError
+from naturalist.printable import without_secrets
 from naturalist.progress import progress_bar
 
 URL = os.environ.get("NATURALIST_NATURE_12K_URL") or "https://storage.googleapis.com/wandb_datasets/nature_12K.zip"
@@ -115,7 +116,7 @@ def download(url: str, archive: Path) -> None:
                     "from there, or pass a copy that you have with --data FOLDER"
                 ) from error
             pause = RETRY_SECONDS[failures]
-            print(f"{problem}; continuing in {pause} s", flush=True)
+            print(f"{without_secrets(problem)}; continuing in {pause} s", flush=True)
             time.sleep(pause)
             failures += 1
     part.replace(archive)
@@ -180,7 +181,10 @@ def _receive(url: str, part: Path) -> None:
             part.parent, missing + total, f"{missing / MB:,.1f} MB of download, with the photographs in it unpacked,"
         )
 
-        print(f"Downloading {url} to {part.parent}: {missing / MB:,.1f} of {total / MB:,.1f} MB", flush=True)
+        print(
+            f"Downloading {without_secrets(url)} to {part.parent}: {missing / MB:,.1f} of {total / MB:,.1f} MB",
+            flush=True,
+        )
         with part.open("ab") as file, progress_bar("Download", missing // MB, unit="MB") as bar:
             received = 0
             for chunk in response.iter_content(CHUNK):

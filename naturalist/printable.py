@@ -1,0 +1,38 @@
+"""Text that others wrote (names, addresses, messages), made fit for a terminal and for records that go round."""
+
+import re
+from typing import Any
+
+HIDDEN = "***"
+
+_PASSWORD = re.compile(r"([a-z][a-z0-9+.-]*://[^\s/:@?#\"'<>]*):(?!\d+(?:[/?#\s]|$))[^\s\"'<>]*@", re.IGNORECASE)
+"""``scheme://user:PASSWORD@``; in a password there may be anything, but what looks like a port is one."""
+
+_TOKEN = re.compile(r"(https?://)[^\s/:@?#\"'<>]+@", re.IGNORECASE)
+"""``https://TOKEN@host``; a database's user alone is no secret."""
+
+_PARAMETER = re.compile(
+    r"([?&][^=&\s]*(?:pass|pwd|token|secret|key|sig|cred|auth)[^=&\s]*=)[^&\s\"'<>]+", re.IGNORECASE
+)
+"""``?password=…``, and the signatures of addresses that are good for some time."""
+
+
+def printable(name: object) -> str:
+    """A name on one line, with whatever a terminal would obey or could not show replaced by ``�``.
+
+    That are control characters, escape sequences with them, line ends of all kinds, and bytes that are no UTF-8.
+    """
+    text = str(name).encode(errors="surrogateescape").decode(errors="replace")
+    return "".join(character if character.isprintable() else "�" for character in text)
+
+
+def without_secrets(value: Any) -> Any:
+    """Replace passwords and tokens in the addresses that a text, or the texts of a dict or list, name."""
+    if isinstance(value, dict):
+        return {key: without_secrets(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_secrets(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    value = _PASSWORD.sub(rf"\1:{HIDDEN}@", value)
+    return _PARAMETER.sub(rf"\1{HIDDEN}", _TOKEN.sub(rf"\1{HIDDEN}@", value))
