@@ -73,7 +73,7 @@ def default_budget() -> int:
 
 
 def set_decode_budget(size: int) -> None:
-    """Let all decoding of this process together take ``size`` bytes from now on: a server wants less than a training."""
+    """Let all decoding of this process together take ``size`` bytes from now on; a server may want less."""
     global _budget
     _budget = size
     files.limit = min(LARGEST_FILE, int(size * FILES_SHARE))

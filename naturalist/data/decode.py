@@ -8,6 +8,7 @@ judgement on what is readable is final.
 import errno
 import io
 import stat
+import struct
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -45,6 +46,9 @@ HOLLOW_FROM, HOLLOW_PIXELS_PER_BYTE = 10_000_000, 10_000
 
 PASSING_FAULTS = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT)
 """Errors of reading that may be gone the next time."""
+
+PILLOWS_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, struct.error)
+"""Pillow's plugins let all of these out when a file's structure is damaged."""
 
 ORIENTATION_TAG = 0x0112
 TRANSPOSITIONS: dict[int, Callable[[Pixels], Pixels]] = {  # EXIF orientation → what makes the stored pixels upright
@@ -128,8 +132,7 @@ def _decode_square(data: bytes, size: int, resize_mode: str) -> tuple[Pixels, in
         raise UnreadableImage("no image") from None
     except Image.DecompressionBombError:
         raise UnreadableImage("more pixels than a photograph has") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        # Pillow's plugins let all of these out when a file's structure is damaged.
+    except PILLOWS_ERRORS as error:
         raise UnreadableImage(str(error).splitlines()[0] if str(error) else "damaged") from None
 
 
