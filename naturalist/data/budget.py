@@ -22,7 +22,7 @@ LARGEST_FILE = 2**30
 STRIP_PIXELS = 2**19
 """Pixels whose colours are converted at once."""
 CONVERSION = 30 * STRIP_PIXELS + 2**20
-"""Bytes that converting and resizing take beside the pixels."""
+"""Bytes that converting colours takes beside the pixels."""
 
 
 class BeyondBudget(Exception):
@@ -91,27 +91,32 @@ _budget = 0
 set_decode_budget(default_budget())
 
 
-def pillow_bytes(image: Image.Image, data: bytes) -> int:
-    """Bytes that Pillow takes, at most, to make an opened image ``[H, W, 3]`` uint8 and resize it; tests measure it.
+def pillow_bytes(image: Image.Image, data: bytes, wanted: int) -> int:
+    """Bytes that Pillow takes, at most, to decode an opened image, and resizing it to a side of ``wanted`` pixels.
 
-    Raises ValueError for a TIFF whose tags are no numbers.
+    Tests measure it. Raises ValueError for a TIFF whose tags are no numbers.
     """
-    count = image.width * image.height
+    count, resizing = image.width * image.height, _resizing(image.height, wanted)
     if image.format == "WEBP":  # two canvases, what the decoder works in, a copy as bytes, Pillow's pixels
-        return 18 * count + CONVERSION
+        return 18 * count + resizing
     pixel = 1 if image.mode in ("1", "L", "P") else 2 if image.mode.startswith("I;16") else 4
     if not isinstance(image, TiffImageFile):
         kept = _kept_coefficients(image, data) if image.format in ("JPEG", "MPO") else 0
-        return (pixel + 3) * count + kept + CONVERSION
+        return (pixel + 3) * count + kept + resizing
     # Pillow turns a TIFF upright, which makes a second copy, before it is asked for pixels.
-    return max(pixel + 5, 2 * pixel) * count + _largest_piece(image) + CONVERSION
+    return max(pixel + 5, 2 * pixel) * count + _largest_piece(image) + resizing
 
 
 def jpeg_bytes(image: Image.Image, data: bytes, wanted: int) -> int:
     """Bytes that libjpeg-turbo takes for a JPEG of which a side of ``wanted`` pixels is wanted, and resizing it."""
     eighths = min(8, math.ceil(8 * max(wanted / image.width, wanted / image.height)))
-    scaled = math.ceil(image.width * eighths / 8) * math.ceil(image.height * eighths / 8)
-    return 6 * scaled + _kept_coefficients(image, data) + CONVERSION
+    width, height = math.ceil(image.width * eighths / 8), math.ceil(image.height * eighths / 8)
+    return 6 * width * height + _kept_coefficients(image, data) + _resizing(height, wanted)
+
+
+def _resizing(height: int, wanted: int) -> int:
+    """Bytes beside the pixels: rows are resized first, and then columns."""
+    return 3 * wanted * (height + wanted) + CONVERSION
 
 
 def _kept_coefficients(image: Image.Image, data: bytes) -> int:

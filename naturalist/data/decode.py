@@ -44,6 +44,9 @@ photographs the peak signal-to-noise ratio against full decoding is 38 to 44 dB,
 HOLLOW_FROM, HOLLOW_PIXELS_PER_BYTE = 10_000_000, 10_000
 """No file has more pixels than the first number, and than the second for each of its bytes."""
 
+LONGEST_SIDE = 2**17
+"""In pixels, twice what a JPEG can have: resizing takes time and memory by the side, however narrow the picture is."""
+
 PASSING_FAULTS = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT)
 """Errors of reading that may be gone the next time."""
 
@@ -119,12 +122,13 @@ def _decode_square(data: bytes, size: int, resize_mode: str) -> tuple[Pixels, in
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             _refuse_hollow(image, len(data))
+            wanted = int(size * OVERSAMPLING)  # what is smaller already is decoded as it is
             if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
-                with _room(image, jpeg_bytes(image, data, int(size * OVERSAMPLING))):
-                    pixels = _decode_jpeg(data, size)
+                with _room(image, jpeg_bytes(image, data, wanted)):
+                    pixels = _decode_jpeg(data, wanted)
                     if pixels is not None:
                         return _resize(pixels, size, resize_mode), _orientation(image)
-            with _room(image, pillow_bytes(image, data)):
+            with _room(image, pillow_bytes(image, data, wanted)):
                 pixels, orientation = _decode_whole(image), _orientation(image)
                 image.close()  # gives Pillow's pixels back
                 return _resize(pixels, size, resize_mode), orientation
@@ -136,9 +140,8 @@ def _decode_square(data: bytes, size: int, resize_mode: str) -> tuple[Pixels, in
         raise UnreadableImage(str(error).splitlines()[0] if str(error) else "damaged") from None
 
 
-def _decode_jpeg(data: bytes, size: int) -> Pixels | None:
+def _decode_jpeg(data: bytes, wanted: int) -> Pixels | None:
     """Decode by libjpeg-turbo, no smaller than resizing needs; None when it complains about the file."""
-    wanted = int(size * OVERSAMPLING)  # what is smaller already is decoded as it is
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(
             data, colorspace="RGB", fastdct=False, fastupsample=False, min_height=wanted, min_width=wanted, strict=True
@@ -176,6 +179,8 @@ def _refuse_hollow(image: Image.Image, size_of_file: int) -> None:
     if isinstance(image, TiffImageFile):
         pieces = numbers_of(image, STRIPBYTECOUNTS) + numbers_of(image, TILEBYTECOUNTS)
         is_hollow = is_hollow or sum(pieces) > size_of_file  # then some are the same bytes
+    if max(image.size) > LONGEST_SIDE:
+        raise UnreadableImage("more pixels in a row than a photograph has")
     if is_hollow:
         raise UnreadableImage(f"{image.width:,} x {image.height:,} pixels in {size_of_file:,} bytes")
 

@@ -386,6 +386,7 @@ DECEPTIVE = {
     "one tile": tiff_of_size(16000, 16000, zlib.compress(bytes(10**6)), tile=16000),
     "a tile larger than the picture": tiff_of_size(100, 100, zlib.compress(bytes(10**6)), tile=30000),
     "strips that overlap": tiff_of_size(3000, 3000, zlib.compress(bytes(3000 * 2)), rows=1),
+    "one pixel wide": tiff_of_size(1, 30_000_000, bytes(30_000), compression=1),
     "PNG": png_of_size(16000, 16000),
 }
 
@@ -476,6 +477,16 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "read_bytes", None)
     with pytest.raises(UnreadableImage, match=r"a file of 60\.0 GB"):
         decode_file(tmp_path / "sparse.jpg", SIZE, "squash")
+
+
+def test_narrow_pictures_need_memory_for_their_length(picture, peak_memory, monkeypatch):
+    data = encode(picture.resize((8, 100_000)), "PNG")
+    asked = []
+    room = budget.pixels.of
+    monkeypatch.setattr(budget.pixels, "of", lambda needed: asked.append(needed) or room(needed))
+    with peak_memory() as peak:
+        decode_bytes(data, 256, "squash")
+    assert 70e6 < peak() <= asked[0]
 
 
 def test_threads_wait_for_each_others_memory(picture, set_budget, monkeypatch):
