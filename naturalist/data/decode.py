@@ -6,6 +6,7 @@ judgement on what is readable is final.
 """
 
 import errno
+import hashlib
 import io
 import stat
 import struct
@@ -81,30 +82,32 @@ def decode_file(path: Path, size: int, resize_mode: str, see: Callable[[bytes], 
         UnreadableImage: when the file is missing, empty, truncated, damaged or no image.
         OSError: when the disk, the network or the system fails, which says nothing about the file.
     """
-    try:
-        size_of_file = regular_size(path)
+    with _faults_of_the_file():
+        size_of_file = _regular_size(path)
         with budget.files.of(size_of_file):
             data = path.read_bytes()
             if see is not None:
                 see(data)
             return decode_bytes(data, size, resize_mode)
-    except BeyondBudget:
-        raise UnreadableImage(f"a file of {size_of_file / 1e9:.1f} GB, more than a photograph may have") from None
-    except OSError as error:
-        if error.errno in PASSING_FAULTS:
-            raise
-        raise UnreadableImage(error.strerror or "cannot be read") from None
 
 
-def regular_size(path: Path) -> int:
-    """Bytes of a file that can be read to its end: reading a pipe would wait for ever.
+def content_hash(data: bytes) -> str:
+    """What a file is recognised by: BLAKE2b of its bytes, 32 hexadecimal digits."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
-    Raises OSError, and :class:`UnreadableImage` for anything but a file.
+
+def hash_file(path: Path) -> str:
+    """The :func:`content_hash` of a file, which need not fit in memory.
+
+    Raises UnreadableImage and OSError as :func:`decode_file` does.
     """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise UnreadableImage("a directory, pipe or device")
-    return status.st_size
+    digest = hashlib.blake2b(digest_size=16)
+    with _faults_of_the_file():
+        _regular_size(path)
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def decode_bytes(data: bytes, size: int, resize_mode: str) -> Pixels:
@@ -155,6 +158,29 @@ def _orientation(image: Image.Image) -> int:
     """As EXIF has it, after decoding: Pillow turns a TIFF upright while loading it, and then reports none."""
     orientation: int = image.getexif().get(ORIENTATION_TAG, 1)
     return orientation
+
+
+@contextmanager
+def _faults_of_the_file() -> Iterator[None]:
+    """Makes UnreadableImage of errors that will be there the next time, too."""
+    try:
+        yield
+    except BeyondBudget:
+        raise UnreadableImage("a file larger than the memory that may be used") from None
+    except OSError as error:
+        if error.errno in PASSING_FAULTS:
+            raise
+        raise UnreadableImage(error.strerror or "cannot be read") from None
+
+
+def _regular_size(path: Path) -> int:
+    """Bytes of a file; raises OSError, and UnreadableImage for anything else, such as a pipe that one waits for."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableImage("a directory, pipe or device")
+    if status.st_size > budget.files.limit:
+        raise UnreadableImage(f"a file of {status.st_size / 1e9:.1f} GB, more than a photograph may have")
+    return status.st_size
 
 
 @contextmanager
