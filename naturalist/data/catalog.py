@@ -3,12 +3,14 @@
 Understood are the shapes that data sets come in: ``train/`` and ``val/`` or ``test/``, each a folder of class folders,
 however deep they are nested; or one folder of class folders, which is then training data without a test set.
 Where there is no ``test/``, ``val/`` plays its part (as in nature_12K); where there are both, ``val/`` is the
-validation set. Scanning lists directories and opens no file.
+validation set. A ``train`` (or ``test`` …) that holds files and no folders is a class: photographs of trains.
+Scanning lists directories and opens no file.
 """
 
 import hashlib
 import os
-from collections import defaultdict
+from collections import defaultdict, deque
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -45,7 +47,8 @@ class Split:
     class_names: tuple[str, ...]
     files: tuple[ImageFile, ...]
     ignored: tuple[str, ...]
-    """Hidden files and files outside class folders, which are no part of the data set."""
+    """Hidden files, files outside class folders, and links to folders that are listed already: no part of the data
+    set."""
 
     def counts(self) -> dict[str, int]:
         """Files per class name."""
@@ -80,7 +83,7 @@ def find_folders(folder: Path) -> Folders:
         names = class_names_of(folder)
         if not names:
             raise UserError(f"{str(folder)!r} holds neither a train/ folder nor a folder for each class.")
-        if any(name.lower() in VAL_NAMES + TEST_NAMES for name in names):
+        if any(name.lower() in VAL_NAMES + TEST_NAMES and not _is_class(folder / name) for name in names):
             raise UserError(f"{str(folder)!r} holds {', '.join(names)}, but no train/ folder.")
         return Folders(train=folder, val=None, test=None)
     val, test = _subfolder(train.parent, VAL_NAMES), _subfolder(train.parent, TEST_NAMES)
@@ -102,18 +105,8 @@ def scan(folder: Path) -> Split:
         raise UserError(
             f"{str(folder)!r} must hold a folder for each of at least two classes, but it holds {len(class_names)}."
         )
-    files: list[ImageFile] = []
     ignored = [entry.name for entry in sorted(folder.iterdir()) if not entry.is_dir()]
-    for label, name in enumerate(class_names):
-        for parent, subfolders, file_names in os.walk(folder / name, onerror=_refuse, followlinks=True):
-            subfolders[:] = [sub for sub in subfolders if not _is_hidden(sub) and not _leads_back(Path(parent, sub))]
-            for file_name in file_names:
-                path = Path(parent, file_name)
-                relative = path.relative_to(folder).as_posix()
-                if _is_hidden(file_name):
-                    ignored.append(relative)
-                else:
-                    files.append(_describe(path, relative, label))
+    files = list(_list_files(folder, class_names, ignored))
     split = Split(folder, class_names, tuple(sorted(files, key=lambda file: file.path)), tuple(ignored))
     empty = [name for name, count in split.counts().items() if count == 0]
     if empty:
@@ -124,13 +117,66 @@ def scan(folder: Path) -> Split:
     return split
 
 
+def _list_files(folder: Path, class_names: tuple[str, ...], ignored: list[str]) -> Iterator[ImageFile]:
+    """Every file of the class folders once; adds to ``ignored`` what is left out.
+
+    Links to folders wait until all real folders are known: what lies in one class is not of another as well, because
+    a link leads there.
+    """
+    known = _identify_classes(folder, class_names)
+    waiting = deque((folder / name, label) for label, name in enumerate(class_names))
+    links: deque[tuple[Path, int]] = deque()
+    while waiting or links:
+        if waiting:
+            parent, label = waiting.popleft()
+        else:
+            parent, label = links.popleft()
+            if _leads_back(parent) or not _is_new(parent, known):
+                ignored.append(parent.relative_to(folder).as_posix())
+                continue
+        for entry in _entries(parent):
+            path = parent / entry.name
+            relative = path.relative_to(folder).as_posix()
+            if not _is_folder(entry):
+                if _is_hidden(entry.name):
+                    ignored.append(relative)
+                else:
+                    yield _describe(path, relative, label)
+            elif not _is_hidden(entry.name):
+                if entry.is_symlink():
+                    links.append((path, label))
+                elif _is_new(path, known):
+                    waiting.append((path, label))
+                else:  # mounted twice
+                    ignored.append(relative)
+
+
+def _identify_classes(folder: Path, class_names: tuple[str, ...]) -> set[Hashable]:
+    """The identities of class folders and of the folder they are in; two that are one and the same are refused."""
+    names: dict[Hashable, str] = {}
+    for name in class_names:
+        twin = names.setdefault(_identity(folder / name), name)
+        if twin != name:
+            raise UserError(
+                f"the class folders {twin} and {name} of {str(folder)!r} are one and the same folder; remove the link."
+            )
+    return {_identity(folder), *names}
+
+
 def class_names_of(folder: Path) -> tuple[str, ...]:
-    """Names of the class folders of a split, sorted."""
-    try:
-        with os.scandir(folder) as entries:
-            return tuple(sorted(entry.name for entry in entries if entry.is_dir() and not _is_hidden(entry.name)))
-    except OSError as error:
-        _refuse(error)
+    """Names of the class folders of a split, sorted.
+
+    Raises :class:`UserError` for a folder that cannot be read, and for a name that is not text, as it could not be
+    written to records, pictures and tables.
+    """
+    names = _subfolders(folder)
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(name).decode(errors="backslashreplace")
+            raise UserError(f"the name of the folder '{shown}' in {str(folder)!r} is not UTF-8; rename it.") from None
+    return names
 
 
 def same_bytes(first: Split, second: Split) -> list[tuple[str, str]]:
@@ -157,11 +203,24 @@ def same_bytes(first: Split, second: Split) -> list[tuple[str, str]]:
     return pairs
 
 
+def _subfolders(folder: Path) -> tuple[str, ...]:
+    return tuple(entry.name for entry in _entries(folder) if _is_folder(entry) and not _is_hidden(entry.name))
+
+
+def _entries(folder: Path) -> list["os.DirEntry[str]"]:
+    """What a folder holds, sorted by name."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        _refuse(error)
+
+
 def _find_train(folder: Path) -> Path | None:
     """The nearest ``train`` below ``folder``, breadth first; several on one level are an error."""
     level = [folder]
     for _ in range(MAX_DEPTH):
-        found = [train for candidate in level if (train := _subfolder(candidate, TRAIN_NAMES))]
+        found = [train for candidate in level if (train := _subfolder(candidate, TRAIN_NAMES)) and not _is_class(train)]
         if len(found) > 1:
             raise UserError(
                 f"{str(folder)!r} holds more than one data set: "
@@ -169,15 +228,21 @@ def _find_train(folder: Path) -> Path | None:
             )
         if found:
             return found[0]
-        level = [candidate / name for candidate in level for name in class_names_of(candidate)]
+        level = [candidate / name for candidate in level for name in _subfolders(candidate)]
     return None
 
 
 def _subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
-    for name in class_names_of(folder):
+    for name in _subfolders(folder):
         if name.lower() in names:
             return folder / name
     return None
+
+
+def _is_class(folder: Path) -> bool:
+    """Whether a folder called ``train``, or ``test``, holds photographs of trains, or of tests, and no classes."""
+    entries = [entry for entry in _entries(folder) if not _is_hidden(entry.name)]
+    return bool(entries) and not any(_is_folder(entry) for entry in entries)
 
 
 def _require_same_classes(train: Path, other: Path) -> None:
@@ -201,6 +266,31 @@ def _refuse(error: OSError) -> NoReturn:
 def _leads_back(folder: Path) -> bool:
     """Whether it is a link to a folder that it lies in, which would be walked for ever."""
     return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself; decoding names it as unreadable
+        return False
+
+
+def _is_new(folder: Path, known: set[Hashable]) -> bool:
+    """Whether a folder was not met before, under no name; it is known from now on."""
+    identity = _identity(folder)
+    is_new = identity not in known
+    known.add(identity)
+    return is_new
+
+
+def _identity(folder: Path) -> Hashable:
+    """What is the same for all names of a folder."""
+    try:
+        status = folder.stat()
+    except OSError as error:
+        _refuse(error)
+    # Some network drives number nothing.
+    return (status.st_dev, status.st_ino) if status.st_ino else folder.resolve()
 
 
 def _is_hidden(name: str) -> bool:

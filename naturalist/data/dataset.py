@@ -112,9 +112,8 @@ def find_data(data: str, datasets_dir: str) -> Folders:
 
 def cache_of(split: Split, settings: DataSettings, cache_folder: Path) -> ImageCache:
     """The cache of one split under the settings' size and resize mode."""
-    name = Path(settings.data).expanduser().resolve().name
     size = settings.cache_size or settings.image_size
-    return open_cache(split, size, settings.resize_mode, cache_folder, name=name, on_corrupt=settings.on_corrupt)
+    return open_cache(split, size, settings.resize_mode, cache_folder, on_corrupt=settings.on_corrupt)
 
 
 def load_training_data(

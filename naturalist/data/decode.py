@@ -6,17 +6,26 @@ judgement on what is readable is final.
 """
 
 import errno
+import hashlib
 import io
+import stat
+import struct
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import simplejpeg
 import torch
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import STRIPBYTECOUNTS, TILEBYTECOUNTS, TiffImageFile
 from torch.nn.functional import interpolate
+
+from naturalist.data import budget
+from naturalist.data.budget import STRIP_PIXELS, BeyondBudget, jpeg_bytes, numbers_of, pillow_bytes
 
 Pixels = NDArray[np.uint8]
 """``[H, W, 3]``, RGB."""
@@ -33,8 +42,17 @@ OVERSAMPLING = 1.15
 photograph is decoded at 1/8, 1/4 or 1/2 for 64, 128 or 256 px, which libjpeg-turbo does fastest. On detailed
 photographs the peak signal-to-noise ratio against full decoding is 38 to 44 dB, a difference that nobody sees."""
 
+HOLLOW_FROM, HOLLOW_PIXELS_PER_BYTE = 10_000_000, 10_000
+"""No file has more pixels than the first number, and than the second for each of its bytes."""
+
+LONGEST_SIDE = 2**17
+"""In pixels, twice what a JPEG can have: resizing takes time and memory by the side, however narrow the picture is."""
+
 PASSING_FAULTS = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT)
 """Errors of reading that may be gone the next time."""
+
+PILLOWS_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, struct.error)
+"""Pillow's plugins let all of these out when a file's structure is damaged."""
 
 ORIENTATION_TAG = 0x0112
 TRANSPOSITIONS: dict[int, Callable[[Pixels], Pixels]] = {  # EXIF orientation → what makes the stored pixels upright
@@ -64,48 +82,69 @@ def decode_file(path: Path, size: int, resize_mode: str, see: Callable[[bytes], 
         UnreadableImage: when the file is missing, empty, truncated, damaged or no image.
         OSError: when the disk, the network or the system fails, which says nothing about the file.
     """
-    if path.exists() and not path.is_file():  # reading a pipe would wait for ever
-        raise UnreadableImage("a directory, pipe or device")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        if error.errno in PASSING_FAULTS:
-            raise
-        raise UnreadableImage(error.strerror or "cannot be read") from None
-    if see is not None:
-        see(data)
-    return decode_bytes(data, size, resize_mode)
+    with _faults_of_the_file():
+        size_of_file = _regular_size(path)
+        with budget.files.of(size_of_file):
+            data = path.read_bytes()
+            if see is not None:
+                see(data)
+            return decode_bytes(data, size, resize_mode)
+
+
+def content_hash(data: bytes) -> str:
+    """What a file is recognised by: BLAKE2b of its bytes, 32 hexadecimal digits."""
+    return hashlib.blake2b(data, digest_size=16).hexdigest()
+
+
+def hash_file(path: Path) -> str:
+    """The :func:`content_hash` of a file, which need not fit in memory.
+
+    Raises UnreadableImage and OSError as :func:`decode_file` does.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    with _faults_of_the_file():
+        _regular_size(path)
+        with path.open("rb") as file:
+            while block := file.read(2**20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def decode_bytes(data: bytes, size: int, resize_mode: str) -> Pixels:
     """As :func:`decode_file`, from the file's content."""
     if not data:
         raise UnreadableImage("empty file")
-    try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            pixels: Pixels | None = None
-            if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
-                pixels = _decode_jpeg(data, size)
-            if pixels is None:
-                pixels = np.array(_to_rgb(image))
-            # Asked for last: Pillow turns a TIFF upright while loading it, and then reports no orientation.
-            orientation = image.getexif().get(ORIENTATION_TAG, 1)
-    except UnidentifiedImageError:
-        raise UnreadableImage("no image") from None
-    except Image.DecompressionBombError:
-        raise UnreadableImage("more pixels than a photograph has") from None
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
-        # Pillow's plugins let all of these out when a file's structure is damaged.
-        raise UnreadableImage(str(error).splitlines()[0] if str(error) else "damaged") from None
-    square = _resize(pixels, size, resize_mode)
+    square, orientation = _decode_square(data, size, resize_mode)
     if orientation in TRANSPOSITIONS:
         square = TRANSPOSITIONS[orientation](square)
     return np.ascontiguousarray(square)
 
 
-def _decode_jpeg(data: bytes, size: int) -> Pixels | None:
+def _decode_square(data: bytes, size: int, resize_mode: str) -> tuple[Pixels, int]:
+    """Pixels as they are stored ``[size, size, 3]``, and how they are to be turned."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _refuse_hollow(image, len(data))
+            wanted = int(size * OVERSAMPLING)  # what is smaller already is decoded as it is
+            if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
+                with _room(image, jpeg_bytes(image, data, wanted)):
+                    pixels = _decode_jpeg(data, wanted)
+                    if pixels is not None:
+                        return _resize(pixels, size, resize_mode), _orientation(image)
+            with _room(image, pillow_bytes(image, data, wanted)):
+                pixels, orientation = _decode_whole(image), _orientation(image)
+                image.close()  # gives Pillow's pixels back
+                return _resize(pixels, size, resize_mode), orientation
+    except UnidentifiedImageError:
+        raise UnreadableImage("no image") from None
+    except Image.DecompressionBombError:
+        raise UnreadableImage("more pixels than a photograph has") from None
+    except PILLOWS_ERRORS as error:
+        raise UnreadableImage(str(error).splitlines()[0] if str(error) else "damaged") from None
+
+
+def _decode_jpeg(data: bytes, wanted: int) -> Pixels | None:
     """Decode by libjpeg-turbo, no smaller than resizing needs; None when it complains about the file."""
-    wanted = int(size * OVERSAMPLING)  # what is smaller already is decoded as it is
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(
             data, colorspace="RGB", fastdct=False, fastupsample=False, min_height=wanted, min_width=wanted, strict=True
@@ -115,14 +154,93 @@ def _decode_jpeg(data: bytes, size: int) -> Pixels | None:
     return pixels
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode.startswith("I"):  # 16 bits a pixel, or 32 of which 16 are used
-        values = np.asarray(image).astype(np.int64)
-        image = Image.fromarray(
-            (values // 257 if values.max(initial=0) > 255 else values).clip(0, 255).astype(np.uint8)
-        )
-    elif image.mode == "F":
+def _orientation(image: Image.Image) -> int:
+    """As EXIF has it, after decoding: Pillow turns a TIFF upright while loading it, and then reports none."""
+    orientation: int = image.getexif().get(ORIENTATION_TAG, 1)
+    return orientation
+
+
+@contextmanager
+def _faults_of_the_file() -> Iterator[None]:
+    """Makes UnreadableImage of errors that will be there the next time, too."""
+    try:
+        yield
+    except BeyondBudget:
+        raise UnreadableImage("a file larger than the memory that may be used") from None
+    except OSError as error:
+        if error.errno in PASSING_FAULTS:
+            raise
+        raise UnreadableImage(error.strerror or "cannot be read") from None
+
+
+def _regular_size(path: Path) -> int:
+    """Bytes of a file; raises OSError, and UnreadableImage for anything else, such as a pipe that one waits for."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UnreadableImage("a directory, pipe or device")
+    if status.st_size > budget.files.limit:
+        raise UnreadableImage(f"a file of {status.st_size / 1e9:.1f} GB, more than a photograph may have")
+    return status.st_size
+
+
+@contextmanager
+def _room(image: Image.Image, needed: int) -> Iterator[None]:
+    """Memory for decoding; raises :class:`UnreadableImage` for a photograph that needs more than there may be."""
+    try:
+        with budget.pixels.of(needed):
+            yield
+    except BeyondBudget:
+        raise UnreadableImage(
+            f"{image.width:,} x {image.height:,} pixels need {needed / 1e9:.1f} GB to decode, more than may be used"
+        ) from None
+
+
+def _refuse_hollow(image: Image.Image, size_of_file: int) -> None:
+    """Refuse a file of some bytes that would take seconds, as it claims to be large; nothing is decoded for it.
+
+    Packing makes pixels of one colour as small as that, but no photograph.
+    """
+    pixels = image.width * image.height
+    is_hollow = pixels > max(HOLLOW_FROM, HOLLOW_PIXELS_PER_BYTE * size_of_file)
+    if isinstance(image, TiffImageFile):
+        pieces = numbers_of(image, STRIPBYTECOUNTS) + numbers_of(image, TILEBYTECOUNTS)
+        is_hollow = is_hollow or sum(pieces) > size_of_file  # then some are the same bytes
+    if max(image.size) > LONGEST_SIDE:
+        raise UnreadableImage("more pixels in a row than a photograph has")
+    if is_hollow:
+        raise UnreadableImage(f"{image.width:,} x {image.height:,} pixels in {size_of_file:,} bytes")
+
+
+def _decode_whole(image: Image.Image) -> Pixels:
+    """Decode by Pillow; ``[H, W, 3]``.
+
+    Colours are converted some rows at a time, so that only Pillow's pixels and the result are in memory whole.
+    """
+    if image.mode == "F":
         raise ValueError("floating-point pixels")
+    image.load()
+    width, height = image.size
+    bounds = [
+        (top, min(top + rows, height)) for rows in [max(1, STRIP_PIXELS // width)] for top in range(0, height, rows)
+    ]
+    is_deep = image.mode.startswith("I")  # 16 bits a pixel, or 32 of which 16 are used
+    divisor = 1
+    if is_deep and any(_rows(image, *strip).max() > 255 for strip in bounds):
+        divisor = 257
+    pixels = np.empty((height, width, 3), np.uint8)
+    for top, bottom in bounds:
+        if is_deep:
+            pixels[top:bottom] = (_rows(image, top, bottom) // divisor).clip(0, 255)[..., None]
+        else:
+            pixels[top:bottom] = np.asarray(_to_rgb(image.crop((0, top, width, bottom))))
+    return pixels
+
+
+def _rows(image: Image.Image, top: int, bottom: int) -> NDArray[Any]:
+    return np.asarray(image.crop((0, top, image.width, bottom)))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         rgba = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)

@@ -1,37 +1,25 @@
 """Decode every photograph once, to a uint8 memory map on disk.
 
 Decoding an 800×600 JPEG takes longer than training on it, so it is done once, by all cores, and every later epoch of
-every later run reads pixels. A cache is a folder ``<data>-<split>-<size>-<mode>-<key>/`` with ``pixels.bin``
-(uint8 ``[files, size, size, 3]``) and ``index.json``. Its key is made from what the pixels were made from, so a
-changed file or setting leads to another cache, never to a stale one.
+every later run reads pixels. They are kept in the store, see :mod:`naturalist.data.image_entry`.
 """
 
-import errno
-import hashlib
-import json
 import mmap
 import os
-import shutil
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
+from naturalist.data import store
 from naturalist.data.catalog import Split
-from naturalist.data.decode import UnreadableImage, decode_file
+from naturalist.data.decode import decode_file
+from naturalist.data.image_entry import ImageEntry
 from naturalist.errors import UserError
-from naturalist.progress import progress_bar
-
-FORMAT_VERSION = 2
-"""Part of every key; to be raised whenever decoding yields other pixels, or an index says more."""
 
 PROBLEMS_SHOWN = 10
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @dataclass(frozen=True)
@@ -39,7 +27,7 @@ class ImageCache:
     """Decoded images of one split, in the order of their paths."""
 
     pixels: np.memmap[Any, np.dtype[np.uint8]]
-    """uint8 ``[files, size, size, 3]``, read-only; rows of unreadable files are blank."""
+    """uint8 ``[rows, size, size, 3]``, read-only; there are some that no image has."""
     rows: NDArray[np.int64]
     """int64 ``[N]``: the row of each readable image."""
     labels: NDArray[np.int64]
@@ -52,7 +40,9 @@ class ImageCache:
     sizes: tuple[int, ...] = ()
     """``[N]``, bytes of each file."""
     hashes: tuple[str, ...] = ()
-    """``[N]``, of each file's content, taken while it was decoded; see :func:`content_hash`."""
+    """``[N]``, of each file's content, taken while it was decoded; see :func:`naturalist.data.decode.content_hash`."""
+    folder: str = ""
+    """The split's."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -79,36 +69,34 @@ class ImageCache:
 
 
 def open_cache(
-    split: Split, size: int, resize_mode: str, cache_folder: Path, *, name: str = "images", on_corrupt: str = "skip"
+    split: Split, size: int, resize_mode: str, cache_folder: Path, *, on_corrupt: str = "skip"
 ) -> ImageCache:
-    """Open the cache of a split, building it first where there is none.
+    """Open the cache of a split, once it is built or brought up to date if need be.
 
     Args:
         split: the scanned files.
         size: side of the square images, in pixels.
         resize_mode: ``"squash"`` or ``"crop"``, see :func:`naturalist.data.decode.decode_file`.
         cache_folder: where caches are kept; made if need be.
-        name: first part of the cache's folder name, for people.
         on_corrupt: ``"skip"`` leaves unreadable files out and names them, ``"error"`` refuses them.
 
     Raises:
         UserError: when the folder cannot be written, the disk is full, every file of a class is unreadable,
             or a file is unreadable and ``on_corrupt`` is ``"error"``.
     """
-    folder = cache_folder / f"{name}-{split.folder.name}-{size}-{resize_mode}-{_key(split, size, resize_mode)}"
-    cache = _load(folder, split.class_names, size)
-    if cache is None:
-        _build_once(split, size, resize_mode, folder)
-        cache = _load(folder, split.class_names, size)
+    entry = ImageEntry.of(split, size, resize_mode, cache_folder)
+    cache = _load(entry)
+    if cache is None or (_is_mostly_waste(cache) and os.access(entry.folder, os.W_OK)):
+        with store.building(entry.folder):
+            cache = _load(entry)
+            if cache is None or _is_mostly_waste(cache):
+                entry.bring_up_to_date(decode_file, available_cores())
+                cache = _load(entry)
         if cache is None:
-            raise UserError(f"the cache {str(folder)!r} was removed or damaged while it was opened; try again.")
+            raise UserError(f"the cache {str(entry.folder)!r} was removed or damaged while it was opened; try again.")
+    store.note_use(entry.folder)
     _report(cache, split, on_corrupt)
     return cache
-
-
-def content_hash(data: bytes) -> str:
-    """What a file is recognised by: BLAKE2b of its bytes, 32 hexadecimal digits."""
-    return hashlib.blake2b(data, digest_size=16).hexdigest()
 
 
 def available_cores() -> int:
@@ -116,130 +104,43 @@ def available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _key(split: Split, size: int, resize_mode: str) -> str:
-    files = [(file.path, file.size, *file.stamp) for file in split.files]
-    made_from = json.dumps([FORMAT_VERSION, size, resize_mode, split.class_names, files])
-    return hashlib.sha256(made_from.encode()).hexdigest()[:12]
-
-
-def _build_once(split: Split, size: int, resize_mode: str, folder: Path) -> None:
-    """Build below a lock; whoever waited for another process finds the cache finished."""
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder.with_name(folder.name + ".lock"))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            print(f"Waiting for another process that is building {folder.name}.", flush=True)
-            lock.acquire()
-        try:
-            if _load(folder, split.class_names, size) is None:
-                _build(split, size, resize_mode, folder)
-        finally:
-            lock.release()
-    except OSError as error:
-        if error.errno in NO_ROOM:
-            raise UserError(
-                f"the disk of the cache folder {str(folder.parent)!r} is full; free some space or pass "
-                "--cache_dir with a folder on another disk."
-            ) from None
-        raise UserError(
-            f"cannot write to the cache folder {str(folder.parent)!r} ({error.strerror or error}); pass "
-            "--cache_dir with a folder that can be written."
-        ) from None
-
-
-def _build(split: Split, size: int, resize_mode: str, folder: Path) -> None:
-    image_bytes = size * size * 3
-    needed, free = len(split.files) * image_bytes, shutil.disk_usage(folder.parent).free
-    if needed > free:
-        raise UserError(
-            f"the cache of {len(split.files):,} images at {size} px needs {needed / 1e9:.2f} GB, but "
-            f"{str(folder.parent)!r} has {free / 1e9:.2f} GB free; free some space, pass --cache_dir "
-            "with a folder on another disk, or choose a smaller size."
-        )
-    unfinished = folder.with_name(folder.name + ".unfinished")
-    shutil.rmtree(unfinished, ignore_errors=True)  # of a build that was killed; the lock says nobody works on it
-    unfinished.mkdir()
-    try:
-        problems, hashes = _decode_all(split, size, resize_mode, unfinished / "pixels.bin")
-        index = {
-            "files": len(split.files),
-            "size": size,
-            "resize_mode": resize_mode,
-            "class_names": split.class_names,
-            "images": [
-                [row, file.path, file.label, file.size, hashes[row]]
-                for row, file in enumerate(split.files)
-                if row not in problems
-            ],
-            "problems": [[split.files[row].path, reason] for row, reason in sorted(problems.items())],
-        }
-        (unfinished / "index.json").write_text(json.dumps(index), encoding="utf-8")
-        shutil.rmtree(folder, ignore_errors=True)  # damaged, or _load would have taken it
-        unfinished.rename(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-
-
-def _decode_all(split: Split, size: int, resize_mode: str, target: Path) -> tuple[dict[int, str], dict[int, str]]:
-    """Write every file's pixels to its row of ``target``; returns reasons of the unreadable rows, and hashes.
-
-    Pixels are written rather than mapped: a full disk is then an error, not a bus error, and memory stays flat.
-    Threads suffice because reading, decoding, resizing and writing all release the interpreter's lock.
-    """
-    image_bytes = size * size * 3
-    problems: dict[int, str] = {}
-    hashes: dict[int, str] = {}
-    descriptor = os.open(target, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o644)
-    os.ftruncate(descriptor, len(split.files) * image_bytes)
-
-    def decode_row(row: int) -> None:
-        path = split.folder / split.files[row].path
-        try:
-            pixels = decode_file(path, size, resize_mode, lambda data: hashes.update({row: content_hash(data)}))
-        except UnreadableImage as reason:
-            problems[row] = str(reason)
-        except OSError as error:
-            raise UserError(f"cannot read {str(path)!r}: {error.strerror}; try again when the disk is well.") from None
+def _load(entry: ImageEntry) -> ImageCache | None:
+    """The images of an entry; None unless all files are in it as they are now."""
+    index = entry.read_index()
+    if index is None:
+        return None
+    images, problems = [], []
+    for file in entry.split.files:
+        known = index.files.get(file.path)
+        if known is None or not known.holds(file, index):
+            return None
+        if known.row is None:
+            problems.append((file.path, known.reason))
         else:
-            if os.pwrite(descriptor, pixels.data, row * image_bytes) != image_bytes:
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    torch_threads = torch.get_num_threads()
-    pool = ThreadPoolExecutor(available_cores(), initializer=torch.set_num_threads, initargs=(1,))
+            images.append((known.row, file.label, file.path, known.size, known.hash))
     try:
-        with progress_bar(f"Decoding {split.folder.name} at {size} px", len(split.files)) as bar:
-            for _ in pool.map(decode_row, range(len(split.files))):
-                bar.advance()
-        os.fsync(descriptor)  # so that after a power cut no finished folder holds blank pixels
-    finally:
-        pool.shutdown(cancel_futures=True)
-        os.close(descriptor)
-        torch.set_num_threads(torch_threads)
-    return problems, hashes
-
-
-def _load(folder: Path, class_names: tuple[str, ...], size: int) -> ImageCache | None:
-    """The cache in ``folder``; None where there is none or it is damaged (by a power cut, by copying a part)."""
-    try:
-        index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-        pixels = np.memmap(folder / "pixels.bin", np.uint8, mode="r", shape=(index["files"], size, size, 3))
+        pixels = entry.map(index)
     except (OSError, ValueError):
         return None
-    columns = zip(*index["images"], strict=True) if index["images"] else ((), (), (), (), ())
-    rows, paths, labels, sizes, hashes = columns
+    if entry.read_index() != index:  # replaced in between: these may be the pixels of another index
+        return None
+    rows, labels, paths, sizes, hashes = zip(*images, strict=True) if images else ((), (), (), (), ())
     return ImageCache(
         pixels,
         np.array(rows, np.int64),
         np.array(labels, np.int64),
         paths,
-        class_names,
-        tuple((path, reason) for path, reason in index["problems"]),
+        entry.split.class_names,
+        tuple(problems),
         sizes,
         hashes,
+        str(entry.split.folder.resolve()),
     )
+
+
+def _is_mostly_waste(cache: ImageCache) -> bool:
+    """Whether most pixels are those of files that are gone or changed."""
+    return 2 * max(1, len(np.unique(cache.rows))) < len(cache.pixels)
 
 
 def _report(cache: ImageCache, split: Split, on_corrupt: str) -> None:

@@ -38,7 +38,7 @@ class RecordedFile:
     size: int
     """Bytes."""
     hash: str
-    """See :func:`naturalist.data.images.content_hash`."""
+    """See :func:`naturalist.data.decode.content_hash`."""
 
 
 @dataclass(frozen=True)

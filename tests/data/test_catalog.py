@@ -14,7 +14,7 @@ def make_classes(folder: Path, *names: str) -> Path:
     """Class folders with one file each; scanning opens no file, so any content will do."""
     for name in names or ("Aves", "Fungi"):
         (folder / name).mkdir(parents=True)
-        (folder / name / "photo.jpg").write_text(name)
+        (folder / name / "photo.jpg").write_bytes(os.fsencode(name))
     return folder
 
 
@@ -181,3 +181,88 @@ def test_same_bytes_in_two_splits_are_reported_under_every_name(own_photographs)
         for twin in (f"{first}/00.jpg", f"{second}/again.jpg")
         for copy in (f"{second}/twin.jpg", f"{first}/copy.jpg")
     }
+
+
+def link(name: Path, target: str) -> None:
+    name.symlink_to(target, target_is_directory=True)
+
+
+def test_links_between_class_folders_do_not_multiply_the_files(tmp_path):
+    make_classes(tmp_path, "a", "b")
+    link(tmp_path / "a" / "x", "../b")
+    link(tmp_path / "b" / "y", "../a")
+    split = scan(tmp_path)
+    assert [(file.path, file.label) for file in split.files] == [("a/photo.jpg", 0), ("b/photo.jpg", 1)]
+    assert split.ignored == ("a/x", "b/y")
+
+
+def test_a_folder_that_links_lead_to_is_listed_where_it_lies_or_else_once(tmp_path):
+    make_classes(tmp_path / "data", "a", "b", "b/deep")
+    make_classes(tmp_path / "elsewhere", "shared", "shared/more")
+    link(tmp_path / "elsewhere" / "shared" / "again", "../shared")
+    for name, target in (
+        ("a/first", "../b/deep"),
+        ("a/second", "../../elsewhere/shared"),
+        ("b/third", "../../elsewhere/shared"),
+        ("b/fourth", "../../elsewhere/shared/more"),
+    ):
+        link(tmp_path / "data" / name, target)
+    split = scan(tmp_path / "data")
+    assert [file.path for file in split.files] == [
+        "a/photo.jpg",
+        "a/second/more/photo.jpg",
+        "a/second/photo.jpg",
+        "b/deep/photo.jpg",
+        "b/photo.jpg",
+    ]
+    assert sorted(split.ignored) == ["a/first", "a/second/again", "b/fourth", "b/third"]
+
+
+def test_two_class_folders_that_are_one_are_refused_by_name(tmp_path):
+    make_classes(tmp_path, "Aves", "Fungi")
+    link(tmp_path / "Birds", "Aves")
+    with pytest.raises(UserError, match="the class folders Aves and Birds of .* are one and the same folder"):
+        scan(tmp_path)
+
+
+def test_a_link_to_itself_is_listed_as_a_file(tmp_path):
+    make_classes(tmp_path)
+    link(tmp_path / "Aves" / "circle.jpg", "circle.jpg")
+    assert [file.path for file in scan(tmp_path).files][:2] == ["Aves/circle.jpg", "Aves/photo.jpg"]
+
+
+@pytest.mark.parametrize("folder", ["", "train"])
+def test_class_folder_whose_name_is_not_utf8_is_refused_and_shown(tmp_path, folder):
+    make_classes(tmp_path / folder, "Aves", "Fungi", os.fsdecode(b"V\xf6gel"))
+    with pytest.raises(UserError, match=r"the name of the folder 'V\\xf6gel' in .* is not UTF-8; rename it") as error:
+        scan(find_folders(tmp_path).train)
+    str(error.value).encode()
+
+
+def test_file_name_that_is_not_utf8_is_a_file(tmp_path):
+    make_classes(tmp_path)
+    (tmp_path / "Aves" / os.fsdecode(b"V\xf6gel.jpg")).touch()
+    assert [os.fsencode(file.path) for file in scan(tmp_path).files][0] == b"Aves/V\xf6gel.jpg"
+
+
+@pytest.mark.parametrize("name", ["train", "Test", "val", "valid", "testing"])
+def test_a_class_that_is_called_as_a_split_is_a_class(tmp_path, name):
+    make_classes(tmp_path, "car", name)
+    assert find_folders(tmp_path).train == tmp_path
+    assert sorted(scan(tmp_path).class_names) == sorted(("car", name))
+
+
+def test_classes_that_are_called_as_splits_may_be_in_splits(tmp_path):
+    make_classes(tmp_path / "train", "car", "test", "train")
+    make_classes(tmp_path / "test", "car", "test", "train")
+    folders = find_folders(tmp_path)
+    assert (folders.train, folders.test) == (tmp_path / "train", tmp_path / "test")
+    assert scan(folders.test).class_names == ("car", "test", "train")
+
+
+def test_test_set_without_class_folders_is_refused_rather_than_left_out(tmp_path):
+    make_classes(tmp_path / "train")
+    (tmp_path / "test").mkdir()
+    (tmp_path / "test" / "photo.jpg").touch()
+    with pytest.raises(UserError, match="only in train/: Aves, Fungi"):
+        find_folders(tmp_path)

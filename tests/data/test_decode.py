@@ -1,10 +1,15 @@
 """What decoding one file promises, for every kind of file that a folder of photographs may hold."""
 
+import contextlib
+import ctypes
 import errno
 import io
 import os
 import random
+import re
 import struct
+import threading
+import time
 import warnings
 import zlib
 from pathlib import Path
@@ -13,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from naturalist.data import decode
+from naturalist.data import budget, decode
 from naturalist.data.decode import UnreadableImage, decode_bytes, decode_file
 from naturalist.data.sources.sample import draw
 
@@ -45,6 +50,37 @@ def psnr(first: np.ndarray, second: np.ndarray) -> float:
     """Peak signal-to-noise ratio in dB; above 35 two photographs look the same."""
     error = np.square(first.astype(float) - second).mean()
     return 10 * np.log10(255**2 / max(error, 1e-3))
+
+
+@pytest.fixture
+def set_budget():
+    """Sets how many bytes decoding may take, for one test."""
+    before = budget.decode_budget()
+    yield budget.set_decode_budget
+    budget.set_decode_budget(before)
+
+
+def tiff_of_size(width: int, height: int, content: bytes, **tags: int) -> bytes:
+    """A TIFF of grey pixels all of whose strips, or tiles, are the same few packed bytes.
+
+    Args:
+        width: in pixels.
+        height: in pixels.
+        content: of the strips, packed as zlib does unless ``compression`` says otherwise.
+        tags: ``bits`` (16), ``compression`` (8), ``kind`` of the numbers (1), ``rows`` of a strip, ``tile`` (its side).
+    """
+    rows, tile = tags.get("rows", height), tags.get("tile")
+    pieces = -(-height // tile) * -(-width // tile) if tile else -(-height // rows)
+    fields = {256: width, 257: height, 258: tags.get("bits", 16), 259: tags.get("compression", 8), 262: 1, 277: 1}
+    fields |= {339: tags.get("kind", 1)} | ({322: tile, 323: tile} if tile else {278: rows})
+    start, places, sizes = 8 + 2 + 12 * (len(fields) + 2) + 4, (324, 325) if tile else (273, 279), b""
+    end = start + (8 * pieces if pieces > 1 else 0)
+    entries = {tag: struct.pack("<HHII", tag, 4, 1, value) for tag, value in fields.items()}
+    for tag, value in zip(places, (end, len(content)), strict=True):
+        entries[tag] = struct.pack("<HHII", tag, 4, pieces, value if pieces == 1 else start + len(sizes))
+        sizes += struct.pack("<I", value) * pieces if pieces > 1 else b""
+    directory = b"".join(entries[tag] for tag in sorted(entries))
+    return struct.pack("<2sHIH", b"II", 42, 8, len(entries)) + directory + bytes(4) + sizes + content
 
 
 def png_of_size(width: int, height: int) -> bytes:
@@ -308,6 +344,20 @@ def test_damage_of_any_kind_is_unreadable_or_a_picture_and_never_another_error(p
     assert 50 < readable < 550
 
 
+def test_damaged_tags_of_a_tiff_are_never_another_error(picture):
+    small, deep = picture.resize((50, 40)), Image.fromarray(np.zeros((40, 50), np.uint16))
+    files = [encode(deep, "TIFF"), encode(small.convert("CMYK"), "TIFF", tiffinfo={0x0112: 6})]
+    files += [encode(small, "TIFF", compression=name) for name in ("tiff_lzw", "tiff_adobe_deflate", "jpeg")]
+    rng = random.Random(0)
+    for _ in range(600):
+        data = bytearray(rng.choice(files))
+        tags = int.from_bytes(data[4:8], "little")
+        for _ in range(rng.choice((1, 1, 2, 4))):
+            data[min(tags + rng.randrange(180), len(data) - 1)] = rng.choice((0, 1, 2, 5, 12, 255, rng.randrange(256)))
+        with contextlib.suppress(UnreadableImage):
+            assert decode_bytes(bytes(data), 32, "squash").shape == (32, 32, 3)
+
+
 def test_a_named_pipe_is_no_photograph_and_nobody_waits_for_it(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(UnreadableImage, match="pipe"):
@@ -322,3 +372,151 @@ def test_a_fault_of_the_disk_is_not_taken_for_a_fault_of_the_file(tmp_path, monk
     monkeypatch.setattr(Path, "read_bytes", fail)
     with pytest.raises(OSError, match="Input/output"):
         decode_file(tmp_path / "a.jpg", 32, "squash")
+
+
+DECEPTIVE = {
+    "strips that are one": tiff_of_size(16000, 16000, zlib.compress(bytes(16000 * 64 * 2)), rows=64),
+    "one strip cut short": tiff_of_size(16000, 16000, zlib.compress(bytes(10**6))),
+    "nothing packed": tiff_of_size(16000, 16000, bytes(4000), compression=1),
+    "32 bits": tiff_of_size(16000, 16000, zlib.compress(bytes(10**6)), bits=32),
+    "floating point": tiff_of_size(16000, 16000, zlib.compress(bytes(10**6)), bits=32, kind=3),
+    "LZW": tiff_of_size(16000, 16000, b"\x80\x00" * 1000, compression=5),
+    "PackBits": tiff_of_size(16000, 16000, b"\x81\x00" * 2000, compression=32773),
+    "one bit": tiff_of_size(16000, 16000, b"\xff" * 4000, bits=1, compression=4),
+    "one tile": tiff_of_size(16000, 16000, zlib.compress(bytes(10**6)), tile=16000),
+    "a tile larger than the picture": tiff_of_size(100, 100, zlib.compress(bytes(10**6)), tile=30000),
+    "strips that overlap": tiff_of_size(3000, 3000, zlib.compress(bytes(3000 * 2)), rows=1),
+    "one pixel wide": tiff_of_size(1, 30_000_000, bytes(30_000), compression=1),
+    "PNG": png_of_size(16000, 16000),
+}
+
+
+@pytest.mark.parametrize("data", DECEPTIVE.values(), ids=DECEPTIVE.keys())
+def test_a_few_kilobytes_cannot_take_seconds_or_gigabytes(data, peak_memory):
+    assert len(data) < 50_000
+    start = time.perf_counter()
+    with pytest.raises(UnreadableImage), peak_memory() as peak:
+        decode_bytes(data, SIZE, "squash")
+    assert time.perf_counter() - start < 1 and peak() < 50e6
+
+
+@pytest.fixture
+def peak_memory():
+    """Measures how far this process's memory grows."""
+    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    if not os.access(reset, os.W_OK):
+        pytest.skip("peak memory is read from /proc")
+
+    def kilobytes(name: str) -> int:
+        return int(re.search(rf"{name}:\s+(\d+)", status.read_text())[1])
+
+    @contextlib.contextmanager
+    def measure():
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed before must not be taken for room
+        reset.write_text("5")
+        before = kilobytes("VmRSS")
+        yield lambda: (kilobytes("VmHWM") - before) * 1024
+
+    return measure
+
+
+KINDS = [
+    ("PNG", "L", {}),
+    ("PNG", "RGB", {}),
+    ("PNG", "RGBA", {}),
+    ("PNG", "I;16", {}),
+    ("TIFF", "L", {"tiffinfo": {0x0112: 6}}),
+    ("TIFF", "RGB", {"tiffinfo": {0x0112: 6}, "compression": "tiff_lzw", "strip_size": 2**30}),
+    ("TIFF", "I;16", {}),
+    ("BMP", "RGB", {}),
+    ("GIF", "P", {}),
+    ("PPM", "I;16", {}),
+    ("WEBP", "RGBA", {}),
+    ("WEBP", "RGB", {"lossless": True, "method": 0}),
+    ("JPEG", "RGB", {"subsampling": 0}),
+    ("JPEG", "RGB", {"subsampling": 0, "progressive": True}),
+    ("JPEG", "CMYK", {}),
+]
+
+
+@pytest.mark.parametrize(("file_format", "mode", "options"), KINDS, ids=str)
+def test_decoding_takes_no_more_memory_than_it_asks_for(picture, peak_memory, monkeypatch, file_format, mode, options):
+    large = picture.resize((2600, 1950), Image.Resampling.NEAREST)
+    deep = Image.fromarray(np.asarray(large.convert("L")).astype(np.uint16) * 257)
+    data = encode(deep if mode == "I;16" else large.convert(mode), file_format, **options)
+    asked = []
+    room = budget.pixels.of
+    monkeypatch.setattr(budget.pixels, "of", lambda needed: asked.append(needed) or room(needed))
+    for decode_jpeg in (decode._decode_jpeg, lambda data, size: None) if file_format == "JPEG" else (None,):
+        monkeypatch.setattr(decode, "_decode_jpeg", decode_jpeg)
+        with peak_memory() as peak:
+            decode_bytes(data, SIZE, "squash")
+        assert peak() <= asked[-1]
+
+
+def test_a_photograph_beyond_the_budget_is_refused_in_its_pixels_and_bytes(set_budget):
+    data = encode(Image.new("RGB", (4000, 3000)), "PNG")
+    decode_bytes(data, SIZE, "squash")
+    set_budget(100_000_000)
+    with pytest.raises(UnreadableImage, match=r"^4,000 x 3,000 pixels need 0\.1 GB to decode, more than may be used$"):
+        decode_bytes(data, SIZE, "squash")
+
+
+def test_a_large_jpeg_needs_no_more_than_what_it_is_shrunk_to(picture, set_budget):
+    data = encode(picture.resize((4000, 3000)), "JPEG")
+    set_budget(40_000_000)
+    assert decode_bytes(data, SIZE, "squash").shape == (SIZE, SIZE, 3)
+    data = encode(picture.resize((4000, 3000)), "JPEG", progressive=True)
+    with pytest.raises(UnreadableImage, match="4,000 x 3,000 pixels need 0.1 GB"):
+        decode_bytes(data, SIZE, "squash")
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
+    with (tmp_path / "sparse.jpg").open("wb") as file:
+        file.truncate(60 * 10**9)
+    monkeypatch.setattr(Path, "read_bytes", None)
+    with pytest.raises(UnreadableImage, match=r"a file of 60\.0 GB"):
+        decode_file(tmp_path / "sparse.jpg", SIZE, "squash")
+
+
+def test_narrow_pictures_need_memory_for_their_length(picture, peak_memory, monkeypatch):
+    data = encode(picture.resize((8, 100_000)), "PNG")
+    asked = []
+    room = budget.pixels.of
+    monkeypatch.setattr(budget.pixels, "of", lambda needed: asked.append(needed) or room(needed))
+    with peak_memory() as peak:
+        decode_bytes(data, 256, "squash")
+    assert 70e6 < peak() <= asked[0]
+
+
+def test_threads_wait_for_each_others_memory(picture, set_budget, monkeypatch):
+    data = encode(picture.resize((1200, 900)), "PNG")
+    set_budget(50_000_000)  # more than one of them needs, and less than two
+    decode_whole, at_once, most = decode._decode_whole, [], []
+
+    def decode_and_count(image):
+        at_once.append(image)
+        most.append(len(at_once))
+        time.sleep(0.02)
+        pixels = decode_whole(image)
+        at_once.remove(image)
+        return pixels
+
+    monkeypatch.setattr(decode, "_decode_whole", decode_and_count)
+    threads = [threading.Thread(target=decode_bytes, args=(data, SIZE, "squash")) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 4
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P", "I;16", "1"])
+def test_pictures_of_many_strips_are_those_of_one(picture, mode, monkeypatch):
+    whole = picture.convert("L" if mode == "I;16" else mode)
+    if mode == "I;16":
+        whole = Image.fromarray(np.asarray(whole).astype(np.uint16) * 257)
+    data = encode(whole, "PNG")
+    expected = decode_bytes(data, SIZE, "squash")
+    monkeypatch.setattr(decode, "STRIP_PIXELS", 1000)
+    assert np.array_equal(decode_bytes(data, SIZE, "squash"), expected)
