@@ -93,9 +93,7 @@ def fit(
         with suppress(Exception):  # the picture must not stand before what went wrong
             run.draw()
         raise
-    summary = {"status": status, **run.progress.summary(), "seconds": run.seconds, "weight_decay": training.decay}
-    summary |= {"device": compute.device.type, "precision": compute.precision}
-    summary |= {"peak_memory_mb": peak_memory_mb(compute.device)}
+    summary = {"status": status, **run.summary()}
     tracker.conclude(summary)  # before anything that may fail
     with suppress(KeyboardInterrupt):  # a stop that comes now costs the picture
         run.draw()
@@ -140,6 +138,18 @@ class _Fit:
     def seconds(self) -> float:
         """What the fit took, with what it took before it was resumed."""
         return time.perf_counter() - self.start
+
+    def summary(self) -> dict[str, Any]:
+        """How far it came, what that took, and how it computed."""
+        compute = self.learner.compute
+        return {
+            **self.progress.summary(),
+            "seconds": self.seconds,
+            "device": compute.device.type,
+            "precision": compute.precision,
+            "peak_memory_mb": peak_memory_mb(compute.device),
+            "weight_decay": self.learner.settings.decay,
+        }
 
     def restore(self) -> None:
         """Take up the state in ``last.pt``."""
