@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from naturalist.errors import UserError
-from naturalist.evaluation.classifier import Classifier, load_classifier
+from naturalist.evaluation.classifier import Classifier, load_classifier, require_finite
 from naturalist.evaluation.split_images import images_of_split
 from naturalist.runs.checkpoint import load_checkpoint
 
@@ -99,14 +99,20 @@ def export_run(
     if not out.parent.is_dir():
         raise UserError(f"cannot write {str(out)!r}: there is no folder {str(out.parent)!r}.")
     inputs, source = _inputs_to_check(folder, checkpoint, classifier, data, cache_dir)
+    with torch.inference_mode():
+        expected = classifier.model(inputs)
+    require_finite(expected)
     export = {"onnx": _export_onnx, "torch": _export_torch}[format]
+    example = out.with_name(f"{out.stem}_example_{format}.py")
     try:
         exported = export(classifier, json.dumps(describe_preprocessing(classifier)), out)
-        example = out.with_name(f"{out.stem}_example_{format}.py")
+        difference = _largest_difference(exported, inputs, expected)
         example.write_text(EXAMPLES[format].replace("FILE", example.name), encoding="utf-8")
     except OSError as error:
         raise UserError(f"cannot write {str(out)!r}: {error.strerror or error}.") from None
-    difference = _largest_difference(exported, classifier, inputs, out)
+    except UserError:  # nobody shall use it
+        out.unlink(missing_ok=True)
+        raise
     print(
         f"{out}: {out.stat().st_size / 1e6:.1f} MB; largest difference of a logit from torch's "
         f"{difference:.1e}, on {len(inputs)} {source}\nUse it without this package as {example} does."
@@ -153,19 +159,14 @@ def _inputs_to_check(
     return classifier.inputs(images.cache.read(images.indices[:CHECKED_IMAGES])), "images held out in training"
 
 
-def _largest_difference(
-    exported: Callable[[Tensor], Tensor], classifier: Classifier, inputs: Tensor, output: Path
-) -> float:
-    """Between the logits of the exported network and the original; raises :class:`UserError` for more than rounding."""
-    with torch.inference_mode():
-        expected = classifier.model(inputs)
+def _largest_difference(exported: Callable[[Tensor], Tensor], inputs: Tensor, expected: Tensor) -> float:
+    """Of a logit, between the exported network and the original; raises :class:`UserError` if more than rounding."""
     # One image and several: a batch size that was fixed by mistake shows here.
     got = torch.cat([exported(inputs[:1]), exported(inputs[1:])])
     difference = float((got - expected).abs().max())
     if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
         raise UserError(
-            f"the exported network differs from the original by {difference:.2g} in a logit; do not use "
-            f"{str(output)!r}."
+            f"the exported network differs from the original by {difference:.2g} in a logit; it was removed."
         )
     return difference
 
