@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from naturalist.errors import UserError, cause_of, is_out_of_memory
-from naturalist.evaluation.classifier import Classifier, load_classifier
+from naturalist.evaluation.classifier import Classifier, load_classifier, require_finite
 from naturalist.evaluation.split_images import images_of_split
 from naturalist.files import write_atomically, written_whole
 from naturalist.printable import printable
@@ -104,16 +104,22 @@ def export_run(
     if out.exists() and not out.is_file():
         raise UserError(f"cannot write {str(out)!r}: it is a folder, a device or a pipe; name a file with -o.")
     inputs, source = _inputs_to_check(folder, checkpoint, classifier, data, cache_dir)
+    with torch.inference_mode():
+        expected = classifier.model(inputs)
+    require_finite(expected)
     export = {"onnx": _export_onnx, "torch": _export_torch}[format]
+    example = out.with_name(f"{out.stem}_example_{format}.py")
     try:
         exported = export(classifier, json.dumps(describe_preprocessing(classifier)), out)
-        example = out.with_name(f"{out.stem}_example_{format}.py")
+        difference = _largest_difference(exported, inputs, expected)
         write_atomically(example, EXAMPLES[format].replace("FILE", example.name))
     except OSError as error:
         if is_out_of_memory(error):
             raise
         raise UserError(f"cannot write {str(out)!r}: {cause_of(error)}.") from None
-    difference = _largest_difference(exported, classifier, inputs, out)
+    except UserError:  # nobody shall use it
+        out.unlink(missing_ok=True)
+        raise
     print(
         f"{printable(out)}: {out.stat().st_size / 1e6:.1f} MB; largest difference of a logit from torch's "
         f"{difference:.1e}, on {len(inputs)} {source}\nUse it without this package as {printable(example)} does."
@@ -152,19 +158,14 @@ def _inputs_to_check(
     return classifier.inputs(images.cache.read(images.indices[:CHECKED_IMAGES])), "images held out in training"
 
 
-def _largest_difference(
-    exported: Callable[[Tensor], Tensor], classifier: Classifier, inputs: Tensor, output: Path
-) -> float:
-    """Between the logits of the exported network and the original; raises :class:`UserError` for more than rounding."""
-    with torch.inference_mode():
-        expected = classifier.model(inputs)
+def _largest_difference(exported: Callable[[Tensor], Tensor], inputs: Tensor, expected: Tensor) -> float:
+    """Of a logit, between the exported network and the original; raises :class:`UserError` if more than rounding."""
     # One image and several: a batch size that was fixed by mistake shows here.
     got = torch.cat([exported(inputs[:1]), exported(inputs[1:])])
     difference = float((got - expected).abs().max())
     if not difference <= TOLERANCE * max(1.0, float(expected.abs().max())):
         raise UserError(
-            f"the exported network differs from the original by {difference:.2g} in a logit; do not use "
-            f"{str(output)!r}."
+            f"the exported network differs from the original by {difference:.2g} in a logit; it was removed."
         )
     return difference
 

@@ -86,28 +86,18 @@ def write_table(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     write_atomically(path, text.getvalue())
 
 
-def read_table(path: Path) -> list[list[str]]:
-    """The rows that :func:`write_table` wrote, as they were given to it.
-
-    Raises:
-        OSError: when there is no such file.
-        ValueError, csv.Error: when it is no table.
-    """
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return [[_as_it_was(cell) for cell in row] for row in csv.reader(file)]
-
-
 def harmless(row: Sequence[Any]) -> list[Any]:
     """The cells of a row, with a ``'`` before text that a spreadsheet would take for a formula; numbers are none."""
     return [f"'{cell}" if isinstance(cell, str) and _is_formula(cell) else cell for cell in row]
 
 
+def restored(row: Sequence[str]) -> list[str]:
+    """The cells of a row as they were before :func:`harmless`."""
+    return [cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell for cell in row]
+
+
 def _is_formula(cell: str) -> bool:
     return _FORMULA.match(cell) is not None and _NUMBER.fullmatch(cell) is None
-
-
-def _as_it_was(cell: str) -> str:
-    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 class _Remembering(io.FileIO):

@@ -56,7 +56,7 @@ def train(
     from naturalist.models.prefix import FrozenPrefix
     from naturalist.models.strategies import Strategy
     from naturalist.models.weights import load_weights, settings_from_weights
-    from naturalist.runs.checkpoint import goes_on, load_for_resume
+    from naturalist.runs.checkpoint import fill_model, goes_on, load_for_resume
     from naturalist.runs.identity import identify_run
     from naturalist.runs.recording import record_run
     from naturalist.seeding import derive_seed
@@ -75,7 +75,7 @@ def train(
     model = StagedNetwork(**arguments)
     if record.resume and goes_on(record.resume):
         content = load_for_resume(Path(record.resume))
-        model.load_state_dict(content["state_dict"])
+        fill_model(model, content["state_dict"])
         weights, planned_epochs = f"the weights of {record.resume}", content["training"]["planned_epochs"]
     else:
         weights, planned_epochs = load_weights(model, settings.model), None

@@ -1,7 +1,6 @@
 """Files are whole or not there, and tables are no formulas."""
 
 import errno
-import os
 import resource
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from naturalist.files import appearing_whole, append_line, read_table, write_atomically, write_table, written_whole
+from naturalist.files import appearing_whole, append_line, write_atomically, write_table, written_whole
+from naturalist.reading import read_csv
 
 
 @contextmanager
@@ -66,7 +66,7 @@ NAMES = ["=1+1", "+x", "-x", "@x", "\tx", "\rx", "'=x", "''-", "'x", "-1", "a,b"
 
 def test_cells_that_a_spreadsheet_would_run_are_made_harmless_and_read_back_right(tmp_path):
     write_table(tmp_path / "a.csv", [["name", "number"], *([name, -0.5] for name in NAMES)])
-    heading, *rows = read_table(tmp_path / "a.csv")
+    heading, rows = read_csv(tmp_path / "a.csv", "")
     assert (heading, rows) == (["name", "number"], [[name, "-0.5"] for name in NAMES])
     lines = (tmp_path / "a.csv").read_bytes().splitlines()
     assert b"'=1+1,-0.5" in lines and b"'@x,-0.5" in lines and b"-1,-0.5" in lines and b"'x,-0.5" in lines

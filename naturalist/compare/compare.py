@@ -5,21 +5,47 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 
-import yaml
+from msgspec import Struct
 
 from naturalist.compare.sentences import inferences
 from naturalist.compare.tables import print_comparison, write_csv, write_markdown, write_runs_csv
 from naturalist.errors import UserError
 from naturalist.plots.comparison import plot_accuracy_over_parameters, plot_accuracy_over_time, plot_learning_curves
 from naturalist.printable import printable
-from naturalist.runs.folder import read_metrics
+from naturalist.reading import Count, Finite, NotNegative, Ordinal, Share, fit, read_json
+from naturalist.runs.folder import read_config, read_metrics
 from naturalist.runs.identity import read_identity_file
 from naturalist.runs.records import Group, Run, merit
+from naturalist.runs.schemas import Summary, TestMetrics
 from naturalist.settings.groups import BOOKKEEPING
 from naturalist.settings.resume import IDENTITY
 
 NOT_COMPARED = ("seed", "data", *BOOKKEEPING)
 """Settings in which runs of one group may differ."""
+
+
+class ComparedSettings(Struct):
+    """What the settings of a compared run must say."""
+
+    data: str
+    seed: Count
+    backbone: str | None = None
+    strategy: str | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a backbone without a strategy."""
+        if (self.backbone is None) != (self.strategy is None):
+            raise ValueError("backbone and strategy go together")
+
+
+class ComparedEpoch(Struct):
+    """What an epoch of a compared run must say."""
+
+    epoch: Ordinal
+    train_accuracy: Share
+    val_accuracy: Share
+    epoch_seconds: NotNegative
+    val_loss: Finite | None = None
 
 
 def compare_runs(folders: Sequence[Path], output: Path | None = None) -> Path:
@@ -93,36 +119,36 @@ def _fingerprint(run: Run, folder: Path) -> str:
 
 def read_run(folder: Path) -> Run:
     """Read a run folder; raises :class:`UserError` when it holds no run with at least one epoch."""
-    try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        raise UserError(
-            f"{str(folder)!r} is no finished run: it lacks a readable config.yaml or summary.json."
-        ) from None
+    if not all((folder / name).is_file() for name in ("config.yaml", "summary.json")):
+        raise UserError(f"{str(folder)!r} is no finished run: it lacks a config.yaml or summary.json.")
+    remedy = "leave the run out, or mend the file"
+    config = read_config(folder)
+    about = fit(config, ComparedSettings, str(folder / "config.yaml"), remedy)
+    summary = read_json(folder / "summary.json", Summary, remedy)
     history = read_metrics(folder)
     if not history:
         raise UserError(f"the run {str(folder)!r} has not finished an epoch.")
-    best = max(history, key=merit)
+    epochs = [fit(epoch, ComparedEpoch, f"{folder / 'metrics.jsonl'}, an epoch,", remedy) for epoch in history]
+    best = epochs[max(range(len(history)), key=lambda i: merit(history[i]))]
     test_file = folder / "evaluation" / "test" / "metrics.json"
-    test = json.loads(test_file.read_text(encoding="utf-8")) if test_file.is_file() else {}
-    feature_seconds = summary.get("feature_seconds", 0.0)
+    test = read_json(test_file, TestMetrics, "evaluate the run again") if test_file.is_file() else None
+    feature_seconds = summary.feature_seconds or 0.0
+    has_own_count = summary.trainable_parameters is not None
     values = {
-        "trainable_parameters": summary.get("trainable_parameters", summary.get("parameters")),
+        "trainable_parameters": summary.trainable_parameters if has_own_count else summary.parameters,
         "epochs": len(history),
-        "epoch_seconds": mean(epoch["epoch_seconds"] for epoch in history),
-        "total_seconds": feature_seconds + sum(epoch["epoch_seconds"] for epoch in history),
-        "peak_memory_mb": summary.get("peak_memory_mb"),
-        "train_accuracy": best["train_accuracy"],
-        "val_accuracy": best["val_accuracy"],
-        "gap": best["train_accuracy"] - best["val_accuracy"],
-        "test_accuracy": test.get("accuracy"),
-        "test_balanced_accuracy": test.get("balanced_accuracy"),
+        "epoch_seconds": mean(epoch.epoch_seconds for epoch in epochs),
+        "total_seconds": feature_seconds + sum(epoch.epoch_seconds for epoch in epochs),
+        "peak_memory_mb": summary.peak_memory_mb,
+        "train_accuracy": best.train_accuracy,
+        "val_accuracy": best.val_accuracy,
+        "gap": best.train_accuracy - best.val_accuracy,
+        "test_accuracy": test.accuracy if test else None,
+        "test_balanced_accuracy": test.balanced_accuracy if test else None,
     }
-    label = f"{config['backbone']}, {config['strategy']}" if "backbone" in config else "CNN from scratch"
-    return Run(
-        folder.resolve().name, label, config["seed"], config, history, feature_seconds, values, test.get("fingerprint")
-    )
+    label = f"{about.backbone}, {about.strategy}" if about.backbone else "CNN from scratch"
+    fingerprint = test.fingerprint if test else None
+    return Run(folder.resolve().name, label, about.seed, dict(config), history, feature_seconds, values, fingerprint)
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:

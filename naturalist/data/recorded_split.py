@@ -4,19 +4,19 @@ A split that is drawn again is another one as soon as a single file has come or 
 be some that the run was trained on.
 """
 
-import csv
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal, cast
+from pathlib import Path, PurePosixPath
+from typing import Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from naturalist.data.images import ImageCache
-from naturalist.errors import UserError
-from naturalist.files import read_table, write_table
+from naturalist.files import write_table
+from naturalist.reading import damaged, read_csv
 
 FILE_NAME = "split.csv"
 COLUMNS = ("path", "class", "split", "bytes", "hash")
@@ -71,16 +71,22 @@ class RecordedSplit:
 
     @classmethod
     def read(cls, folder: Path, validation: str) -> "RecordedSplit":
-        """What :meth:`write` wrote; raises :class:`UserError` when it is not there, or not whole."""
-        path = folder / FILE_NAME
-        try:
-            heading, *rows = read_table(path)
-            if tuple(heading) != COLUMNS or any(row[2] not in ("train", "val", "unused") for row in rows):
-                raise ValueError
-            files = tuple(RecordedFile(row[0], row[1], cast(Part, row[2]), int(row[3]), row[4]) for row in rows)
-        except (OSError, ValueError, IndexError, csv.Error):
-            raise UserError(f"{path} is missing or damaged; without it nobody knows which images are which.") from None
-        return cls(validation, files)
+        """What :meth:`write` wrote; raises :class:`UserError` when it is not there, or damaged."""
+        path, remedy = folder / FILE_NAME, "without it nobody knows which images are which"
+        heading, rows = read_csv(path, remedy)
+        if tuple(heading) != COLUMNS:
+            damaged(str(path), f"its columns are not {', '.join(COLUMNS)}", remedy)
+        files, seen = [], set()
+        for number, row in enumerate(rows, start=2):
+            problem = _problem_of(row)
+            key = (row[0], validation == OWN_FOLDER and row[2] == "val")
+            if not problem and key in seen:
+                problem = f"{row[0]!r} is there already"
+            if problem:
+                damaged(f"{path}, row {number},", problem, remedy)
+            seen.add(key)
+            files.append(RecordedFile(row[0], row[1], cast(Part, row[2]), int(row[3]), row[4]))
+        return cls(validation, tuple(files))
 
 
 def record_split(
@@ -141,6 +147,22 @@ def find_recorded(files: Sequence[RecordedFile], cache: ImageCache) -> Found:
         else:
             indices.append(position)
     return Found(np.sort(np.array(indices, np.int64)), tuple(gone), tuple(changed))
+
+
+def _problem_of(row: list[str]) -> str:
+    """What is impossible in a row; empty when nothing is."""
+    path, class_name, part, size, content_hash = row
+    if not path or path.startswith("/") or ".." in PurePosixPath(path).parts:
+        return f"the path {path!r} leads out of the data set"
+    if not class_name:
+        return "it names no class"
+    if part not in get_args(Part):
+        return f"{part!r} is none of {', '.join(get_args(Part))}"
+    if not re.fullmatch("[0-9]{1,18}", size):
+        return f"{size!r} is no number of bytes"
+    if not re.fullmatch("[0-9a-f]{32}", content_hash):
+        return f"{content_hash!r} is no hash"
+    return ""
 
 
 def _record(cache: ImageCache, index: int, part: Part) -> RecordedFile:

@@ -41,8 +41,9 @@ class Classifier:
 
     @torch.inference_mode()
     def probabilities(self, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-        """uint8 ``[B, cache_size, cache_size, 3]`` → float64 ``[B, classes]``."""
+        """uint8 ``[B, cache_size, cache_size, 3]`` → float64 ``[B, classes]``; see :func:`require_finite`."""
         logits: Tensor = self.model(self.inputs(pixels))
+        require_finite(logits)
         probabilities: NDArray[np.float64] = logits.float().cpu().double().softmax(dim=1).numpy()
         return probabilities
 
@@ -55,6 +56,12 @@ class Classifier:
         values = (inputs.detach() * std + mean).clamp(0, 1).mul(255).round().byte()
         pictures: NDArray[np.uint8] = values.permute(0, 2, 3, 1).cpu().numpy()
         return pictures
+
+
+def require_finite(logits: Tensor) -> None:
+    """Raise :class:`UserError` when a network's outputs are no numbers, of which no probabilities can be made."""
+    if not bool(logits.isfinite().all()):
+        raise UserError("the network's outputs are not finite: the checkpoint's weights are damaged; train it again.")
 
 
 def load_classifier(
@@ -73,9 +80,7 @@ def load_classifier(
     """
     checkpoint = load_checkpoint(run) if checkpoint is None else checkpoint
     model, preprocessing = restore_model(checkpoint, model)
-    names = checkpoint.get("class_names")
-    if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
-        raise UserError("the checkpoint has no list of class names.")
+    names = checkpoint["class_names"]
     chosen_device = choose_device(device)
     folder = run if run.is_dir() else run.parent
     return Classifier(model.to(chosen_device), preprocessing, tuple(names), chosen_device, folder.resolve().name)

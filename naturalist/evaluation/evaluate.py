@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from naturalist.data.loader import BatchLoader
 from naturalist.device import Compute
 from naturalist.errors import UserError, cause_of
-from naturalist.evaluation.classifier import Classifier, load_classifier
+from naturalist.evaluation.classifier import Classifier, load_classifier, require_finite
 from naturalist.evaluation.looks import describe_looks, record_look
 from naturalist.evaluation.metrics import calibration, classification_metrics, mcnemar, write_predictions_csv
 from naturalist.evaluation.results import Grid, write_results
@@ -108,6 +108,7 @@ def _predict(
     compute = Compute(classifier.device, "fp32")  # reported numbers do not depend on the hardware's tricks
     with progress_bar(label, len(images.indices)) as bar:
         result = evaluate(classifier.model, loader, prepare, compute, bar)
+    require_finite(result.logits)
     probabilities: NDArray[np.float64] = result.logits.double().softmax(dim=1).numpy()
     return probabilities
 

@@ -9,10 +9,24 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from msgspec import Struct, structs
+
 from naturalist.files import append_line
+from naturalist.reading import Count, Share, end_last_line, read_json_lines
 from naturalist.runs.checkpoint import BEST
 
 FILE_NAME = "test_looks.jsonl"
+
+
+class Look(Struct):
+    """A line of the memory."""
+
+    test_set: str
+    checkpoint: str
+    run: str
+    epoch: Count
+    accuracy: Share | None
+    when: str
 
 
 def record_look(run: Path, files: tuple[str, ...], epoch: int, accuracy: float | None) -> list[dict[str, Any]]:
@@ -34,22 +48,17 @@ def record_look(run: Path, files: tuple[str, ...], epoch: int, accuracy: float |
         digest = hashlib.sha256(file.read()).hexdigest()[:16]
     test_set = hashlib.sha256("\n".join(files).encode(errors="surrogateescape")).hexdigest()[:16]
     record = folder.parent / FILE_NAME
-    looks = [look for look in _read(record) if look["test_set"] == test_set]
-    own = [look for look in looks if look["checkpoint"] == digest]
-    if all(look["accuracy"] is None for look in own) and not (own and accuracy is None):
-        look = {
-            "test_set": test_set,
-            "checkpoint": digest,
-            "run": folder.name,
-            "epoch": epoch,
-            "accuracy": accuracy,
-            "when": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        }
-        append_line(record, json.dumps(look) + "\n")
-    others: dict[object, dict[str, Any]] = {}
+    looks = [look for look in _read(record) if look.test_set == test_set]
+    own = [look for look in looks if look.checkpoint == digest]
+    if all(look.accuracy is None for look in own) and not (own and accuracy is None):
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        look = Look(test_set, digest, folder.name, epoch, accuracy, now)
+        end_last_line(record)
+        append_line(record, json.dumps(structs.asdict(look)) + "\n")
+    others: dict[str, dict[str, Any]] = {}
     for look in looks:  # of a checkpoint that was looked at and then measured, the measurement
-        if look["checkpoint"] != digest:
-            others[look["checkpoint"]] = {key: look[key] for key in ("run", "epoch", "accuracy", "when")}
+        if look.checkpoint != digest:
+            others[look.checkpoint] = {key: getattr(look, key) for key in ("run", "epoch", "accuracy", "when")}
     return list(others.values())
 
 
@@ -69,13 +78,8 @@ def _result(look: dict[str, Any]) -> str:
     return "looked at" if look["accuracy"] is None else f"{look['accuracy']:.1%}"
 
 
-def _read(record: Path) -> list[dict[str, Any]]:
+def _read(record: Path) -> list[Look]:
+    """The looks so far; a damaged line is named and left out, for it is no reason not to look."""
     if not record.is_file():
         return []
-    looks = []
-    for line in record.read_text(encoding="utf-8").split("\n"):
-        try:
-            looks.append(json.loads(line))
-        except ValueError:  # what a killed process left
-            continue
-    return looks
+    return read_json_lines(record, Look, "that look is not counted", leave_out=lambda damage: print(damage, flush=True))

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from naturalist.files import write_table
+from naturalist.reading import damaged, read_csv
+
 # SciPy and scikit-learn take seconds to import, which a training should not pay before its first step.
-from naturalist.files import read_table, write_table
 
 Array = NDArray[Any]
 
@@ -158,14 +160,25 @@ def write_predictions_csv(
 
 
 def read_predictions_csv(path: str | Path) -> tuple[list[str], list[str], Array, list[str]]:
-    """What :func:`write_predictions_csv` wrote: files, true classes, probabilities ``[N, C]``, class names."""
-    heading, *rows = read_table(Path(path))
-    return (
-        [row[0] for row in rows],
-        [row[1] for row in rows],
-        np.array([row[2:] for row in rows], dtype=np.float64),
-        heading[2:],
-    )
+    """What :func:`write_predictions_csv` wrote: files, true classes, probabilities ``[N, C]``, class names.
+
+    Raises :class:`UserError` when it is missing or damaged.
+    """
+    remedy = "evaluate the run again"
+    heading, rows = read_csv(Path(path), remedy)
+    names = heading[2:]
+    if heading[:2] != ["file", "truth"] or not rows or len(set(names)) != max(2, len(names)):
+        damaged(str(path), "it is no table of predictions", remedy)
+    try:
+        probabilities = np.array([row[2:] for row in rows], dtype=np.float64)
+    except ValueError:
+        damaged(str(path), "a probability is no number", remedy)
+    sums = probabilities.sum(axis=1)
+    for number, row in enumerate(rows):
+        # Written so that NaN does not get through.
+        if not (row[1] in names and probabilities[number].min() >= 0 and abs(sums[number] - 1) <= SUM_TOLERANCE):
+            damaged(f"{path}, row {number + 2},", "its class or probabilities are impossible", remedy)
+    return [row[0] for row in rows], [row[1] for row in rows], probabilities, names
 
 
 def choose_grid(labels: Array, per_class: int = 3, seed: int = 0) -> list[int]:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from rich.table import Table
 
 from naturalist.errors import UserError
@@ -16,6 +15,7 @@ from naturalist.evaluation.evaluate import evaluate_run
 from naturalist.evaluation.metrics import mcnemar, read_predictions_csv
 from naturalist.printable import printable
 from naturalist.progress import plain_console
+from naturalist.runs.folder import read_config
 from naturalist.settings.groups import BOOKKEEPING
 
 NO_MATTER = ("seed", *BOOKKEEPING)
@@ -67,7 +67,7 @@ def evaluate_runs(runs: list[Path], split: str = "test", **options: Any) -> dict
 
 def _differences(folders: list[Path]) -> list[str]:
     """Settings, other than the seed, in which the runs differ."""
-    configs = [yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")) for folder in folders]
+    configs = [read_config(folder) for folder in folders]
     names = sorted({name for config in configs for name in config} - set(NO_MATTER))
     return [name for name in names if any(config.get(name) != configs[0].get(name) for config in configs)]
 

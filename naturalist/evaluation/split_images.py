@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from naturalist.data.catalog import scan
@@ -14,6 +13,7 @@ from naturalist.data.dataset import cache_of, find_data
 from naturalist.data.images import ImageCache
 from naturalist.data.recorded_split import find_recorded
 from naturalist.errors import UserError
+from naturalist.runs.folder import read_config
 from naturalist.runs.identity import read_identity
 from naturalist.settings.groups import DataSettings
 from naturalist.settings.run_settings import cache_folder
@@ -112,11 +112,12 @@ def _held_out(folder: Path, checkpoint: dict[str, Any], cache: ImageCache, data:
 
 def _places_of(folder: Path) -> dict[str, Any]:
     """Where things lie, as the run's ``config.yaml`` says; all else that matters stands in the checkpoint."""
+    if not (folder / "config.yaml").is_file():
+        return {}
     try:
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError):
-        config = None
-    if not isinstance(config, dict):
+        config = read_config(folder)
+    except UserError as error:
+        print(f"{error} Default places are used instead.", flush=True)
         return {}
     return {
         name: config[name]

@@ -2,6 +2,7 @@
 
 import pickle
 import re
+import struct
 import zipfile
 from collections.abc import Mapping
 from typing import TypeVar
@@ -21,6 +22,10 @@ LOAD_ERRORS = (
     IndexError,
     TypeError,
     OSError,
+    OverflowError,
+    MemoryError,
+    AssertionError,
+    struct.error,
 )
 """What torch.load raises, with ``weights_only``, for a file that is damaged or holds more than plain values."""
 
@@ -39,3 +44,20 @@ def plain_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """
     state = strip_wrappers(model.state_dict())
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+
+def describe_misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+    """Which tensors are missing, unexpected, or of another shape or type than wanted; empty when all fit."""
+    both = [name for name in wanted if name in state]
+    of_other_shape = [name for name in both if state[name].shape != wanted[name].shape]
+    kinds = {
+        "missing": [name for name in wanted if name not in state],
+        "unexpected": [name for name in state if name not in wanted],
+        "of another shape": of_other_shape,
+        "of another type": [name for name in both if state[name].dtype != wanted[name].dtype],
+    }
+    return "; ".join(
+        f"{kind} {len(names)} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})"
+        for kind, names in kinds.items()
+        if names
+    )

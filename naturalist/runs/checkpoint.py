@@ -1,21 +1,24 @@
 """Checkpoints: plain tensors, numbers, strings, lists and dicts; written atomically, loaded without running code."""
 
-import pickle
-import zipfile
+import warnings
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from naturalist.data.preprocessing import Preprocessing
 from naturalist.errors import ADVICE, NO_ROOM, UserError, is_out_of_memory
 from naturalist.files import written_whole
 from naturalist.models import build_model
-from naturalist.models.state_dict import plain_state_dict
+from naturalist.models.state_dict import LOAD_ERRORS, describe_misfit, plain_state_dict, strip_wrappers
+from naturalist.runs.checkpoint_schema import check_checkpoint, check_training
 
 FORMAT = "naturalist-1"
 BEST, LAST = "best.pt", "last.pt"
+REMEDY = "nothing in it was run; take another checkpoint of the run, or train it again"
+_DOES_NOT_FIT = "the checkpoint's weights do not fit the model that it describes: {}"
 NEWER_STATE: dict[str, Any] = {"so_far": None, "planned_epochs": None, "seconds": 0.0}
 """What the training state of 0.1 did not have."""
 
@@ -82,19 +85,10 @@ def load_checkpoint(run: Path, which: str = BEST) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"there is no checkpoint {str(path)!r}; RUN is a run folder, or a checkpoint file in one.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        zipfile.BadZipFile,
-        ValueError,
-        KeyError,
-        AttributeError,
-        IndexError,
-        TypeError,
-        OSError,
-    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what is in a damaged file, for torch's developers
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except LOAD_ERRORS:
         # torch's message tells how to load without safety; ours must not.
         raise UserError(
             f"{str(path)!r} is no readable checkpoint: it is damaged, incomplete, or holds more than "
@@ -102,6 +96,7 @@ def load_checkpoint(run: Path, which: str = BEST) -> dict[str, Any]:
         ) from None
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise UserError(f"{str(path)!r} is no checkpoint of this package.")
+    check_checkpoint(content, repr(str(path)), REMEDY)
     return content
 
 
@@ -120,9 +115,11 @@ def load_for_resume(run: Path) -> dict[str, Any]:
         UserError: as :func:`load_checkpoint` does, and when the checkpoint holds only a network.
     """
     content = load_checkpoint(run, LAST)
+    place = repr(str(run / LAST))
     if not isinstance(content.get("training"), dict):
-        raise UserError(f"{str(run / LAST)!r} cannot be resumed: it holds no training state.")
+        raise UserError(f"{place} cannot be resumed: it holds no training state.")
     content["training"] = {**NEWER_STATE, **content["training"]}
+    check_training(content, place, "the run cannot be resumed from it; train a new one")
     return content
 
 
@@ -132,19 +129,36 @@ def restore_model(content: dict[str, Any], model: nn.Module | None = None) -> tu
     ``model`` is filled with the weights and made to begin with images; by default a new one is built.
     Raises :class:`UserError` when weights and description do not fit.
     """
-    try:
-        if model is None:
-            model = build_model(content["model"])
-        elif content["model"]["kind"] == "torchvision":
-            from naturalist.models.backbones import StagedNetwork  # not for others, as it takes long
+    description = content["model"]
+    if model is None:
+        with torch.device("meta"):  # takes no memory, however large the network is said to be
+            _refuse_misfit(content["state_dict"], _build(description))
+        model = _build(description)
+    elif description["kind"] == "torchvision":
+        from naturalist.models.backbones import StagedNetwork  # not for others, as it takes long
 
-            assert isinstance(model, StagedNetwork)
-            model.start_at(next(iter(model.stages)))  # with the image, not with features of what was frozen
-        model.load_state_dict(content["state_dict"])
-        fields = content["preprocessing"]
-        preprocessing = Preprocessing(**{**fields, "mean": tuple(fields["mean"]), "std": tuple(fields["std"])})
-    except (RuntimeError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"the checkpoint's weights do not fit the model that it describes: {str(error).splitlines()[0]}"
-        ) from None
+        assert isinstance(model, StagedNetwork)
+        model.start_at(next(iter(model.stages)))  # with the image, not with features of what was frozen
+    fill_model(model, content["state_dict"])
+    shown = {item.name: content["preprocessing"][item.name] for item in fields(Preprocessing)}
+    preprocessing = Preprocessing(**{**shown, "mean": tuple(shown["mean"]), "std": tuple(shown["std"])})
     return model.eval(), preprocessing
+
+
+def fill_model(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load weights, which must have the network's own names, shapes and types; raises :class:`UserError`."""
+    _refuse_misfit(state, model)
+    model.load_state_dict(state)
+
+
+def _build(description: dict[str, Any]) -> nn.Module:
+    try:
+        return build_model(description)
+    except (RuntimeError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError, AssertionError) as error:
+        raise UserError(_DOES_NOT_FIT.format(" ".join(str(error).split())[:200])) from None
+
+
+def _refuse_misfit(state: dict[str, Tensor], model: nn.Module) -> None:
+    problem = describe_misfit(state, strip_wrappers(model.state_dict()))
+    if problem:
+        raise UserError(_DOES_NOT_FIT.format(problem))

@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from filelock import FileLock, Timeout
 
 from naturalist.errors import UserError
 from naturalist.files import UNFINISHED, write_atomically
+from naturalist.reading import Settings, damaged, fit, read_json_lines
+from naturalist.runs.schemas import Epoch
+from naturalist.settings.yaml_file import read_yaml
 
 LOCK = "run.lock"
 """File in a run folder that a training process holds; the system frees it when the process is killed."""
@@ -93,20 +97,27 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     A last line without its line end is what a killed process leaves; it counts only when it is whole.
     Raises :class:`UserError` when there is no such file, or another line is damaged.
     """
-    path = folder / "metrics.jsonl"
-    try:
-        lines = path.read_bytes().splitlines(keepends=True)
-    except OSError as error:
-        raise UserError(f"Cannot read {path}: {error.strerror}. Is {folder} the folder of a run?") from error
-    epochs = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            epochs.append(json.loads(line))
-        except ValueError as error:
-            if number == len(lines) and not line.endswith(b"\n"):
-                break
-            raise UserError(f"{path}, line {number} is not valid JSON; mend or delete that line.") from error
+    path, remedy = folder / "metrics.jsonl", "mend or delete that line"
+    if not path.is_file():
+        raise UserError(f"Cannot read {path}. Is {folder} the folder of a run?")
+    epochs = read_json_lines(path, dict[str, Any], remedy, schema=Epoch)
+    for number, (before, after) in enumerate(pairwise(epochs), start=2):
+        if after["epoch"] <= before["epoch"]:
+            damaged(f"{path}, line {number},", f"epoch {after['epoch']} follows {before['epoch']}", remedy)
     return epochs
+
+
+def read_config(folder: Path) -> Settings:
+    """The settings in ``folder/config.yaml``.
+
+    Raises :class:`UserError` when there is no such file, or it holds what no setting can be.
+    """
+    path = folder / "config.yaml"
+    try:
+        content = read_yaml(path, "settings of the run")
+    except (ValueError, OverflowError, RecursionError) as error:  # such as a 30th of February
+        damaged(str(path), str(error) or "it is nested too deeply", "mend or delete the line")
+    return fit(content, Settings, str(path), "its lines are settings and plain values")
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:
@@ -117,12 +128,6 @@ def write_summary(folder: Path, summary: dict[str, Any]) -> None:
 def json_line(metrics: dict[str, Any]) -> str:
     """One line of JSON; NaN and infinities are null."""
     return json.dumps(_finite(metrics), allow_nan=False) + "\n"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read what :func:`write_json` wrote."""
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

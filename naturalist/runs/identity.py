@@ -5,7 +5,6 @@ never taken for one of another split, and an edited file is found out.
 """
 
 import hashlib
-import json
 import platform
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,8 +15,9 @@ import naturalist
 from naturalist.data.dataset import TrainingData
 from naturalist.data.recorded_split import FILE_NAME, RecordedSplit
 from naturalist.errors import UserError
+from naturalist.reading import damaged, read_json
 from naturalist.runs.folder import write_json
-from naturalist.settings.resume import IDENTITY, shaping
+from naturalist.settings.resume import IDENTITY, IdentityFile, shaping
 from naturalist.settings.run_settings import RunSettings
 
 
@@ -88,14 +88,13 @@ def read_identity(folder: Path, checkpoint: dict[str, Any]) -> Identity:
 
 def read_identity_file(folder: Path) -> Identity:
     """What a run folder says of itself; raises :class:`UserError` when the files are missing or damaged."""
-    path = folder / IDENTITY
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        fingerprint, validation = content["fingerprint"], content["validation"]
-        class_names = tuple(content["class_names"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is missing or damaged, so nobody knows what this run is.") from None
-    return Identity(str(fingerprint), class_names, RecordedSplit.read(folder, str(validation)), hash_of(folder) or "")
+    path, remedy = folder / IDENTITY, "without it nobody knows what this run is"
+    content = read_json(path, IdentityFile, remedy)
+    split = RecordedSplit.read(folder, content.validation)
+    for file in split.files:
+        if file.class_name not in content.class_names:
+            damaged(str(path), f"it has no class {file.class_name!r}, of which {FILE_NAME} has images", remedy)
+    return Identity(content.fingerprint, content.class_names, split, hash_of(folder) or "")
 
 
 def hash_of(folder: Path) -> str | None:

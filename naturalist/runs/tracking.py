@@ -14,9 +14,16 @@ import yaml
 from naturalist.entry import IN_SWEEP
 from naturalist.errors import UserError, describe_error
 from naturalist.files import append_line, write_atomically
+from naturalist.reading import DamagedRecord, read_json
 from naturalist.runs.environment import describe_environment, shell_path, without_private
-from naturalist.runs.folder import json_line, read_json, read_metrics, write_json, write_summary
-from naturalist.runs.weights_and_biases import FINISH_TIMEOUT_SECONDS, log_grid, lost_helper, start_wandb
+from naturalist.runs.folder import json_line, read_metrics, write_json, write_summary
+from naturalist.runs.weights_and_biases import (
+    FINISH_TIMEOUT_SECONDS,
+    log_grid,
+    lost_helper,
+    read_wandb_record,
+    start_wandb,
+)
 
 if TYPE_CHECKING:
     import wandb
@@ -61,16 +68,16 @@ class Tracker:
         recorded: list[dict[str, Any]] = []
         if history is not None:
             recorded = read_metrics(folder)
-            environment["resumed_from"] = without_private(read_json(folder / "environment.json"))
+            environment["resumed_from"] = without_private(_environment_before(folder / "environment.json"))
         id_file = folder / "wandb.json"
-        earlier = read_json(id_file) if id_file.exists() else {"id": None, "url": None}
+        earlier = read_wandb_record(id_file, "the run begins anew at W&B, with all of its epochs")
         self._run = start_wandb(
             folder,
             mode,
             project=project,
             name=name,
             job_type=job_type,
-            run_id=earlier["id"],
+            run_id=earlier.id,
             config={**without_private(config), "environment": environment},
         )
 
@@ -79,7 +86,7 @@ class Tracker:
         write_json(folder / "environment.json", environment)
         write_atomically(folder / "metrics.jsonl", "".join(map(json_line, history or [])))
 
-        self._sent_epoch = self._announce(id_file, earlier["url"], recorded) if self._run else 0
+        self._sent_epoch = self._announce(id_file, earlier.url, recorded) if self._run else 0
         for metrics in history or []:
             self._send_epoch(metrics)
 
@@ -186,3 +193,12 @@ class Tracker:
             else:
                 reason = f"something was not sent ({describe_error(error)})"
             print(f"W&B: {reason}; {self.folder} still records the run.", flush=True)
+
+
+def _environment_before(path: Path) -> dict[str, Any] | None:
+    """What a run was made with before it was resumed; None, and a line, when that is not to be read."""
+    try:
+        return read_json(path, dict[str, Any], "the run goes on, but what it was begun with is not known any more")
+    except DamagedRecord as damage:
+        print(damage, flush=True)
+        return None

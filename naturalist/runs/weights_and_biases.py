@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from naturalist.entry import IN_SWEEP
 from naturalist.errors import UserError
+from naturalist.reading import DamagedRecord, read_json
 from naturalist.runs.environment import shell_path, without_private
-from naturalist.runs.folder import read_json
+from naturalist.runs.schemas import WandbRecord
 
 if TYPE_CHECKING:
     import wandb
@@ -100,19 +101,19 @@ def log_grid_to_finished_run(
         summary: numbers by name.
     """
     id_file = folder / "wandb.json"
-    record = read_json(id_file) if id_file.is_file() else {"url": None}
-    if not record["url"] or os.environ.get("WANDB_MODE") in ("disabled", "offline", "dryrun"):
+    record = read_wandb_record(id_file, "the grid is not sent to W&B")
+    if not record.id or not record.url or os.environ.get("WANDB_MODE") in ("disabled", "offline", "dryrun"):
         return
     import wandb
 
-    address = re.fullmatch(r".*/([^/]+)/([^/]+)/runs/[^/]+", record["url"])
+    address = re.fullmatch(r".*/([^/]+)/([^/]+)/runs/[^/]+", record.url)
     try:
         wandb.setup(wandb.Settings(silent=True))
         if not address or not wandb.login(prompt=False, verify=False):
             return
         run = wandb.init(
             mode="online",
-            settings=_settings(folder, entity=address[1], project=address[2], run_id=record["id"], resume="must"),
+            settings=_settings(folder, entity=address[1], project=address[2], run_id=record.id, resume="must"),
         )
         log_grid(run, split, picture, columns, rows)
         run.log({})  # sends what was logged without being committed
@@ -121,7 +122,23 @@ def log_grid_to_finished_run(
     except (wandb.Error, ConnectionError, TimeoutError, ValueError) as error:
         print(f"W&B: the grid was not sent ({str(error).partition(chr(10))[0]}).", flush=True)
     else:
-        print(f"W&B: the grid is at {record['url']}", flush=True)
+        print(f"W&B: the grid is at {record.url}", flush=True)
+
+
+def read_wandb_record(path: Path, meaning: str) -> WandbRecord:
+    """Which run it is at W&B: an empty record when it is none, or when ``wandb.json`` is damaged, which is said.
+
+    Args:
+        path: the file.
+        meaning: what follows from its being damaged; ends the line.
+    """
+    if not path.exists():
+        return WandbRecord()
+    try:
+        return read_json(path, WandbRecord, meaning)
+    except DamagedRecord as damage:
+        print(damage, flush=True)
+        return WandbRecord()
 
 
 def log_grid(run: "wandb.Run", split: str, picture: Path, columns: list[str], rows: list[list[Any]]) -> None:

@@ -1,12 +1,14 @@
 """What a run that goes on takes from itself, and what it may be told anew."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from msgspec import Meta, Struct
 
 from naturalist.errors import UserError
+from naturalist.reading import Settings, read_json
 from naturalist.settings.groups import NOT_RECORDED, MachineSettings, RecordSettings
 from naturalist.settings.yaml_file import read_yaml
 
@@ -27,6 +29,20 @@ MAY_CHANGE = (
 """What may differ when a run goes on: how long, on which machine, where things lie, how it is recorded."""
 
 
+class IdentityFile(Struct):
+    """``identity.json``, as far as it is read back."""
+
+    fingerprint: Annotated[str, Meta(min_length=1)]
+    class_names: Annotated[tuple[str, ...], Meta(min_length=1)]
+    validation: Literal["held out", "folder"]
+    settings: Settings
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for class names that are not."""
+        if len(set(self.class_names)) < len(self.class_names) or "" in self.class_names:
+            raise ValueError("class_names: names must differ from each other and not be empty")
+
+
 def settings_of_run(run: Path, known: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a run goes on with.
 
@@ -41,12 +57,9 @@ def settings_of_run(run: Path, known: Mapping[str, Any]) -> dict[str, Any]:
         UserError: when the folder is none of a run.
     """
     path = run / IDENTITY
-    try:
-        settings = json.loads(path.read_text(encoding="utf-8"))["settings"]
-    except FileNotFoundError:
-        raise UserError(f"{str(run)!r} is no run folder to resume: it has no {IDENTITY}.") from None
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"{path} is damaged, so nobody knows what this run is; it cannot be resumed.") from None
+    if not path.is_file():
+        raise UserError(f"{str(run)!r} is no run folder to resume: it has no {IDENTITY}.")
+    settings = read_json(path, IdentityFile, "nobody knows what this run is, so it cannot be resumed").settings
     changeable = read_yaml(run / "config.yaml", "settings of the run")
     kept = {name: value for name, value in changeable.items() if name in MAY_CHANGE and name not in NOT_RECORDED}
     return {name: value for name, value in {**kept, **settings}.items() if name in known}

@@ -8,11 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from naturalist.errors import UserError
-from naturalist.runs.folder import read_metrics
-from naturalist.runs.records import RunRecord
+from naturalist.reading import DamagedRecord, Settings, fit, read_json
+from naturalist.runs.folder import read_config, read_metrics
+from naturalist.runs.records import RunRecord, is_number
+from naturalist.runs.schemas import Environment, Summary
 from naturalist.settings.groups import BOOKKEEPING
 
 CUT_OFF = "cut off"
@@ -20,6 +20,10 @@ CUT_OFF = "cut off"
 
 STATES = {"finished": "finished", "stopped early": "finished", "pruned": "pruned", "failed": "failed"}
 """States of the runs that ended by themselves, by what their summaries say."""
+
+
+LEAVE_OUT = "mend the file, or leave the run out by moving its folder away"
+"""What to do with a damaged run."""
 
 
 def read_runs(folders: list[Path], metric: str, maximize: bool) -> list[RunRecord]:
@@ -65,16 +69,27 @@ def _find(folder: Path) -> Iterator[Path]:
 
 
 def _read_folder(folder: Path, metric: str, maximize: bool) -> RunRecord:
-    settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    summary, environment = (_read_json(folder / name) for name in ("summary.json", "environment.json"))
+    settings = read_config(folder)
+    summary_file = folder / "summary.json"
+    summary = read_json(summary_file, Summary, LEAVE_OUT) if summary_file.is_file() else None
     history = read_metrics(folder) if (folder / "metrics.jsonl").is_file() else []
-    started = environment.get("started")
     made = (folder / "config.yaml").stat().st_mtime
-    # "started" has whole seconds; within one, the file's time tells the order.
-    start = datetime.fromisoformat(started).timestamp() + made % 1 if started else made
-    seconds = (folder / "summary.json").stat().st_mtime - made if summary else None
-    value, reason = _best(history, metric, maximize), summary.get("reason", "")
-    return RunRecord(folder.name, _state(summary, CUT_OFF), settings, value, len(history), start, seconds, reason)
+    seconds = summary_file.stat().st_mtime - made if summary else None
+    summary = summary or Summary()
+    value, start = _best(history, metric, maximize), _started(folder / "environment.json", made)
+    state = _state(summary, CUT_OFF)
+    return RunRecord(folder.name, state, dict(settings), value, len(history), start, seconds, summary.reason)
+
+
+def _started(path: Path, made: float) -> float:
+    """When a run was started, in seconds since 1970; of one whose record is damaged, when its settings were written."""
+    try:
+        started = read_json(path, Environment, "its file's time counts instead").started if path.is_file() else None
+        # "started" has whole seconds; within one, the file's time tells the order.
+        return datetime.fromisoformat(started).timestamp() + made % 1 if started else made
+    except (DamagedRecord, ValueError, OverflowError) as error:
+        print(error if isinstance(error, DamagedRecord) else f"{path} has no readable time; its file's counts instead.")
+        return made
 
 
 def _read_wandb(path: Path, metric: str, maximize: bool) -> RunRecord:
@@ -99,19 +114,21 @@ def _read_wandb(path: Path, metric: str, maximize: bool) -> RunRecord:
                 summary |= _items(record.summary.update)
             elif record.HasField("exit"):
                 otherwise = "failed" if record.exit.exit_code else "finished"
-    except (DecodeError, ValueError):
-        raise UserError(f"{path} is damaged.") from None
-    settings = {name: value for name, value in settings.items() if name not in ("environment", "_wandb")}
+    except (DecodeError, ValueError, OverflowError, RecursionError):
+        raise UserError(f"{path} is damaged; {LEAVE_OUT}.") from None
+    known = {name: value for name, value in settings.items() if name not in ("environment", "_wandb")}
+    kept = fit(known, Settings, f"a setting in {path}", LEAVE_OUT)
     history = [entry for entry in history if metric in entry]
-    value, seconds, reason = _best(history, metric, maximize), summary.get("seconds"), summary.get("reason", "")
-    return RunRecord(name, _state(summary, otherwise), settings, value, len(history), start, seconds, reason)
+    end = fit(summary, Summary, f"the summary in {path}", LEAVE_OUT)
+    value, state = _best(history, metric, maximize), _state(end, otherwise)
+    return RunRecord(name, state, dict(kept), value, len(history), start, end.seconds, end.reason)
 
 
-def _state(summary: dict[str, Any], otherwise: str) -> str:
-    status = summary.get("status", "")
-    if status in ("stopped", CUT_OFF):  # a W&B agent prunes by a signal, which the run can only record as being stopped
-        return "pruned" if "sweep" in summary else CUT_OFF
-    return STATES.get(status, otherwise)
+def _state(summary: Summary, otherwise: str) -> str:
+    # A W&B agent prunes by a signal, which the run can only record as being stopped.
+    if summary.status in ("stopped", CUT_OFF):
+        return "pruned" if summary.sweep is not None else CUT_OFF
+    return STATES.get(summary.status, otherwise)
 
 
 def _wandb_records(path: Path) -> Iterator[bytes]:
@@ -143,9 +160,5 @@ def _items(items: Iterable[Any]) -> dict[str, Any]:
 
 
 def _best(history: list[dict[str, Any]], metric: str, maximize: bool) -> float | None:
-    values = [entry[metric] for entry in history if isinstance(entry.get(metric), int | float)]
+    values = [entry[metric] for entry in history if is_number([entry.get(metric)])]
     return (max if maximize else min)(filter(math.isfinite, values), default=None)
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}

@@ -11,17 +11,19 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import optuna
 import sqlalchemy
 from filelock import FileLock, Timeout
 from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage, fail_stale_trials
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.storages import BaseStorage, RDBStorage, fail_stale_trials
 from optuna.trial import TrialState
 
 from naturalist.errors import UserError
+from naturalist.reading import damaged, fit
+from naturalist.sweeps.journal import BEGIN_ANEW, open_journal
 
 BEAT_SECONDS = 10
 """How often a process tells a database that its trials are alive."""
@@ -41,7 +43,7 @@ class Store:
     def __init__(self, folder: Path, url: str | None):
         """Open the store, making it if need be.
 
-        Raises :class:`UserError` when the database does not answer or its driver is missing.
+        Raises :class:`UserError` when the database does not answer or its driver is missing, or the journal is damaged.
 
         Args:
             folder: of the sweep; holds the journal and the lock files.
@@ -56,8 +58,7 @@ class Store:
         self._choosing: FileLock | sqlalchemy.Engine = FileLock(folder / "choosing.lock")
         self.storage: BaseStorage
         if url is None:
-            lock = _JournalLock(folder / "journal.lock")
-            self.storage = JournalStorage(JournalFileBackend(str(folder / "journal.log"), lock))
+            self.storage = open_journal(folder)
         else:
             self.storage = database = _open_database(url)
             is_file = database.engine.dialect.name == "sqlite"
@@ -87,7 +88,7 @@ class Store:
             )
             if "sweep" not in study.user_attrs:
                 study.set_user_attr("sweep", fingerprint)
-        old, new = json.loads(study.user_attrs["sweep"]), json.loads(fingerprint)
+        old, new = _read_fingerprint(study), json.loads(fingerprint)
         changed = [key for key in {**old, **new} if old.get(key) != new.get(key)]
         if changed:
             raise UserError(
@@ -162,18 +163,11 @@ class Store:
             return True
 
 
-class _JournalLock(JournalFileOpenLock):
-    """Unlike Optuna's own, a lock that the system frees when its holder is killed."""
-
-    def __init__(self, path: Path):
-        self._lock = FileLock(path)
-
-    def acquire(self) -> bool:
-        self._lock.acquire()
-        return True
-
-    def release(self) -> None:
-        self._lock.release()
+def _read_fingerprint(study: optuna.Study) -> dict[str, Any]:
+    try:
+        return fit(json.loads(study.user_attrs["sweep"]), dict[str, Any], "the sweep's record", BEGIN_ANEW)
+    except (ValueError, TypeError, RecursionError):
+        damaged("the sweep's record", "it does not say what is searched", BEGIN_ANEW)
 
 
 def _open_database(url: str) -> RDBStorage:

@@ -109,12 +109,12 @@ class Pool:
 
 
 def folder_in_log(log: Path) -> str | None:
-    """The run folder that a trial said it records in."""
+    """The run folder that a trial said it records in; None where there is none, whatever the log holds."""
     try:
-        found = re.search(r"^Run: (.+)$", log.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
-    except OSError:
+        found = re.search(r"^Run: (.+)$", log.read_text(encoding="utf-8", errors="surrogateescape"), re.MULTILINE)
+        return found[1] if found and Path(found[1]).is_dir() else None
+    except (OSError, ValueError):
         return None
-    return found[1] if found else None
 
 
 @output_may_fail()

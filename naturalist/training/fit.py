@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from naturalist.errors import UserError, describe_error
 from naturalist.models.parameter_groups import parameter_groups
 from naturalist.plots.curves import plot_curves
 from naturalist.progress import progress_bar
-from naturalist.runs.checkpoint import BEST, LAST, load_checkpoint, load_for_resume, save_checkpoint
+from naturalist.runs.checkpoint import BEST, LAST, fill_model, load_checkpoint, load_for_resume, save_checkpoint
 from naturalist.runs.tracking import Tracker
 from naturalist.settings.groups import AugmentationSettings, TrainingSettings
 from naturalist.training.average import WeightAverage
@@ -26,7 +27,7 @@ from naturalist.training.epoch import (
     refuse_non_finite,
     train_one_epoch,
 )
-from naturalist.training.optim import Schedule, make_optimizer
+from naturalist.training.optim import Schedule, make_optimizer, restore_optimizer
 from naturalist.training.state import EpochSoFar, Progress
 
 DRAW_SECONDS = 5
@@ -177,17 +178,19 @@ class _Fit:
         state, learner = content["training"], self.learner
         if (learner.average is not None) != (state["weights"] is not None):
             raise UserError("this checkpoint cannot be resumed: it was trained with another ema_decay.")
-        self.progress = Progress(**state["progress"])
+        self.progress = Progress(**{item.name: state["progress"][item.name] for item in fields(Progress)})
         if state["so_far"] is not None:
+            if state["so_far"]["batches"] > len(self.train_loader):
+                raise ValueError(f"batch {state['so_far']['batches']} of {len(self.train_loader)}")
             self.so_far.load_state_dict(state["so_far"])
         # The groups of an epoch that has begun are in the optimiser.
         for epoch in range(1, self.progress.epoch + (self.so_far.batches > 0)):
             self._add_groups(epoch)
-        learner.model.load_state_dict(state["weights"] if learner.average else content["state_dict"])
+        fill_model(learner.model, state["weights"] if learner.average else content["state_dict"])
         if learner.average:
-            learner.average.model.load_state_dict(content["state_dict"])
+            fill_model(learner.average.model, content["state_dict"])
             learner.average.updates = state["average_updates"]
-        learner.optimizer.load_state_dict(state["optimizer"])
+        restore_optimizer(learner.optimizer, state["optimizer"])
         learner.schedule.load_state_dict(state["schedule"])
         learner.compute.scaler.load_state_dict(state["scaler"])
         self.planned_epochs = state["planned_epochs"] or self.planned_epochs

@@ -1,9 +1,11 @@
 """Optimisers and the course of the learning rate."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.optim import Optimizer
 
 from naturalist.settings.groups import TrainingSettings
@@ -14,6 +16,15 @@ ONE_CYCLE_START, ONE_CYCLE_RISE = 1 / 25, 0.3
 """One-cycle (Smith & Topin 2017) starts at this share of the peak and rises for this share of the steps."""
 PLATEAU_FACTOR, PLATEAU_THRESHOLD = 0.1, 1e-3
 """What a plateau multiplies the learning rate by, and the relative gain in val_loss that is none."""
+
+
+STATES = {
+    "SGD": {"momentum_buffer"},
+    "Adam": {"step", "exp_avg", "exp_avg_sq"},
+    "AdamW": {"step", "exp_avg", "exp_avg_sq"},
+    "NAdam": {"step", "exp_avg", "exp_avg_sq", "mu_product"},
+}
+"""What each optimiser remembers of a parameter."""
 
 
 def make_optimizer(groups: list[dict[str, Any]], settings: TrainingSettings, device: torch.device) -> Optimizer:
@@ -29,6 +40,36 @@ def make_optimizer(groups: list[dict[str, Any]], settings: TrainingSettings, dev
     adam = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}[settings.optimizer]
     optimizer: Optimizer = adam(groups, lr=learning_rate, **fused)
     return optimizer
+
+
+def restore_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Take up what an optimiser of the same settings had learnt; rates and the like stay the run's own.
+
+    Args:
+        optimizer: with all of its groups.
+        state: of :meth:`torch.optim.Optimizer.state_dict`.
+
+    Raises:
+        ValueError: when it is of other parameters, or of another kind of optimiser.
+    """
+    own = optimizer.state_dict()
+    if [group.get("params") for group in state["param_groups"]] != [group["params"] for group in own["param_groups"]]:
+        raise ValueError("its optimiser has other parameter groups")
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    wanted = STATES[type(optimizer).__name__]
+    for number, values in state["state"].items():
+        if not 0 <= number < len(parameters):
+            raise ValueError(f"its optimiser has a parameter {number} of {len(parameters)}")
+        if values and not wanted <= values.keys() <= wanted | {"max_exp_avg_sq"}:
+            raise ValueError(f"its optimiser keeps {', '.join(map(str, values))}, not {', '.join(sorted(wanted))}")
+        for name, value in values.items():
+            shape = () if name in ("step", "mu_product") else parameters[number].shape
+            is_absent = value is None and name == "momentum_buffer"
+            if not is_absent and not (isinstance(value, Tensor) and value.shape == shape and value.is_floating_point()):
+                raise ValueError(f"its optimiser's {name} of parameter {number} has another shape or type")
+            if name in ("step", "exp_avg_sq") and bool((value < 0).any()):
+                raise ValueError(f"its optimiser's {name} of parameter {number} is negative")
+    optimizer.load_state_dict({"state": state["state"], "param_groups": own["param_groups"]})
 
 
 class Schedule:

@@ -159,7 +159,8 @@ def _receive(url: str, part: Path) -> None:
     """
     validator_file = _beside(part, ".validator")
     here = _size(part)
-    validator = validator_file.read_text(encoding="utf-8") if validator_file.exists() else ""
+    validator = validator_file.read_text(encoding="latin-1") if validator_file.exists() else ""
+    validator = validator if validator.isprintable() and validator.isascii() else ""  # damaged: start over
     with _ask(url, here, validator) as response:
         if response.status_code == 416:
             return  # all bytes are here: the last one arrived just before an earlier process ended
@@ -169,7 +170,7 @@ def _receive(url: str, part: Path) -> None:
             total = int(response.headers["Content-Length"])
             # Emptied first: a process killed in between must not leave old bytes under the new validator.
             part.write_bytes(b"")
-            validator_file.write_text(_validator(response), encoding="utf-8")
+            validator_file.write_text(_validator(response), encoding="latin-1", errors="replace")
             here = 0
         else:
             raise UserError(

@@ -187,7 +187,7 @@ def _is_sample(folder: Path, recipe: dict[str, int]) -> bool:
     try:
         if json.loads((folder / MARKER).read_text(encoding="utf-8")) != recipe:
             return False
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     return all(sum(1 for _ in (folder / split).glob("*/*.jpg")) == recipe[f"{split}_images"] for split in SPLITS)
 
