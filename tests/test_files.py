@@ -1,7 +1,6 @@
 """Files are whole or not there, and tables are no formulas."""
 
 import errno
-import os
 import resource
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,4 +69,4 @@ def test_cells_that_a_spreadsheet_would_run_are_made_harmless_and_read_back_righ
     assert (heading, rows) == (["name", "number"], [[name, "-0.5"] for name in NAMES])
     lines = (tmp_path / "a.csv").read_bytes().splitlines()
     assert b"'=1+1,-0.5" in lines and b"'@x,-0.5" in lines and b"-1,-0.5" in lines and b"'x,-0.5" in lines
-    assert os.listdir(tmp_path) == ["a.csv"]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
