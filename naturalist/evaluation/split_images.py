@@ -16,7 +16,7 @@ from naturalist.errors import UserError
 from naturalist.runs.folder import read_config
 from naturalist.runs.identity import read_identity
 from naturalist.settings.groups import DataSettings
-from naturalist.settings.run_settings import cache_folder
+from naturalist.settings.run_settings import cache_folder, name_of_data
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def images_of_split(
     shown = checkpoint["preprocessing"]
     places = _places_of(folder)
     settings = DataSettings(
-        data=data or places.get("data") or checkpoint["data"],
+        data=data or _data_of(checkpoint, places),
         datasets_dir=places.get("datasets_dir", DataSettings.datasets_dir),
         image_size=shown["image_size"],
         cache_size=shown["cache_size"],
@@ -108,6 +108,13 @@ def _held_out(folder: Path, checkpoint: dict[str, Any], cache: ImageCache, data:
     if missing:
         print(f"Of the run's {len(files):,} validation images, {missing} since; they are left out.", flush=True)
     return found.indices
+
+
+def _data_of(checkpoint: dict[str, Any], places: dict[str, Any]) -> str:
+    """The run's data set: its name stands in the checkpoint, and where it lies in ``config.yaml``."""
+    name: str = checkpoint["data"]
+    place = places.get("data", "")
+    return place if place and not place.startswith("~") and name_of_data(place) == name else name
 
 
 def _places_of(folder: Path) -> dict[str, Any]:

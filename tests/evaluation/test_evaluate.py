@@ -10,17 +10,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sklearn.metrics
-import torch
+import yaml
 from fake_wandb import FakeWandb
 from matplotlib.figure import Figure
+from PIL import Image
 from quick_runs import make_run
 
+from naturalist.data.recorded_split import RecordedSplit
 from naturalist.data.sources.sample import make_sample
 from naturalist.errors import UserError
 from naturalist.evaluation.classifier import load_classifier
 from naturalist.evaluation.evaluate import evaluate_run
 from naturalist.evaluation.looks import describe_looks
-from naturalist.evaluation.metrics import calibration, mcnemar
+from naturalist.evaluation.metrics import calibration, mcnemar, read_predictions_csv
 from naturalist.evaluation.several import evaluate_runs
 
 
@@ -107,7 +109,7 @@ def test_flips_are_the_mean_of_image_and_mirror_image_and_reported_apart(evaluat
         flipped = np.array([row[2:] for row in list(csv.reader(file))[1:]], float)
     plain = np.array([row[2:] for row in rows], float)
     classifier = load_classifier(run, "cpu")
-    data = Path(torch.load(run / "best.pt", weights_only=True)["data"])
+    data = Path(yaml.safe_load((run / "config.yaml").read_text())["data"])
     pixels = np.stack([classifier.decode(data / "test" / row[0]) for row in rows])
     mirrored = classifier.probabilities(np.ascontiguousarray(pixels[:, :, ::-1]))
     assert flipped == pytest.approx((plain + mirrored) / 2, abs=1e-4)
@@ -210,3 +212,26 @@ def test_a_run_that_wandb_does_not_have_is_evaluated_without_importing_wandb(run
         f"evaluate_run(Path({str(run)!r}), device='cpu', quiet=True); assert 'wandb' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_names_that_spreadsheets_run_or_terminals_obey_do_no_harm_and_are_read_back(tmp_path, capsys):
+    names = ["=1+1", "[red]x[/red]", "\x1b[31m", "+y"]
+    data = tmp_path / "pictures"
+    for split, count in (("train", 5), ("test", 2)):
+        for label, name in enumerate(names):
+            (data / split / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = np.random.default_rng([count, label, number]).integers(0, 256, (32, 32, 3), np.uint8)
+                Image.fromarray(pixels).save(data / split / name / f"={number}.png")
+    run = make_run(tmp_path / "runs" / "first", data)
+    assert {file.class_name for file in RecordedSplit.read(run, "held out").files} == set(names)
+    evaluate_run(run, device="cpu")
+    shown = capsys.readouterr().out
+    assert "[red]x[/red]" in shown and "\x1b" not in shown
+    output = run / "evaluation" / "test"
+    files, truth, probabilities, columns = read_predictions_csv(output / "predictions.csv")
+    assert set(columns) == set(truth) == set(names) and probabilities.shape == (8, 4)
+    assert set(files) == {f"{name}/={number}.png" for name in names for number in range(2)}
+    for table in (*output.glob("*.csv"), run / "split.csv"):
+        with table.open(newline="", encoding="utf-8") as file:
+            assert not [cell for row in csv.reader(file) for cell in row if cell.startswith(("=", "+", "-", "@"))]

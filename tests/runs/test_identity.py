@@ -23,6 +23,7 @@ from naturalist.runs.identity import read_identity
 from naturalist.settings.command_line import parse_settings
 from naturalist.settings.groups import DataSettings
 from naturalist.settings.part_a import CnnSettings
+from naturalist.settings.run_settings import name_of_data
 
 TRAIN = REPOSITORY / "partA" / "train.py"
 TINY = ["--image_size=32", "--num_filters=4", "--filter_organization=same", "--dense_units=8", "--batch_size=8"]
@@ -186,6 +187,7 @@ def test_an_edited_config_yaml_does_not_make_it_another_run_either(home):
 
 
 def test_a_run_goes_on_with_data_that_moved_and_not_with_data_that_changed(home):
+    (home / "elsewhere").mkdir()
     shutil.move(home / "photographs", home / "elsewhere")
     shutil.rmtree(home / "elsewhere" / "test")
     done = run_python(TRAIN, "--resume", "first", "--epochs=2", "--data=elsewhere", cwd=home)
@@ -236,3 +238,36 @@ def test_explaining_looks_at_validation_images_and_remembers_a_look_at_the_test_
     shutil.rmtree(home / "photographs" / "test")
     with pytest.raises(UserError, match="has no test/"):  # no other split in its place
         explain_run(run, [], images=1, units=1, only=("filters",), device="cpu", split="test")
+
+
+def test_a_checkpoint_names_its_data_and_no_path(home):
+    run = home / "runs" / "first"
+    shutil.move(home / "photographs", home / "elsewhere" / "photographs")
+    (run / "config.yaml").write_text(f"data: {home / 'elsewhere' / 'photographs'}\n")
+    for name in ("best.pt", "last.pt"):
+        content = load_checkpoint(run / name)
+        assert content["data"] == "photographs"
+        assert not [path for path in texts_in(content) if path.startswith("/")]
+    assert evaluate_run(run, "val", device="cpu", quiet=True)["n"] == 12
+
+
+def texts_in(value: object) -> list[str]:
+    """Every text in plain values."""
+    if isinstance(value, dict):
+        return [text for pair in value.items() for item in pair for text in texts_in(item)]
+    if isinstance(value, list | tuple):
+        return [text for item in value for text in texts_in(item)]
+    return [value] if isinstance(value, str) else []
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        ("sample", "sample"),
+        ("/home/somebody/sample", "./sample"),
+        ("/home/somebody/photographs/", "photographs"),
+        ("a/../photographs", "photographs"),
+    ],
+)
+def test_a_folder_is_called_by_its_last_part_and_never_taken_for_the_projects_own_data(data, name):
+    assert name_of_data(data) == name

@@ -205,7 +205,7 @@ def test_help_explains_every_flag_without_importing_torch():
         assert f"--{name} " in done.stdout or f"--{name}, --no_{name}" in done.stdout
     # Each flag's own words stand beside it, with types, choices and defaults in words.
     flags = re.split(r"\n  --", done.stdout.replace("-h, --help", "--help"))[1:]
-    assert len(flags) == len(CnnSettings().flat()) + len(["config", "print_config", "help", "debug"])
+    assert len(flags) == len(CnnSettings().flat()) + len(["config", "print_config", "debug", "help"])
     assert not [flag for flag in flags if len(flag.split()) < 5]
     assert not re.search(r"Literal|str \||\btype:|null|\+", done.stdout)
     assert "One of ReLU, GELU," in done.stdout and "(default: SiLU)" in " ".join(done.stdout.split())
