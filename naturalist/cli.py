@@ -55,6 +55,12 @@ def _prepare(options: verbs.PrepareOptions) -> None:
     prepare_data(options)
 
 
+def _clean(options: verbs.CleanOptions) -> None:
+    from naturalist.data.clean import clean_cache
+
+    clean_cache(options)
+
+
 def _evaluate(options: verbs.EvaluateOptions) -> None:
     runs = [find_run(run) for run in options.runs]
     more: dict[str, Any] = {
@@ -168,6 +174,7 @@ def _sweep_report(options: verbs.SweepReportOptions) -> None:
 
 VERBS = {
     "prepare": Verb(verbs.PrepareOptions, _prepare),
+    "clean": Verb(verbs.CleanOptions, _clean),
     "evaluate": Verb(verbs.EvaluateOptions, _evaluate),
     "predict": Verb(verbs.PredictOptions, _predict),
     "explain": Verb(verbs.ExplainOptions, _explain),

@@ -2,28 +2,28 @@
 
 A frozen prefix is a function, so its outputs need to be computed only once per image, or once per fixed augmented
 view of an image; training what follows then costs next to nothing. A feature file's name holds a key of everything
-that its numbers come from: images, preprocessing, augmentation, the prefix's weights, the arithmetic.
+that its numbers come from: the images' content, preprocessing, augmentation, the prefix's weights, the arithmetic.
 """
 
-import hashlib
+import contextlib
 import json
-import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor
 
+from naturalist.data import store
 from naturalist.data.augment import Augmentation
 from naturalist.data.dataset import Batches, TrainingData, Transform
 from naturalist.data.images import ImageCache
+from naturalist.data.index import FORMAT_VERSION as PIXELS_VERSION
 from naturalist.data.loader import RESIDENT_SHARE, BatchLoader, batch_bounds, batch_order
 from naturalist.device import Compute
 from naturalist.errors import UserError
@@ -31,7 +31,10 @@ from naturalist.progress import progress_bar
 from naturalist.seeding import generator
 from naturalist.settings.groups import AugmentationSettings
 
-FORMAT_VERSION = 1
+FEATURES, FORM = "features.bin", "form.json"
+DTYPES = ("float32", "bfloat16", "float16")
+SMALLER = "--cache_dir names another folder, --unfreeze_from a higher stage has smaller features"
+FORMAT_VERSION = 2
 """Part of every key; to be raised whenever the same settings yield other features."""
 PREFIX_BATCH = 64
 """Images per pass through the prefix."""
@@ -168,25 +171,21 @@ def cache_features(
         The features, or None when the disk has no room for them, which is said.
     """
     recipe = {
-        "version": FORMAT_VERSION,
+        "version": [FORMAT_VERSION, PIXELS_VERSION],
         "preprocessing": asdict(data.preprocessing),
         "stage": prefix.stage,
         "channels_last": compute.channels_last,
         "precision": compute.precision,
         "prefix": prefix.fingerprint,
     }
-    store = _FeatureStore(prefix, data, compute, cache_folder)
+    kept = _FeatureStore(prefix, data, compute, cache_folder)
     try:
-        train, train_seconds = store.find(data.train_cache, data.train_indices, {**recipe, **views.recipe()}, views)
-        val, val_seconds = store.find(data.val_cache, data.val_indices, {**recipe, "views": 1}, None)
-    except _NoRoom as problem:
+        train, train_seconds = kept.find(data.train_cache, data.train_indices, {**recipe, **views.recipe()}, views)
+        val, val_seconds = kept.find(data.val_cache, data.val_indices, {**recipe, "views": 1}, None)
+    except store.NoRoom as problem:
         print(f"Features are not kept, every epoch passes through the whole network: {problem}", flush=True)
         return None
     return FeatureData(**vars(data), train_features=train, val_features=val, seconds=train_seconds + val_seconds)
-
-
-class _NoRoom(Exception):
-    pass
 
 
 @dataclass(frozen=True)
@@ -202,84 +201,93 @@ class _FeatureStore:
         self, cache: ImageCache, indices: NDArray[np.int64], recipe: dict[str, Any], views: Views | None
     ) -> tuple[Tensor, float]:
         """Features ``[views, len(indices), …]``, from disk if they are there, and the seconds computing them took."""
-        # The image cache's folder name ends in a key of its files.
-        made_from = json.dumps([recipe, Path(str(cache.pixels.filename)).parent.name, cache.rows[indices].tolist()])
-        key = hashlib.sha256(made_from.encode()).hexdigest()[:16]
+        key = store.key_of(recipe, [cache.hashes[i] for i in indices])
         folder = self.cache_folder / f"features-{self.prefix.name}-{key}"
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(folder.with_name(f"{folder.name}.lock")):
-                if not folder.is_dir():
+        form = _read_form(folder)
+        if form is None:
+            with store.building(folder, ", or --no_cache_features"):
+                if _read_form(folder) is None:
                     self._compute(cache, indices, recipe["views"], views, folder)
-        except OSError as error:
-            raise UserError(
-                f"cannot keep features in the cache folder {str(folder.parent)!r}: {error.strerror or error}; "
-                "pass --cache_dir with another folder, or --no_cache_features."
-            ) from None
-        form = json.loads((folder / "form.json").read_text(encoding="utf-8"))
-        return _map(folder / "features.bin", form["shape"], getattr(torch, form["dtype"])), form["seconds"]
+            form = _read_form(folder)
+            if form is None:
+                raise UserError(
+                    f"the features {str(folder)!r} were removed or damaged while they were opened; try again."
+                )
+        if form.data != cache.folder:  # moved, and found by their content
+            with contextlib.suppress(OSError):
+                store.replace_text(folder / FORM, replace(form, data=cache.folder).text())
+        store.note_use(folder)
+        return torch.from_file(str(folder / FEATURES), size=prod(form.shape), dtype=form.type).view(
+            form.shape
+        ), form.seconds
 
     @torch.no_grad()
     def _compute(
         self, cache: ImageCache, indices: NDArray[np.int64], count: int, views: Views | None, folder: Path
     ) -> None:
-        unfinished = folder.with_name(f"{folder.name}.unfinished")
-        shutil.rmtree(unfinished, ignore_errors=True)  # of a process that was killed; the lock says nobody works on it
-        unfinished.mkdir()
-        features: Tensor | None = None
         start_time = time.perf_counter()
-        try:
-            with progress_bar(f"Features of {len(indices):,} images × {count} view(s)", count * len(indices)) as bar:
-                for view, start, stop, batch in self._batches(cache, indices, count, views):
-                    if features is None:
+        shape: list[int] = []
+        with store.appearing_whole(folder) as unfinished:
+            with (
+                store.written(unfinished / FEATURES) as file,
+                progress_bar(f"Features of {len(indices):,} images × {count} view(s)", count * len(indices)) as bar,
+            ):
+                for batch in self._batches(cache, indices, count, views):
+                    if not shape:
                         shape = [count, len(indices), *batch.shape[1:]]
-                        _check_room(folder.parent, prod(shape) * batch.element_size())
-                        features = _map(unfinished / "features.bin", shape, batch.dtype, new=True)
-                    features[view, start:stop] = batch
-                    bar.advance(stop - start)
-            form = {
-                "shape": shape,
-                "dtype": str(batch.dtype).removeprefix("torch."),
-                "seconds": time.perf_counter() - start_time,
-            }
-            (unfinished / "form.json").write_text(json.dumps(form), encoding="utf-8")
-            del features
-            unfinished.rename(folder)
-        except BaseException:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            raise
+                        store.require_room(folder.parent, prod(shape) * batch.element_size(), "keeping them", SMALLER)
+                    file.write(batch.contiguous().view(torch.uint8).numpy().data)
+                    bar.advance(len(batch))
+            form = _Form(shape, str(batch.dtype).removeprefix("torch."), time.perf_counter() - start_time, cache.folder)
+            with store.written(unfinished / FORM) as file:
+                file.write(form.text().encode())
 
     def _batches(
         self, cache: ImageCache, indices: NDArray[np.int64], count: int, views: Views | None
-    ) -> Iterator[tuple[int, int, int, Tensor]]:
-        """View, first and last image, and features on the CPU, of every batch."""
+    ) -> Iterator[Tensor]:
+        """Features of every batch, on the CPU; one view after the other."""
         loader = BatchLoader(cache, indices, PREFIX_BATCH, self.compute.device, resident=False)
         preprocessing, augment = self.data.preprocessing, None
         if views is not None and views.augmentation.data_augmentation:
             augment = Augmentation(views.augmentation, views.seed, preprocessing, len(self.data.class_names))
-        bounds = batch_bounds(len(indices), PREFIX_BATCH)
         for view in range(count):
-            for step, ((start, stop), (pixels, labels)) in enumerate(zip(bounds, loader.epoch(), strict=True)):
+            for step, (pixels, labels) in enumerate(loader.epoch()):
                 inputs = augment(pixels, labels, view, step)[0] if augment else preprocessing(pixels)
                 with self.compute.autocast():
                     features = self.prefix(self.compute.lay_out(inputs))
-                yield view, start, stop, features.cpu()
+                yield features.cpu()
 
 
-def _map(path: Path, shape: list[int], dtype: torch.dtype, new: bool = False) -> Tensor:
-    """A tensor in a file; changes reach the file only if it is new."""
-    if new:
-        path.touch()
-    return torch.from_file(str(path), shared=new, size=prod(shape), dtype=dtype).view(shape)
+@dataclass(frozen=True)
+class _Form:
+    """What ``form.json`` says of the numbers beside it."""
+
+    shape: list[int]
+    dtype: str
+    seconds: float
+    data: str
+    """Folder of the images."""
+
+    @property
+    def type(self) -> torch.dtype:
+        dtype: torch.dtype = getattr(torch, self.dtype)
+        return dtype
+
+    def text(self) -> str:
+        return json.dumps(vars(self))
 
 
-def _check_room(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise _NoRoom(
-            f"they need {needed / 1e9:.1f} GB, but {str(folder)!r} has {free / 1e9:.1f} GB free; "
-            "--cache_dir names another folder, --unfreeze_from a higher stage has smaller features."
-        )
+def _read_form(folder: Path) -> _Form | None:
+    """None where there are no features, or they are damaged."""
+    try:
+        form = _Form(**json.loads((folder / FORM).read_text(encoding="utf-8")))
+        whole = all(type(side) is int and side > 0 for side in form.shape) and isinstance(form.data, str)
+        if not whole or not isinstance(form.seconds, float) or form.dtype not in DTYPES:
+            return None
+        size = prod(form.shape) * form.type.itemsize
+        return form if (folder / FEATURES).stat().st_size == size else None
+    except (OSError, ValueError, TypeError, RecursionError):
+        return None
 
 
 def _unchanged(features: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ def prepare_data(options: PrepareOptions) -> None:
     settings = DataSettings(
         data=options.data,
         image_size=options.image_size,
+        cache_size=options.cache_size,
         resize_mode=options.resize_mode,
         on_corrupt=options.on_corrupt,
         datasets_dir=options.datasets_dir,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from naturalist.settings.arguments import option, positional
+from naturalist.settings.groups import ResizeMode
 from naturalist.settings.rules import require_at_least_one, require_device, require_home, require_seed
 
 Split = Literal["test", "val"]
@@ -19,13 +20,33 @@ class PrepareOptions:
     data: str = option("sample", group="Data")
     """'sample', 'nature_12K' or a folder."""
     image_size: int = option(128, group="Data")
-    """Side of the cached images, in pixels."""
-    resize_mode: Literal["squash", "crop"] = option("squash", group="Data")
-    """Squash photographs to squares, or crop the centre."""
+    """Side of the images that a model is to see, in pixels."""
+    cache_size: int | None = option(None, group="Data")
+    """Side of the cached images, in pixels, where that is more than image_size, as for a training with this setting."""
+    resize_mode: ResizeMode = option("squash", group="Data")
+    """Squash photographs to squares, or crop the centre; bilinear unless said."""
     on_corrupt: Literal["skip", "error"] = option("skip", group="Data")
     """Leave unreadable files out, or stop."""
     datasets_dir: str = option("datasets", group="Data")
     """Where 'sample' and 'nature_12K' are stored."""
+    cache_dir: str | None = option(None, group="Data")
+    """Folder for decoded images; by default 'cache' beside runs_dir."""
+    runs_dir: str = option("runs", group="Record")
+    """The cache lies beside it unless --cache_dir is given."""
+
+
+@dataclass(frozen=True)
+class CleanOptions:
+    """Say what the cache holds, and remove what is not used."""
+
+    EXAMPLE: ClassVar[str] = "naturalist clean --older-than 30 --delete"
+
+    older_than: float | None = option(None, metavar="DAYS")
+    """Choose what was last used that many days ago or more."""
+    all: bool = False
+    """Choose everything."""
+    delete: bool = False
+    """Remove what is chosen; without it nothing is touched, and what would be removed is marked."""
     cache_dir: str | None = option(None, group="Data")
     """Folder for decoded images; by default 'cache' beside runs_dir."""
     runs_dir: str = option("runs", group="Record")

@@ -55,7 +55,8 @@ def data(tmp_path, monkeypatch) -> TrainingData:
     pixels = np.memmap(tmp_path / "pixels" / "pixels.bin", np.uint8, mode="w+", shape=(60, 32, 32, 3))
     pixels[:] = rng.integers(0, 120, pixels.shape)
     pixels[np.arange(60), :, :, labels] += 100
-    cache = ImageCache(pixels, np.arange(60), labels, tuple(f"{i}.jpg" for i in range(60)), ("a", "b", "c"), ())
+    paths, hashes = tuple(f"{i}.jpg" for i in range(60)), tuple(map(str, range(60)))
+    cache = ImageCache(pixels, np.arange(60), labels, paths, ("a", "b", "c"), (), hashes=hashes)
     return TrainingData(
         cache,
         np.arange(45),
