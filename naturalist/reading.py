@@ -204,5 +204,7 @@ def _words(error: BaseException) -> str:
         return "it holds half a character"
     problem, _, place = " ".join(str(error).split()).replace("`", "").partition(" - at ")
     place = re.sub(r"^\$\.?", "", place)
-    problem = problem[:1].lower() + problem[1:200]
+    if problem.startswith(("Expected", "Object", "Invalid", "Number", "Input")):  # msgspec's own
+        problem = problem[0].lower() + problem[1:]
+    problem = problem[:200]
     return f"{place}: {problem}" if place else problem

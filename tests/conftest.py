@@ -83,6 +83,35 @@ def own_photographs(photographs, tmp_path) -> Path:
     return Path(shutil.copytree(photographs, tmp_path / "own photographs"))
 
 
+@pytest.fixture
+def mount(tmp_path):
+    """Mounts file systems in memory, where the system lets this user."""
+    folder = tmp_path / "mounted"
+
+    def mount(*options: str) -> Path:
+        folder.mkdir(exist_ok=True)
+        try:
+            subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)], check=True, capture_output=True
+            )
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("this user cannot mount a file system in memory")
+        return folder
+
+    yield mount
+    if os.path.ismount(folder):
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.fixture
+def limit_files():
+    """Limits how large a file may get: what goes beyond is written in part, and then refused."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
 def run_python(
     *arguments: object, cwd: Path, env: dict[str, str] | None = None, timeout: float = TIMEOUT
 ) -> subprocess.CompletedProcess:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import stat
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +111,9 @@ def _describe(folder: Path) -> Entry | None:
     """The entry in a folder; None for a folder that is none."""
     files = {path.name: path.lstat() for path in folder.iterdir()}
     is_unfinished = folder.name.endswith(store.UNFINISHED)
-    if not files.keys() <= FILES or not (is_unfinished or files.keys() & {*NUMBERS, *DESCRIPTIONS}):
+    if not all(stat.S_ISREG(file.st_mode) for file in files.values()) or not files.keys() <= FILES:
+        return None
+    if not (is_unfinished or files.keys() & {*NUMBERS, *DESCRIPTIONS}):
         return None
     used = files.get(store.USED)
     times = [used.st_mtime] if used else [file.st_mtime for file in files.values()] or [folder.stat().st_mtime]

@@ -6,7 +6,6 @@ that its numbers come from: the images' content, preprocessing, augmentation, th
 """
 
 import contextlib
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -274,13 +273,13 @@ class _Form:
         return dtype
 
     def text(self) -> str:
-        return json.dumps(vars(self))
+        return store.sealed(vars(self))
 
 
 def _read_form(folder: Path) -> _Form | None:
     """None where there are no features, or they are damaged."""
     try:
-        form = _Form(**json.loads((folder / FORM).read_text(encoding="utf-8")))
+        form = _Form(**store.unsealed(folder / FORM))
         whole = all(type(side) is int and side > 0 for side in form.shape) and isinstance(form.data, str)
         if not whole or not isinstance(form.seconds, float) or form.dtype not in DTYPES:
             return None

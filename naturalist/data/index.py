@@ -1,10 +1,10 @@
 """What an entry of decoded images says about itself: ``index.json``."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from naturalist.data import store
 from naturalist.data.budget import decode_budget
 from naturalist.data.catalog import ImageFile
 
@@ -53,14 +53,14 @@ class Index:
     def text(self) -> str:
         """What :func:`read_index` reads."""
         files = [[path, file.size, *file.stamp, file.hash, file.row, file.reason] for path, file in self.files.items()]
-        return json.dumps({"version": FORMAT_VERSION, **vars(self), "files": files})
+        return store.sealed({"version": FORMAT_VERSION, **vars(self), "files": files})
 
 
 def read_index(entry: Path) -> Index | None:
     """The index in an entry's folder; None where there is none, it is of another version, or damaged."""
     try:
-        content = json.loads((entry / NAME).read_text(encoding="utf-8"))
-        if not isinstance(content, dict) or content.pop("version", None) != FORMAT_VERSION:
+        content = store.unsealed(entry / NAME)
+        if content.get("version") != FORMAT_VERSION:
             return None
         rows = _natural(content["rows"])
         files = {_text(path): _known(rows, *values) for path, *values in content["files"]}

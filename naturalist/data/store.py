@@ -23,6 +23,8 @@ from naturalist.errors import UserError
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNFINISHED = ".unfinished"
 """How the name of what is being made ends."""
+SEAL = "seal"
+"""Field by which a description knows that it was not changed: wrong numbers would be served as somebody's pixels."""
 USED = "used"
 """File of an entry whose time of change is that of the last use."""
 
@@ -131,6 +133,24 @@ def replace_text(path: Path, text: str) -> None:
             unfinished.unlink()
         raise
     _flush(path.parent)
+
+
+def sealed(content: dict[str, Any]) -> str:
+    """What :func:`unsealed` reads: JSON of numbers, texts, lists and dicts."""
+    return json.dumps({**content, SEAL: key_of(content)})
+
+
+def unsealed(path: Path) -> dict[str, Any]:
+    """The content of a file that :func:`sealed` made.
+
+    Raises:
+        OSError: when there is none.
+        ValueError, RecursionError: when it is not as it was written: cut short, edited, no JSON.
+    """
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict) or content.pop(SEAL, None) != key_of(content):
+        raise ValueError(path)
+    return content
 
 
 def note_use(folder: Path) -> None:

@@ -113,11 +113,7 @@ def read_config(folder: Path) -> Settings:
     Raises :class:`UserError` when there is no such file, or it holds what no setting can be.
     """
     path = folder / "config.yaml"
-    try:
-        content = read_yaml(path, "settings of the run")
-    except (ValueError, OverflowError, RecursionError) as error:  # such as a 30th of February
-        damaged(str(path), str(error) or "it is nested too deeply", "mend or delete the line")
-    return fit(content, Settings, str(path), "its lines are settings and plain values")
+    return fit(read_yaml(path, "settings of the run"), Settings, str(path), "its lines are settings and plain values")
 
 
 def write_summary(folder: Path, summary: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from msgspec import Meta, Struct
 
 from naturalist.errors import UserError
-from naturalist.reading import Settings, read_json
+from naturalist.reading import Settings, fit, read_json
 from naturalist.settings.groups import NOT_RECORDED, MachineSettings, RecordSettings
 from naturalist.settings.yaml_file import read_yaml
 
@@ -60,7 +60,8 @@ def settings_of_run(run: Path, known: Mapping[str, Any]) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{str(run)!r} is no run folder to resume: it has no {IDENTITY}.")
     settings = read_json(path, IdentityFile, "nobody knows what this run is, so it cannot be resumed").settings
-    changeable = read_yaml(run / "config.yaml", "settings of the run")
+    config = run / "config.yaml"
+    changeable = fit(read_yaml(config, "settings of the run"), Settings, str(config), "mend or delete that line")
     kept = {name: value for name, value in changeable.items() if name in MAY_CHANGE and name not in NOT_RECORDED}
     return {name: value for name, value in {**kept, **settings}.items() if name in known}
 

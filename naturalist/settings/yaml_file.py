@@ -35,7 +35,7 @@ def read_yaml(path: Path, what: str, line: str = "setting: value") -> dict[str, 
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise UserError(f"cannot read the {what} {str(path)!r}: {reason}.") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # such as a 30th of February
         mark = getattr(error, "problem_mark", None)
         raise UserError(f"{path} is not valid YAML" + (f" (line {mark.line + 1})." if mark else ".")) from None
     except (ValueError, TypeError) as error:  # of a date that is none, or a number of thousands of digits

@@ -57,6 +57,9 @@ def restore_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
         raise ValueError("its optimiser has other parameter groups")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     wanted = STATES[type(optimizer).__name__]
+    for number, group in enumerate(own["param_groups"]):
+        if len({bool(state["state"].get(parameter)) for parameter in group["params"]}) > 1:
+            raise ValueError(f"its optimiser knows only some parameters of group {number}")
     for number, values in state["state"].items():
         if not 0 <= number < len(parameters):
             raise ValueError(f"its optimiser has a parameter {number} of {len(parameters)}")
@@ -64,7 +67,7 @@ def restore_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
             raise ValueError(f"its optimiser keeps {', '.join(map(str, values))}, not {', '.join(sorted(wanted))}")
         for name, value in values.items():
             shape = () if name in ("step", "mu_product") else parameters[number].shape
-            is_absent = value is None and name == "momentum_buffer"
+            is_absent = value is None and not optimizer.defaults.get("momentum", 1)
             if not is_absent and not (isinstance(value, Tensor) and value.shape == shape and value.is_floating_point()):
                 raise ValueError(f"its optimiser's {name} of parameter {number} has another shape or type")
             if name in ("step", "exp_avg_sq") and bool((value < 0).any()):

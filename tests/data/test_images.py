@@ -1,9 +1,9 @@
 """What the cache of decoded photographs promises."""
 
 import errno
+import json
 import os
 import shutil
-import subprocess
 import time
 from collections import namedtuple
 from pathlib import Path
@@ -11,7 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import SMALL_CLASSES, TIMEOUT, run_python, start_python
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
 
+from naturalist.data import budget, image_entry, store
 from naturalist.data import images as cache_module
 from naturalist.data.catalog import scan
 from naturalist.data.decode import decode_file
@@ -64,26 +68,6 @@ def train(own_photographs) -> Path:
 def caches(tmp_path) -> Path:
     """Where this test's caches are to be made."""
     return tmp_path / "caches"
-
-
-@pytest.fixture
-def mount(tmp_path):
-    """Mounts file systems in memory, where the system lets this user."""
-    folder = tmp_path / "mounted"
-
-    def mount(*options: str) -> Path:
-        folder.mkdir(exist_ok=True)
-        try:
-            subprocess.run(
-                ["mount", "-t", "tmpfs", "-o", ",".join(options), "tmpfs", str(folder)], check=True, capture_output=True
-            )
-        except (OSError, subprocess.CalledProcessError):
-            pytest.skip("this user cannot mount a file system in memory")
-        return folder
-
-    yield mount
-    if os.path.ismount(folder):
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def build(train: Path, caches: Path, size: int = SIZE, resize_mode: str = "squash", **options: str) -> ImageCache:
@@ -168,6 +152,171 @@ def test_changed_file_is_never_served_stale(train, caches, change):
     assert list(images.paths) == sorted(path.relative_to(train).as_posix() for path in train.glob("*/*.jpg"))
     expected = np.stack([decode_file(train / path, SIZE, "squash") for path in images.paths])
     assert np.array_equal(images.read(np.arange(len(images))), expected)
+
+
+UNDECODED = ["touched", "removed", "renamed", "moved to another class", "class renamed"]
+
+
+@pytest.mark.parametrize("change", UNDECODED)
+def test_what_changes_but_its_content_is_not_decoded_again(train, caches, no_decoding, change):
+    before = build(train, caches)
+    CHANGES[change](train)
+    no_decoding()
+    images = build(train, caches)
+    assert images.pixels.shape == before.pixels.shape and len(images) == 48 - (change == "removed")
+    by_hash = dict(zip(before.hashes, before.read(np.arange(48)), strict=True))
+    assert all(np.array_equal(pixels, by_hash[images.hashes[i]]) for i, pixels in enumerate(images.read(np.arange(47))))
+    assert list(images.sizes) == [(train / path).stat().st_size for path in images.paths]
+
+
+def test_touched_files_are_read_once(train, caches, monkeypatch):
+    build(train, caches)
+    for path in train.glob("*/*.jpg"):
+        os.utime(path)
+    build(train, caches)
+    monkeypatch.setattr(image_entry, "hash_file", None)
+    assert len(build(train, caches)) == 48
+
+
+def decoded_paths(monkeypatch) -> list[str]:
+    """Names of the files that are decoded from now on."""
+    names: list[str] = []
+
+    def decode_and_note(path: Path, *arguments: object) -> np.ndarray:
+        names.append(path.name)
+        return decode_file(path, *arguments)
+
+    monkeypatch.setattr(cache_module, "decode_file", decode_and_note)
+    return names
+
+
+def test_only_what_is_new_is_decoded_and_whoever_reads_goes_on(train, caches, monkeypatch):
+    before = build(train, caches)
+    truth = before.read(np.arange(48)).copy()
+    CHANGES["replaced by one of the same size and time"](train)
+    shutil.copy(train / SMALL_CLASSES[1] / "01.jpg", train / SMALL_CLASSES[2] / "twin.jpg")
+    (train / SMALL_CLASSES[3] / "text.jpg").write_text("no photograph")
+    names = decoded_paths(monkeypatch)
+    after = build(train, caches)
+    assert sorted(names) == ["00.jpg", "text.jpg"] and len(after) == 49 and len(after.problems) == 1
+    assert len(after.pixels) == 49  # 48, and the file that was replaced
+    assert np.array_equal(before.read(np.arange(48)), truth)
+    names.clear()
+    build(train, caches)
+    assert names == []
+
+
+def test_unreadable_file_that_was_repaired_is_decoded(train, caches, monkeypatch):
+    content = (train / VICTIM).read_bytes()
+    (train / VICTIM).write_bytes(content[:2000])
+    assert len(build(train, caches)) == 47
+    (train / VICTIM).write_bytes(content)
+    names = decoded_paths(monkeypatch)
+    assert len(build(train, caches)) == 48 and names == ["00.jpg"]
+
+
+def test_what_was_too_large_is_tried_again_with_more_memory(train, caches):
+    with Image.open(train / VICTIM) as picture:
+        picture.convert("RGB").resize((2500, 2000)).save(train / SMALL_CLASSES[0] / "large.png")
+    before = budget.decode_budget()
+    try:
+        budget.set_decode_budget(50_000_000)
+        assert "2,500 x 2,000 pixels need 0.1 GB" in build(train, caches).problems[0][1]
+    finally:
+        budget.set_decode_budget(before)
+    assert build(train, caches).problems == ()
+
+
+def test_pixels_that_are_mostly_waste_are_left_behind(train, caches, no_decoding):
+    before = build(train, caches)
+    truth = dict(zip(before.paths, before.read(np.arange(48)).copy(), strict=True))
+    for path in sorted(train.glob("*/*.jpg")):
+        if path.stem not in ("00", "01", "02"):
+            path.unlink()
+    no_decoding()
+    after = build(train, caches)
+    assert len(after.pixels) == len(after) == 12
+    assert np.array_equal(after.read(np.arange(12)), np.stack([truth[path] for path in after.paths]))
+    assert np.array_equal(before.read(np.arange(48)), np.stack(list(truth.values())))
+    assert leftovers(caches) == []
+
+
+def test_other_paths_to_a_folder_lead_to_the_same_cache(train, caches, no_decoding, monkeypatch):
+    build(train, caches)
+    (train.parent / "link").symlink_to(train)
+    monkeypatch.chdir(train.parent)
+    no_decoding()
+    assert len(build(train.parent / "link", caches)) == len(build(Path("train"), caches)) == 48
+
+
+def test_two_folders_of_one_name_have_a_cache_each(train, caches):
+    shutil.copytree(train, train.parent / "copy" / train.name)
+    (train.parent / "copy" / train.name / VICTIM).unlink()
+    for _ in range(2):
+        assert (len(build(train, caches)), len(build(train.parent / "copy" / train.name, caches))) == (48, 47)
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"V\xf6gel"), "ü" * 120])
+def test_names_of_any_kind_have_a_cache(train, caches, name):
+    folder = train.parent / name / name
+    shutil.copytree(train, folder)
+    (folder / VICTIM).rename(folder / SMALL_CLASSES[0] / os.fsdecode(b"\xff.jpg"))
+    assert os.fsdecode(b"\xff.jpg") in build(folder, caches).paths[11]
+    assert len(build(folder, caches)) == 48
+
+
+def test_update_that_finds_no_room_leaves_the_cache_as_it_was(train, caches, limit_files):
+    build(train, caches)
+    before = {path.name: path.read_bytes() for path in finished(caches)[0].iterdir()}
+    for number in range(30):
+        Image.new("RGB", (30, 20), (number, 0, 0)).save(train / SMALL_CLASSES[0] / f"new {number}.png")
+    limit_files(len(before["pixels.bin"]) + 10_000)
+    with pytest.raises(UserError, match="is full; free some space"):
+        build(train, caches)
+    assert {path.name: path.read_bytes() for path in finished(caches)[0].iterdir()} == before
+    assert leftovers(caches) == []
+
+
+def test_what_a_killed_update_wrote_is_written_over(train, caches):
+    build(train, caches)
+    with (finished(caches)[0] / "pixels.bin").open("ab") as file:
+        file.write(b"x" * 5000)
+    Image.new("RGB", (30, 20), "red").save(train / SMALL_CLASSES[0] / "new.png")
+    images = build(train, caches)
+    expected = np.stack([decode_file(train / path, SIZE, "squash") for path in images.paths])
+    assert np.array_equal(images.read(np.arange(49)), expected)
+
+
+def test_leftovers_of_killed_builds_are_removed_but_for_those_being_built(train, caches):
+    for name in ("killed", "alive"):
+        (caches / f"{name}.unfinished").mkdir(parents=True)
+    with store.lock_of(caches / "alive"):
+        build(train, caches)
+    assert leftovers(caches) == ["alive.unfinished"]
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(draws=st.data())
+def test_an_index_that_is_damaged_in_any_way_is_built_again(train, caches, draws):
+    good = build(train, caches)
+    index = finished(caches)[0] / "index.json"
+    content = json.loads(index.read_text())
+    junk = st.sampled_from([None, True, -1, 0, 10**20, 1.5, "x", "\udcff", [], {}, [[]], float("nan")])
+    place = draws.draw(st.sampled_from([*content, "one file", "one value", "text"]))
+    if place == "text":
+        cut = draws.draw(st.integers(0, index.stat().st_size))
+        index.write_text(index.read_text()[:cut] + draws.draw(st.sampled_from(["", "]", "[" * 5000, "\0"])))
+    else:
+        if place == "one file":
+            content["files"][draws.draw(st.integers(0, 47))] = draws.draw(junk)
+        elif place == "one value":
+            content["files"][draws.draw(st.integers(0, 47))][draws.draw(st.integers(0, 5))] = draws.draw(junk)
+        else:
+            content[place] = draws.draw(junk)
+        index.write_text(json.dumps(content))
+    images = build(train, caches)
+    assert (images.paths, images.hashes) == (good.paths, good.hashes)
+    assert np.array_equal(images.read(np.arange(48)), good.read(np.arange(48)))
 
 
 def test_other_settings_make_other_caches(train, caches):
@@ -312,15 +461,6 @@ def test_refused_write_is_one_sentence_with_nothing_left_behind(train, caches, m
     with pytest.raises(UserError, match="is full; free some space"):
         build(train, caches)
     assert leftovers(caches) == [] and finished(caches) == []
-
-
-@pytest.fixture
-def limit_files():
-    """Limits how large a file may get: what goes beyond is written in part, and then refused."""
-    resource = pytest.importorskip("resource")
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_partial_write_counts_as_a_full_disk(train, caches, limit_files):

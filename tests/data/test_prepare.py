@@ -19,7 +19,7 @@ FIRST, SECOND = SMALL_CLASSES[:2]
 def prepare(own_photographs, tmp_path, capsys):
     """Prepares this test's photographs in this process and returns what was printed."""
 
-    def prepare(**settings: str | int) -> str:
+    def prepare(**settings: str | int | None) -> str:
         capsys.readouterr()
         prepare_data(
             PrepareOptions(
@@ -56,6 +56,18 @@ def test_training_finds_the_cache_that_prepare_built(prepare, own_photographs, t
     settings = DataSettings(data=str(own_photographs), image_size=24, val_fraction=0.25)
     data = load_training_data(settings, tmp_path / "caches")
     assert (len(data.train_indices), len(data.val_indices)) == (36, 12)
+
+
+@pytest.mark.parametrize("cache_size", [None, 37])
+def test_finetuning_finds_the_cache_that_prepare_built(prepare, own_photographs, tmp_path, monkeypatch, cache_size):
+    from naturalist.data.dataset import load_training_data
+    from naturalist.settings.groups import DataSettings
+
+    shown = {"image_size": 32, "cache_size": cache_size, "resize_mode": "crop-bicubic"}
+    prepare(**shown)
+    monkeypatch.setattr(cache_module, "decode_file", None)
+    data = load_training_data(DataSettings(data=str(own_photographs), **shown), tmp_path / "caches")
+    assert data.train_cache.size == (cache_size or 32)
 
 
 def test_unreadable_and_ignored_files_are_named(prepare, own_photographs):
@@ -102,6 +114,7 @@ def test_folder_without_a_test_set_says_so(prepare, own_photographs):
     [
         ({"data": "no/such/folder"}, "there is no folder 'no/such/folder'"),
         ({"image_size": 0}, "image_size must be"),
+        ({"cache_size": 20}, r"cache_size must be at least image_size \(24\)"),
         ({"on_corrupt": "error"}, "1 of 49 files in train/ cannot be read"),
     ],
 )

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.mutations import mutate_checkpoint
 from naturalist.data.dataset import TrainingData
 from naturalist.data.images import ImageCache
 from naturalist.data.preprocessing import Preprocessing
@@ -406,3 +407,29 @@ def test_a_state_that_does_not_fit_is_refused_in_one_sentence(train):
     torch.save(content, folder / LAST)
     with pytest.raises(UserError, match=r"does not fit the run's settings \(.*parameter groups"):
         train("run")
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "SGD", "ema_decay": 0.9}], ids=["AdamW", "SGD, average"])
+def test_a_training_state_that_was_mutated_is_gone_on_with_or_refused_in_one_sentence(
+    train, tmp_path, monkeypatch, changes
+):
+    save, seeds = fit_module.save_checkpoint, range(int(os.environ.get("MUTATIONS", 10)))
+
+    def save_once(path: Path, **content: object) -> None:
+        save(path, **content)
+        if content["training"]["so_far"] is not None and content["training"]["so_far"]["batches"] == 5:
+            raise Killed
+
+    monkeypatch.setattr(fit_module, "save_checkpoint", save_once)
+    with pytest.raises(Killed):
+        train("run", epochs=1, **changes)
+    monkeypatch.setattr(fit_module, "save_checkpoint", save)
+    folder = tmp_path / "run"
+    content = torch.load(folder / LAST, weights_only=True)
+    for seed in seeds:
+        mutated = mutate_checkpoint({"training": content["training"]}, random.Random(seed))
+        torch.save({**content, **mutated}, folder / LAST)
+        try:
+            train("run", epochs=1, checkpoint_seconds=0, **changes)
+        except UserError as error:
+            assert len(str(error).splitlines()) == 1
