@@ -17,7 +17,7 @@ from naturalist.data.sources.sample import make_sample
 
 NEW_USER, NEW_MOUNTS = 0x10000000, 0x00020000
 DISK_MB = 96
-SHARES = (0.0, 0.03, 0.15, 0.4, 0.7, 0.97)
+SHARES = (0.0, 0.03, 0.1, 0.2, 0.35, 0.6, 0.95)
 """Of what a command writes: so much room it finds."""
 TINY = [
     "--image_size=32",
@@ -61,7 +61,7 @@ def disk(folder: Path, chance: Random) -> Iterator[str | None]:
     make_sample(prepared / "pictures", train_images=80, test_images=20)
     for number, name in enumerate(("first", "second", "third", "fourth")):
         arguments = (f"--name={name}", "--data=pictures", "--epochs=2", *TINY, f"--seed={number}")
-        yield forked.run("partA/train.py", *arguments, f"--dropout=0.{number + 1}", folder=prepared).fault
+        forked.prepare("partA/train.py", *arguments, f"--dropout=0.{number + 1}", folder=prepared)
     small = folder / "disk"
     small.mkdir()
     for name, (command, again) in COMMANDS.items():

@@ -32,8 +32,7 @@ TINY = [
 def kills(folder: Path, chance: Random) -> Iterator[str | None]:
     """Kill trainings, each at several moments, until there were enough."""
     make_sample(folder / "pictures", train_images=160, test_images=10)
-    whole = forked.run("partA/train.py", "--data=pictures", "--name=whole", *TINY, folder=folder)
-    yield whole.fault
+    whole = forked.prepare("partA/train.py", "--data=pictures", "--name=whole", *TINY, folder=folder)
     killed = number = 0
     while killed < KILLS:
         number += 1

@@ -130,6 +130,14 @@ def run(*command: object, folder: Path, timeout: float = 120.0, stdin: bytes = b
     return start(*command, folder=folder, stdin=stdin).wait(timeout)
 
 
+def prepare(*command: object, folder: Path) -> Outcome:
+    """The same, for what has to end well before anything can be tried; raises SystemExit when it does not."""
+    outcome = run(*command, folder=folder)
+    if outcome.code:
+        raise SystemExit(f"{' '.join(outcome.command)} failed: {outcome.errors}")
+    return outcome
+
+
 def _become(command: tuple[str, ...], folder: Path, files: Sequence[IO[bytes]], environment: Mapping[str, str]) -> None:
     code = 1
     try:
