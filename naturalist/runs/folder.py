@@ -20,8 +20,8 @@ from naturalist.settings.yaml_file import read_yaml
 LOCK = "run.lock"
 """File in a run folder that a training process holds; the system frees it when the process is killed."""
 
-LONGEST_NAME = 200
-"""Bytes of a folder's name; file systems take 255, and files in W&B's folder and numbers come on top."""
+LONGEST_NAME = 240
+"""Bytes of a folder's name: file systems take 255, and a number may come on top."""
 
 
 def create_run_folder(runs_dir: Path, name: str) -> Path:
@@ -44,7 +44,7 @@ def create_run_folder(runs_dir: Path, name: str) -> Path:
                 folder = runs_dir / f"{name}-{taken}"
     except FileExistsError:
         raise UserError(
-            f"{str(runs_dir)!r} is a file, or a link that leads nowhere, and no folder for runs; choose another one "
+            f"Cannot make a run folder in {runs_dir}: it is a file, or a link that leads nowhere. Choose another one "
             "with --runs_dir."
         ) from None
     except OSError as error:

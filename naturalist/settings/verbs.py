@@ -240,7 +240,6 @@ class SweepOptions:
     def validate(self) -> None:
         """Refuse impossible values; raises :class:`UserError` naming the option."""
         require_seed(self, ["seed"])
-        require_at_least_one(self, ["workers"])
         require_home("data", self.data)
 
 

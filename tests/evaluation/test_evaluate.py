@@ -215,7 +215,7 @@ def test_a_run_that_wandb_does_not_have_is_evaluated_without_importing_wandb(run
 
 
 def test_names_that_spreadsheets_run_or_terminals_obey_do_no_harm_and_are_read_back(tmp_path, capsys):
-    names = ["=1+1", "[red]x[/red]", "\x1b[31m", "+y"]
+    names = ["=1+1", "[red]x", "\x1b[31m", "+y"]
     data = tmp_path / "pictures"
     for split, count in (("train", 5), ("test", 2)):
         for label, name in enumerate(names):
@@ -227,7 +227,7 @@ def test_names_that_spreadsheets_run_or_terminals_obey_do_no_harm_and_are_read_b
     assert {file.class_name for file in RecordedSplit.read(run, "held out").files} == set(names)
     evaluate_run(run, device="cpu")
     shown = capsys.readouterr().out
-    assert "[red]x[/red]" in shown and "\x1b" not in shown
+    assert "[red]x" in shown and "\x1b" not in shown
     output = run / "evaluation" / "test"
     files, truth, probabilities, columns = read_predictions_csv(output / "predictions.csv")
     assert set(columns) == set(truth) == set(names) and probabilities.shape == (8, 4)

@@ -17,7 +17,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from naturalist.data.sources.sample import make_sample
-from naturalist.errors import UserError
+from naturalist.errors import MAKE_SMALLER, OUT_OF_MEMORY, UserError
 from naturalist.settings.command_line import parse_settings
 from naturalist.settings.part_a import CnnSettings
 from naturalist.sweeps.space import read_sweep
@@ -198,7 +198,7 @@ def test_a_trial_that_raises_dies_or_runs_out_of_memory_costs_itself_only(place)
     assert failures == {
         "",
         "ValueError: this learning rate is no good",
-        "out of memory",
+        f"{OUT_OF_MEMORY}: {MAKE_SMALLER}",
         "its process was killed by SIGKILL, as systems do when memory runs out",
     }
     assert "1 trials finished, 0 pruned, 3 failed." in output
