@@ -145,7 +145,13 @@ def fit(value: object, kind: type[T], place: str, remedy: str) -> T:
 
 def damaged(place: str, problem: str, remedy: str) -> NoReturn:
     """Raise :class:`DamagedRecord`: ``place`` is damaged, for ``problem``; ``remedy``."""
-    raise DamagedRecord(f"{place} is damaged ({problem}); {remedy}.") from None
+    raise DamagedRecord(f"{place} is damaged ({one_line(problem)}); {remedy}.") from None
+
+
+def one_line(words: str) -> str:
+    """What somebody else wrote, fit to be quoted in a sentence: 300 characters at most, all of them printable."""
+    shown = "".join(character if character.isprintable() else " " for character in words[:300])
+    return " ".join(shown.split())
 
 
 def end_last_line(path: Path) -> None:
@@ -202,9 +208,8 @@ def _words(error: BaseException) -> str:
         return "it is nested too deeply"
     if isinstance(error, UnicodeError):
         return "it holds half a character"
-    problem, _, place = " ".join(str(error).split()).replace("`", "").partition(" - at ")
+    problem, _, place = str(error).replace("`", "").partition(" - at ")
     place = re.sub(r"^\$\.?", "", place)
     if problem.startswith(("Expected", "Object", "Invalid", "Number", "Input")):  # msgspec's own
         problem = problem[0].lower() + problem[1:]
-    problem = problem[:200]
     return f"{place}: {problem}" if place else problem

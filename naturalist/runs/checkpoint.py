@@ -13,6 +13,7 @@ from naturalist.errors import ADVICE, NO_ROOM, UserError, is_out_of_memory
 from naturalist.files import written_whole
 from naturalist.models import build_model
 from naturalist.models.state_dict import LOAD_ERRORS, describe_misfit, plain_state_dict, strip_wrappers
+from naturalist.reading import one_line
 from naturalist.runs.checkpoint_schema import check_checkpoint, check_training
 
 FORMAT = "naturalist-1"
@@ -155,10 +156,10 @@ def _build(description: dict[str, Any]) -> nn.Module:
     try:
         return build_model(description)
     except (RuntimeError, LookupError, TypeError, AttributeError, ValueError, ArithmeticError, AssertionError) as error:
-        raise UserError(_DOES_NOT_FIT.format(" ".join(str(error).split())[:200])) from None
+        raise UserError(_DOES_NOT_FIT.format(one_line(str(error)))) from None
 
 
 def _refuse_misfit(state: dict[str, Tensor], model: nn.Module) -> None:
     problem = describe_misfit(state, strip_wrappers(model.state_dict()))
     if problem:
-        raise UserError(_DOES_NOT_FIT.format(problem))
+        raise UserError(_DOES_NOT_FIT.format(one_line(problem)))

@@ -84,7 +84,7 @@ def open_journal(folder: Path) -> JournalStorage:
     try:
         return JournalStorage(backend)
     except (OptunaError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, AssertionError) as error:
-        problem = " ".join(str(error).split())[:200] or "it does not follow from the lines before"
+        problem = str(error) or "it does not follow from the lines before"
         damaged(f"{path}, line {backend.number},", problem, BEGIN_ANEW)
 
 

@@ -16,6 +16,7 @@ from naturalist.errors import UserError, describe_error
 from naturalist.models.parameter_groups import parameter_groups
 from naturalist.plots.curves import plot_curves
 from naturalist.progress import progress_bar
+from naturalist.reading import one_line
 from naturalist.runs.checkpoint import BEST, LAST, fill_model, load_checkpoint, load_for_resume, save_checkpoint
 from naturalist.runs.tracking import Tracker
 from naturalist.settings.groups import AugmentationSettings, TrainingSettings
@@ -158,7 +159,7 @@ class _Fit:
         try:
             self._load(content)
         except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-            problem = " ".join(str(error).split())[:200]
+            problem = one_line(str(error))
             raise UserError(
                 f"this checkpoint cannot be resumed: it does not fit the run's settings ({problem})."
             ) from None

@@ -2,10 +2,14 @@
 
 import os
 import pickle
+from random import Random
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from benchmarks.mutations import mutate_bytes, mutate_checkpoint
 from naturalist.data.preprocessing import Preprocessing
 from naturalist.errors import UserError
 from naturalist.models import build_model
@@ -22,6 +26,7 @@ DESCRIPTION = {
     "pooling": "average",
 }
 PREPROCESSING = Preprocessing(32, 40, "crop", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+SHOWN = {**vars(PREPROCESSING), "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
 
 
 @pytest.fixture
@@ -155,3 +160,98 @@ def test_weights_that_do_not_fit_their_description_are_refused(saved):
     content["model"] = {"kind": "five_block_cnn", "wings": 2}
     with pytest.raises(UserError, match="do not fit"):
         restore_model(content)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"class_names": ["a", "b", "b"]}, "a name is there twice"),
+        ({"class_names": ["a", "b"]}, "2 names for 3 outputs"),
+        ({"class_names": ["a", "b", 3]}, r"class_names\[2\]: expected str, got int"),
+        ({"class_names": None}, "class_names: expected array"),
+        ({"epoch": -1}, "epoch: expected int >= 0"),
+        ({"model": {**DESCRIPTION, "dropout": 5}}, "model.dropout: expected float < 1"),
+        ({"model": {**DESCRIPTION, "num_filters": [4, 4]}}, "num_filters must be one number or a list of five"),
+        ({"model": {**DESCRIPTION, "activation": "Wings"}}, "activation: invalid enum value 'Wings'"),
+        ({"model": {**DESCRIPTION, "image_size": 10**9}}, "model.image_size: expected int <= 16384"),
+        ({"model": {**DESCRIPTION, "dense_units": 10**12}}, "do not fit .* of another shape"),
+        ({"model": {**DESCRIPTION, "kind": "torchvision"}}, "missing required field backbone"),
+        ({"model": {**DESCRIPTION, "kind": "a newer one"}}, "which this version does not know"),
+        ({"preprocessing": {**SHOWN, "std": ["0.5", 0.5, 0.5]}}, r"std\[0\]: expected float, got str"),
+        ({"preprocessing": {**SHOWN, "std": [0.5, 0.0, 0.5]}}, r"std\[1\]: expected float >= 1e-06"),
+        ({"preprocessing": {**SHOWN, "mean": [float("nan")] * 3}}, r"mean\[0\]: expected float"),
+        ({"preprocessing": {**SHOWN, "mean": [0.5]}}, "mean: expected array of length 3"),
+        ({"preprocessing": {**SHOWN, "cache_size": 10**9}}, "cache_size: expected int <= 16384"),
+        ({"preprocessing": {**SHOWN, "cache_size": 16}}, "cache_size 16 is less than image_size 32"),
+        ({"preprocessing": {**SHOWN, "image_size": 16}}, "its image_size is not the model's"),
+        ({"preprocessing": {**SHOWN, "resize_mode": "fold"}}, "resize_mode: invalid enum value 'fold'"),
+        ({"state_dict": {}}, "state_dict: it is empty"),
+    ],
+)
+def test_what_no_training_writes_is_refused_by_name(saved, change, words):
+    path = saved[0]
+    torch.save({**torch.load(path, weights_only=True), **change}, path)
+    with pytest.raises(UserError, match=words) as error:
+        restore_model(load_checkpoint(path))
+    assert len(str(error.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "words"),
+    [
+        ("output.weight", lambda old: old * float("nan"), "output.weight: it holds NaN or infinity"),
+        ("output.weight", lambda old: old / 0, "output.weight: it holds NaN or infinity"),
+        ("output.weight", lambda old: old.half(), "do not fit .* of another type 1 .output.weight"),
+        ("output.weight", lambda old: old.to(torch.complex64), "its numbers are complex"),
+        ("output.weight", lambda old: old.T, "do not fit .* of another shape 1 .output.weight"),
+        ("output.weight", lambda old: old.tolist(), "output.weight: it is no plain tensor"),
+        ("output.weight", lambda old: old.to_sparse(), "output.weight: it is no plain tensor"),
+        ("output.weight", lambda old: torch.zeros(1).expand(10**12), "output.weight: it is no plain tensor"),
+        ("blocks.block1.batch_norm.running_var", lambda old: -old, "a variance is negative"),
+        ("wings", lambda old: torch.zeros(2), "do not fit .* unexpected 1 .wings"),
+    ],
+)
+def test_weights_that_no_training_writes_are_refused_by_name(saved, name, weights, words):
+    content = torch.load(saved[0], weights_only=True)
+    content["state_dict"][name] = weights(content["state_dict"].get(name))
+    torch.save(content, saved[0])
+    with pytest.raises(UserError, match=words):
+        restore_model(load_checkpoint(saved[0]))
+
+
+def test_a_missing_weight_and_a_missing_field_are_named(saved):
+    content = torch.load(saved[0], weights_only=True)
+    for name in ("model", "state_dict", "class_names", "preprocessing", "data", "epoch"):
+        torch.save({key: value for key, value in content.items() if key != name}, saved[0])
+        with pytest.raises(UserError, match=f"missing required field {name}"):
+            load_checkpoint(saved[0])
+    del content["state_dict"]["dense.bias"]
+    torch.save(content, saved[0])
+    with pytest.raises(UserError, match=r"missing 1 \(dense.bias\)"):
+        restore_model(load_checkpoint(saved[0]))
+
+
+def test_what_a_newer_version_adds_is_let_be(saved):
+    content = torch.load(saved[0], weights_only=True)
+    content["preprocessing"]["newer"] = content["newer"] = {"a": [1]}
+    torch.save(content, saved[0])
+    assert restore_model(load_checkpoint(saved[0]))[1] == PREPROCESSING
+
+
+def test_a_checkpoint_that_was_mutated_is_a_network_or_one_sentence(saved):
+    path = saved[0]
+    content, data = torch.load(path, weights_only=True), path.read_bytes()
+
+    @settings(max_examples=60, derandomize=True, deadline=None, database=None)
+    @given(st.integers(0, 2**32), st.booleans())
+    def check(seed: int, as_bytes: bool) -> None:
+        if as_bytes:
+            path.write_bytes(mutate_bytes(data, Random(seed)))
+        else:
+            torch.save(mutate_checkpoint(content, Random(seed)), path)
+        try:
+            restore_model(load_checkpoint(path))
+        except UserError as error:
+            assert len(str(error).splitlines()) == 1
+
+    check()
