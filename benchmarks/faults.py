@@ -57,9 +57,9 @@ def main() -> int:
             for fault in attempt(Path(folder), Random(arguments.seed)):
                 tried += 1
                 through += [fault] if fault else []
+                if fault and len(through) <= arguments.show:
+                    print(f"    {fault}", flush=True)
         print(f"{kind:<12}{tried:>8,}{len(through):>9,}{time.perf_counter() - begin:>9.0f}", flush=True)
-        for fault in through[: arguments.show]:
-            print(f"    {fault}", flush=True)
         if tried < least:
             print(f"    fewer than {least:,} were tried", flush=True)
         passed &= not through and tried >= least

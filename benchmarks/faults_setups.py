@@ -40,7 +40,7 @@ VALUES_EACH = 3
 ODD_NAMES = (
     "new\nline",
     "\x1b[31mred",
-    "[bold]b[/]",
+    "[bold]b[red]",
     "=1+1",
     "$x_1^2$",
     "%s{0}",

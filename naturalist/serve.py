@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from naturalist.data.budget import set_decode_budget
 from naturalist.data.decode import UnreadableImage
 from naturalist.errors import UserError
 from naturalist.evaluation.classifier import load_classifier
@@ -32,6 +33,8 @@ KEPT_SECONDS = 600
 """How long the server keeps a photograph."""
 
 PICTURE_PIXELS = 480
+DECODE_BYTES = 2**29
+"""What all photographs together may take while they are decoded: anybody may send one."""
 
 HINT = "Drop a photograph, or choose one."
 CSS = "footer {display: none !important}"
@@ -54,6 +57,7 @@ def serve_run(
     """
     if max_megabytes < 1:
         raise UserError(f"--max_megabytes must be at least 1, but it is {max_megabytes}.")
+    set_decode_budget(DECODE_BYTES)
     page = _build_page(run, max_megabytes, device)
     if host not in LOOPBACK:
         print(f"Everybody who reaches {host} can use this page; there is no password.", flush=True)

@@ -26,6 +26,7 @@ from torch.nn.functional import interpolate
 
 from naturalist.data import budget
 from naturalist.data.budget import STRIP_PIXELS, BeyondBudget, jpeg_bytes, numbers_of, pillow_bytes
+from naturalist.data.preprocessing import interpolation_of, is_squashed
 
 Pixels = NDArray[np.uint8]
 """``[H, W, 3]``, RGB."""
@@ -250,14 +251,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _resize(pixels: Pixels, size: int, resize_mode: str) -> Pixels:
     """``[H, W, 3]`` uint8 → ``[size, size, 3]`` uint8."""
     height, width = pixels.shape[:2]
-    if resize_mode != "squash":  # cutting first gives the same picture and leaves less to resize
+    if not is_squashed(resize_mode):  # cutting first gives the same picture and leaves less to resize
         short = min(height, width)
         top, left = (height - short) // 2, (width - short) // 2
         pixels = pixels[top : top + short, left : left + short]
     if pixels.shape[:2] == (size, size):
         return pixels
     image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).unsqueeze(0)
-    interpolation = "bicubic" if resize_mode == "crop-bicubic" else "bilinear"
-    resized = interpolate(image, (size, size), mode=interpolation, antialias=True, align_corners=False)
+    resized = interpolate(image, (size, size), mode=interpolation_of(resize_mode), antialias=True, align_corners=False)
     square: Pixels = resized[0].permute(1, 2, 0).numpy()
     return square

@@ -35,10 +35,10 @@ def read_yaml(path: Path, what: str, line: str = "setting: value") -> dict[str, 
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is no text"
         raise UserError(f"cannot read the {what} {str(path)!r}: {reason}.") from None
-    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:  # such as a 30th of February
+    except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         raise UserError(f"{path} is not valid YAML" + (f" (line {mark.line + 1})." if mark else ".")) from None
-    except (ValueError, TypeError) as error:  # of a date that is none, or a number of thousands of digits
+    except (ValueError, TypeError, OverflowError) as error:  # a 30th of February, a number of thousands of digits
         raise UserError(f"{path} is not valid YAML: {error}.") from None
     if content is None:
         return {}
