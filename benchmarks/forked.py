@@ -58,7 +58,8 @@ class Outcome:
             return f"did not end in {self.seconds:.0f} s"
         if "Traceback" in self.errors + self.output:
             return "traceback: " + (self.errors.strip().splitlines() or ["?"])[-1]
-        if self.code not in (0, 2):
+        is_partial = self.code == 1 and self.command[0] == "predict"  # some photographs could not be read
+        if self.code not in (0, 2) and not is_partial:
             return f"exit code {self.code}: {self.errors.strip()[-200:]}"
         lines = [line for line in self.errors.splitlines() if line.startswith("error: ")]
         if self.code == 2 and len(lines) != 1:
