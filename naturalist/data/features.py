@@ -235,7 +235,7 @@ class _FeatureStore:
                     if not shape:
                         shape = [count, len(indices), *batch.shape[1:]]
                         store.require_room(folder.parent, prod(shape) * batch.element_size(), "keeping them", SMALLER)
-                    file.write(batch.contiguous().view(torch.uint8).numpy().data)
+                    file.write(batch.reshape(-1).view(torch.uint8).numpy().data)
                     bar.advance(len(batch))
             form = _Form(shape, str(batch.dtype).removeprefix("torch."), time.perf_counter() - start_time, cache.folder)
             with store.written(unfinished / FORM) as file:

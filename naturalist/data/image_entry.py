@@ -77,6 +77,14 @@ class ImageEntry:
             return None
         return index if 0 < index.rows * self.image_bytes <= length else None
 
+    def version(self) -> tuple[int, ...] | None:
+        """What changes whenever the index is replaced; None where there is none."""
+        try:
+            status = (self.folder / INDEX).stat()
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns, status.st_size
+
     def map(self, index: Index) -> np.memmap[Any, np.dtype[np.uint8]]:
         """All pixels, uint8 ``[rows, size, size, 3]``; raises OSError and ValueError when they are gone."""
         return np.memmap(self.folder / PIXELS, np.uint8, mode="r", shape=(index.rows, self.size, self.size, 3))

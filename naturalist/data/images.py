@@ -106,7 +106,7 @@ def available_cores() -> int:
 
 def _load(entry: ImageEntry) -> ImageCache | None:
     """The images of an entry; None unless all files are in it as they are now."""
-    index = entry.read_index()
+    version, index = entry.version(), entry.read_index()
     if index is None:
         return None
     images, problems = [], []
@@ -122,7 +122,7 @@ def _load(entry: ImageEntry) -> ImageCache | None:
         pixels = entry.map(index)
     except (OSError, ValueError):
         return None
-    if entry.read_index() != index:  # replaced in between: these may be the pixels of another index
+    if entry.version() != version:  # replaced in between: these may be the pixels of another index
         return None
     rows, labels, paths, sizes, hashes = zip(*images, strict=True) if images else ((), (), (), (), ())
     return ImageCache(

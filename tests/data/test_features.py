@@ -58,6 +58,17 @@ def test_features_are_those_of_every_view_and_image_in_order(find, dtype):
     assert torch.equal(find(again, views).train_features, data.train_features) and again.calls == 0
 
 
+@pytest.mark.parametrize("side", [1, 2])
+def test_features_laid_out_channels_last_keep_their_order(find, side):
+    class Corner(Means):
+        def __call__(self, inputs: Tensor) -> Tensor:
+            return inputs[:, :, :side, :side].contiguous(memory_format=torch.channels_last)
+
+    data = find(Corner())
+    pixels = torch.from_numpy(data.val_cache.read(data.val_indices)).permute(0, 3, 1, 2)
+    assert torch.equal(data.val_features[0], data.preprocessing(pixels)[:, :, :side, :side])
+
+
 def test_photographs_that_moved_or_were_touched_find_their_features(find, own_photographs, tmp_path):
     first = find(Means())
     moved = own_photographs.rename(tmp_path / "moved")
