@@ -104,3 +104,16 @@ def test_a_place_that_cannot_be_written_is_one_sentence(tmp_path, pictures):
     run = make_run(tmp_path / "runs" / "first", pictures)
     with pytest.raises(UserError, match="cannot write"):
         export_run(run, out=tmp_path / "nowhere" / "model.onnx")
+
+
+def test_an_export_that_says_something_else_is_removed(tmp_path, pictures, monkeypatch):
+    run = make_run(tmp_path / "runs" / "first", pictures)
+
+    def export_wrongly(classifier, metadata, output):
+        output.write_bytes(b"a network")
+        return lambda images: torch.zeros(len(images), 10)
+
+    monkeypatch.setattr("naturalist.export._export_torch", export_wrongly)
+    with pytest.raises(UserError, match="differs from the original .* it was removed"):
+        export_run(run, "torch")
+    assert not list(run.glob("model*"))

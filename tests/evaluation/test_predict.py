@@ -166,3 +166,13 @@ def test_what_is_no_checkpoint_is_refused_in_one_sentence_and_nothing_in_it_runs
         main([verb, str(bad), *([str(place / "photos")] if verb == "predict" else [])])
     assert not trace.exists()
     assert "\n" not in str(error.value)
+
+
+def test_outputs_that_are_no_numbers_are_refused_and_not_shown_as_nan(place, tmp_path, capsys):
+    checkpoint = tmp_path / "huge.pt"
+    content = torch.load(place / "runs" / "first" / "best.pt", weights_only=True)
+    content["state_dict"]["dense.weight"].uniform_(-3e38, 3e38)  # finite, each of them
+    torch.save(content, checkpoint)
+    with pytest.raises(UserError, match="outputs are not finite: the checkpoint's weights are damaged"):
+        main(["predict", str(checkpoint), str(place / "photos")])
+    assert "nan" not in capsys.readouterr().out
