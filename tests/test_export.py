@@ -151,3 +151,16 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, pictures):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_export_that_says_something_else_is_removed(tmp_path, pictures, monkeypatch):
+    run = make_run(tmp_path / "runs" / "first", pictures)
+
+    def export_wrongly(classifier, metadata, output):
+        output.write_bytes(b"a network")
+        return lambda images: torch.zeros(len(images), 10)
+
+    monkeypatch.setattr("naturalist.export._export_torch", export_wrongly)
+    with pytest.raises(UserError, match="differs from the original .* it was removed"):
+        export_run(run, "torch")
+    assert not list(run.glob("model*"))

@@ -9,13 +9,14 @@ import json
 import time
 import uuid
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import optuna
 import sqlalchemy
 from filelock import FileLock, Timeout
+from optuna.distributions import BaseDistribution
 from optuna.exceptions import StorageInternalError
 from optuna.pruners import BasePruner
 from optuna.storages import BaseStorage, RDBStorage, fail_stale_trials
@@ -161,6 +162,14 @@ class Store:
                 return False
         except Timeout:
             return True
+
+
+def require_same_distributions(study: optuna.Study, searched: Mapping[str, BaseDistribution]) -> None:
+    """Raise :class:`UserError` when a trial drew a setting otherwise than the same sweep file says."""
+    for trial in study.get_trials(deepcopy=False):
+        for name, distribution in trial.distributions.items():
+            if distribution != searched.get(name):
+                damaged(f"trial {trial.number} of the sweep's record", f"it drew another kind of {name}", BEGIN_ANEW)
 
 
 def _read_fingerprint(study: optuna.Study) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from naturalist.sweeps.hyperband import HyperbandPruner
 from naturalist.sweeps.space import SweepFile
-from naturalist.sweeps.store import Store
+from naturalist.sweeps.store import Store, require_same_distributions
 
 SUGGESTIONS = 50
 """After TPE suggested so many settings that ran before, they are drawn blindly."""
@@ -66,6 +66,7 @@ class Trials:
         rule = sweep.rule if promoted is None else None
         pruner = HyperbandPruner(rule, sweep.maximize) if rule else NopPruner()
         self.study = store.open_study(name, sweep.fingerprint(), sweep.maximize, pruner)
+        require_same_distributions(self.study, sweep.searched)
 
     @property
     def size(self) -> float:

@@ -188,3 +188,13 @@ def test_a_list_separated_by_nul_may_name_any_file(place, tmp_path, capsys, monk
 def test_lines_of_a_list_end_at_line_ends_and_nowhere_else():
     lines = "a\u2028b.jpg\r\n c.jpg\n\nd\x85e.jpg".encode()
     assert _listed(lines, null=False) == [Path("a\u2028b.jpg"), Path(" c.jpg"), Path("d\x85e.jpg")]
+
+
+def test_outputs_that_are_no_numbers_are_refused_and_not_shown_as_nan(place, tmp_path, capsys):
+    checkpoint = tmp_path / "huge.pt"
+    content = torch.load(place / "runs" / "first" / "best.pt", weights_only=True)
+    content["state_dict"]["dense.weight"].uniform_(-3e38, 3e38)  # finite, each of them
+    torch.save(content, checkpoint)
+    with pytest.raises(UserError, match="outputs are not finite: the checkpoint's weights are damaged"):
+        main(["predict", str(checkpoint), str(place / "photos")])
+    assert "nan" not in capsys.readouterr().out
