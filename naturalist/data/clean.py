@@ -13,6 +13,7 @@ from filelock import Timeout
 
 from naturalist.data import store
 from naturalist.errors import UserError
+from naturalist.printable import printable
 from naturalist.settings.run_settings import cache_folder
 from naturalist.settings.verbs import CleanOptions
 
@@ -154,8 +155,8 @@ def _show(entries: list[Entry], done: dict[Path, str], now: float) -> None:
     for entry in entries:
         days = int((now - entry.last_used) / DAY)
         used = "today" if days <= 0 else f"{days:,} day{'s' * (days > 1)} ago"
-        notes = [f"of {entry.data}" if entry.data else "", entry.state, done.get(entry.folder, "")]
-        print(f"{_in_words(entry.size):>10}  {used:14}{entry.folder.name}")
+        notes = [f"of {printable(entry.data)}" if entry.data else "", entry.state, done.get(entry.folder, "")]
+        print(f"{_in_words(entry.size):>10}  {used:14}{printable(entry.folder.name)}")
         print(f"{'':26}{', '.join(filter(None, notes))}")
 
 

@@ -18,6 +18,7 @@ from naturalist.data.catalog import Split
 from naturalist.data.decode import decode_file
 from naturalist.data.image_entry import ImageEntry
 from naturalist.errors import UserError
+from naturalist.printable import printable
 
 PROBLEMS_SHOWN = 10
 
@@ -148,7 +149,7 @@ def _report(cache: ImageCache, split: Split, on_corrupt: str) -> None:
     if not cache.problems:
         return
     count = f"{len(cache.problems)} of {len(split.files)} files in {split.folder.name}/"
-    named = "".join(f"\n  {path}: {reason}" for path, reason in cache.problems[:PROBLEMS_SHOWN])
+    named = "".join(f"\n  {printable(path)}: {printable(reason)}" for path, reason in cache.problems[:PROBLEMS_SHOWN])
     if len(cache.problems) > PROBLEMS_SHOWN:
         named += f"\n  … and {len(cache.problems) - PROBLEMS_SHOWN} more"
     if on_corrupt == "error":
