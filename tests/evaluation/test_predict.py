@@ -171,7 +171,8 @@ def test_what_is_no_checkpoint_is_refused_in_one_sentence_and_nothing_in_it_runs
 def test_outputs_that_are_no_numbers_are_refused_and_not_shown_as_nan(place, tmp_path, capsys):
     checkpoint = tmp_path / "huge.pt"
     content = torch.load(place / "runs" / "first" / "best.pt", weights_only=True)
-    content["state_dict"]["dense.weight"].uniform_(-3e38, 3e38)  # finite, each of them
+    for name in ("dense.bias", "output.weight"):
+        content["state_dict"][name].fill_(1e30)  # which is finite, and its square is not
     torch.save(content, checkpoint)
     with pytest.raises(UserError, match="outputs are not finite: the checkpoint's weights are damaged"):
         main(["predict", str(checkpoint), str(place / "photos")])
