@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from naturalist.entry import entry_point
+from naturalist.entry import entry_point, shows_tracebacks
 from naturalist.errors import UserError
 from naturalist.runs.folder import read_metrics
 from naturalist.settings.arguments import option
@@ -114,7 +114,7 @@ def _epochs_in(minutes: float, command: list[str], name: str, runs_dir: Path, pa
 
 def _train(command: list[str], name: str, runs_dir: Path, settings: list[str]) -> Path:
     print(f"\n{name}", flush=True)
-    place = [f"--name={name}", f"--runs_dir={runs_dir}"]
+    place = [f"--name={name}", f"--runs_dir={runs_dir}", *(["--debug"] if shows_tracebacks() else [])]
     finished = subprocess.run([sys.executable, ROOT / command[0], *command[1:], *settings, *place])
     if finished.returncode:
         raise UserError(f"{command[0]} ended with exit code {finished.returncode}; its message is above.")

@@ -154,7 +154,7 @@ def read_parameter(where: str, name: str, spec: Any) -> Parameter:
     parameter = Parameter(name, law, spec)
     if "values" in spec:
         _check_values(where, spec["values"], spec.get("probabilities"))
-    else:
+    elif not parameter.is_constant:
         _check_numbers(where, parameter)
     return parameter
 

@@ -300,3 +300,11 @@ def test_a_sweep_whose_name_would_lie_elsewhere_is_refused(name):
     with pytest.raises(UserError, match="name"):
         _folder_name(name)
     assert _folder_name("../a") == "..-a"
+
+
+@pytest.mark.parametrize("value", ["SGD", None, True, [1, 2], 10**400, math.inf])
+def test_a_constant_may_be_anything_that_the_program_takes(tmp_path, value):
+    assert (
+        sweep_of(tmp_path, parameters={"x": {"value": value}, **BASE["parameters"]}).settings({"dropout": 0})["x"]
+        == value
+    )
