@@ -1,5 +1,6 @@
 """Part A's network: five blocks of convolution, activation and max-pooling, a dense layer, the output layer."""
 
+import torch
 from torch import Tensor, nn
 
 from naturalist.device import require_memory
@@ -54,7 +55,8 @@ class FiveBlockCNN(nn.Module):
         sizes = feature_map_sizes(image_size, kernels, padding)
         features = filters[-1] * (1 if pooling == "average" else sizes[-1] ** 2)
         weights = sum(k**2 * i * o for k, i, o in zip(kernels, [3, *filters], filters, strict=False))
-        require_memory(4 * (weights + features * dense_units + dense_units * num_classes), "the network's weights")
+        if torch.get_default_device().type != "meta":  # which takes no memory
+            require_memory(4 * (weights + features * dense_units + dense_units * num_classes), "the network's weights")
         make_activation = ACTIVATIONS[activation]
         self.blocks = nn.Sequential()
         for number, (inputs, outputs, kernel) in enumerate(zip([3, *filters[:-1]], filters, kernels, strict=True), 1):

@@ -193,7 +193,8 @@ def test_lines_of_a_list_end_at_line_ends_and_nowhere_else():
 def test_outputs_that_are_no_numbers_are_refused_and_not_shown_as_nan(place, tmp_path, capsys):
     checkpoint = tmp_path / "huge.pt"
     content = torch.load(place / "runs" / "first" / "best.pt", weights_only=True)
-    content["state_dict"]["dense.weight"].fill_(3e38)  # which is finite
+    for name in ("dense.bias", "output.weight"):
+        content["state_dict"][name].fill_(1e30)  # which is finite, and its square is not
     torch.save(content, checkpoint)
     with pytest.raises(UserError, match="outputs are not finite: the checkpoint's weights are damaged"):
         main(["predict", str(checkpoint), str(place / "photos")])

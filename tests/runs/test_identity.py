@@ -187,7 +187,6 @@ def test_an_edited_config_yaml_does_not_make_it_another_run_either(home):
 
 
 def test_a_run_goes_on_with_data_that_moved_and_not_with_data_that_changed(home):
-    (home / "elsewhere").mkdir()
     shutil.move(home / "photographs", home / "elsewhere")
     shutil.rmtree(home / "elsewhere" / "test")
     done = run_python(TRAIN, "--resume", "first", "--epochs=2", "--data=elsewhere", cwd=home)
