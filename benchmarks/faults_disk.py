@@ -45,7 +45,7 @@ COMMANDS: dict[str, tuple[tuple[str, ...], tuple[str, ...] | None]] = {
     "evaluate": (("evaluate", "runs/first"), None),
     "evaluate two": (("evaluate", "runs/first", "runs/second", "--split=val"), None),
     "explain": (("explain", "runs/first", "--images=2", "--only=filters,grad_cam"), None),
-    "compare": (("compare", "runs", "-o", "comparison"), None),
+    "compare": (("compare", "runs/first", "runs/second", "-o", "comparison"), None),
     "sweep-report": (("sweep-report", "runs", "-o", "report"), None),
     "export torch": (("export", "runs/first", "--format=torch"), None),
     "export onnx": (("export", "runs/first", "--format=onnx"), None),

@@ -125,7 +125,7 @@ def _call(name: str, argument: Argument, value: str) -> list[str]:
     """A verb with what it needs, and one option with a value."""
     needs = {
         "prepare": ["--data=pictures", "--image_size=32"],
-        "compare": ["runs"],
+        "compare": ["runs/first", "runs/second"],
         "sweep": ["no-sweep.yaml"],
         "sweep-report": ["runs"],
         "predict": ["runs/first", "pictures/test"],
@@ -175,7 +175,7 @@ def _folders(folder: Path) -> Iterator[str | None]:
         yield _train(folder, "--dry_run", data=place)
         yield _fault(forked.run("evaluate", place, folder=folder))
         yield _fault(forked.run("predict", "runs/first", place, folder=folder)) if place not in ("/", "/proc") else None
-        yield _fault(forked.run("compare", place, folder=folder)) if place not in ("/", "/proc") else None
+        yield _fault(forked.run("compare", "runs/first", place, folder=folder)) if place not in ("/", "/proc") else None
     for target in ("/dev/null", ".", "pictures", "nowhere/x.onnx"):
         yield _fault(forked.run("export", "runs/first", "--format=torch", "-o", target, folder=folder), 2)
 
