@@ -50,16 +50,22 @@ def forget_peak_memory(device: torch.device) -> None:
         Path("/proc/self/clear_refs").write_text("5")  # see proc_pid_clear_refs(5)
 
 
+def machine_memory() -> int | None:
+    """Bytes of memory that this machine has; None where the system does not tell, such as Windows."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return None
+    return memory if memory > 0 else None
+
+
 def require_memory(needed: int, what: str) -> None:
     """Raise :class:`UserError` when ``what`` needs more bytes than this machine has, before they are asked for.
 
     Systems promise memory that they do not have, and kill whoever uses it.
     """
-    try:
-        there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):  # Windows
-        return
-    if needed > there:
+    there = machine_memory()
+    if there is not None and needed > there:
         raise UserError(
             f"{what} would need {needed / 1e9:,.1f} GB, but this machine has {there / 1e9:,.1f} GB of memory; make the "
             "network smaller."

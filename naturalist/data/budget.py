@@ -5,13 +5,14 @@ for room, waits until there is enough of it, and refuses what would never fit.
 """
 
 import math
-import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from PIL import Image
 from PIL.TiffImagePlugin import BITSPERSAMPLE, ROWSPERSTRIP, TILELENGTH, TILEWIDTH, TiffImageFile
+
+from naturalist.device import machine_memory
 
 MOST = 2 * 2**30
 """Bytes that are used at most by default, on a machine that has more than four times as much memory."""
@@ -65,11 +66,8 @@ class Room:
 
 def default_budget() -> int:
     """Bytes: a quarter of this machine's memory, at most :data:`MOST`."""
-    try:
-        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):  # of Windows, and of systems that do not tell
-        return MOST
-    return min(MOST, memory // 4) if memory > 0 else MOST
+    memory = machine_memory()
+    return MOST if memory is None else min(MOST, memory // 4)
 
 
 def set_decode_budget(size: int) -> None:
