@@ -29,10 +29,7 @@ PREPROCESSING = Preprocessing(32, 40, "crop", (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
 SHOWN = {**vars(PREPROCESSING), "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
 
 
-@pytest.fixture
-def saved(tmp_path):
-    model = build_model(DESCRIPTION).eval()
-    path = tmp_path / "best.pt"
+def save(path, model, epoch):
     save_checkpoint(
         path,
         model=model,
@@ -40,8 +37,15 @@ def saved(tmp_path):
         class_names=("a", "b", "c"),
         preprocessing=PREPROCESSING,
         data="sample",
-        epoch=3,
+        epoch=epoch,
     )
+
+
+@pytest.fixture
+def saved(tmp_path):
+    model = build_model(DESCRIPTION).eval()
+    path = tmp_path / "best.pt"
+    save(path, model, epoch=3)
     return path, model
 
 
@@ -95,15 +99,7 @@ def test_a_checkpoint_gets_its_name_only_when_it_is_on_the_disk(saved, monkeypat
     before, found = path.read_bytes(), []
     fsync = os.fsync
     monkeypatch.setattr(os, "fsync", lambda file: found.append(path.read_bytes() == before) or fsync(file))
-    save_checkpoint(
-        path,
-        model=model,
-        description=DESCRIPTION,
-        class_names=("a", "b", "c"),
-        preprocessing=PREPROCESSING,
-        data="sample",
-        epoch=4,
-    )
+    save(path, model, epoch=4)
     assert found == [True] and load_checkpoint(path)["epoch"] == 4
 
 
