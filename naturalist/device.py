@@ -1,7 +1,6 @@
 """Which device, and in which arithmetic."""
 
 import contextlib
-import os
 import re
 import sys
 from pathlib import Path
@@ -11,12 +10,13 @@ import torch
 from torch.nn import Module
 
 from naturalist.errors import UserError
+from naturalist.memory import give_memory_back, keep_freed_memory
 
 Model = TypeVar("Model", bound=Module)
 
 
 def choose_device(name: str) -> torch.device:
-    """The device that ``--device`` names; ``auto`` is the GPU if CUDA has one, else the CPU.
+    """The device that ``--device`` names, ready to be computed on; ``auto`` is the GPU if CUDA has one, else the CPU.
 
     Raises :class:`UserError` when the device is not there.
     """
@@ -36,6 +36,8 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda":
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
+    if device.type == "cpu":
+        keep_freed_memory()
     return device
 
 
@@ -44,32 +46,11 @@ def forget_peak_memory(device: torch.device) -> None:
 
     A process that trains one run after the other would record for each the most that any of them took.
     """
+    give_memory_back()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with contextlib.suppress(OSError):  # not Linux, or a container without it
         Path("/proc/self/clear_refs").write_text("5")  # see proc_pid_clear_refs(5)
-
-
-def machine_memory() -> int | None:
-    """Bytes of memory that this machine has; None where the system does not tell, such as Windows."""
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, OSError, ValueError):
-        return None
-    return memory if memory > 0 else None
-
-
-def require_memory(needed: int, what: str) -> None:
-    """Raise :class:`UserError` when ``what`` needs more bytes than this machine has, before they are asked for.
-
-    Systems promise memory that they do not have, and kill whoever uses it.
-    """
-    there = machine_memory()
-    if there is not None and needed > there:
-        raise UserError(
-            f"{what} would need {needed / 1e9:,.1f} GB, but this machine has {there / 1e9:,.1f} GB of memory; make the "
-            "network smaller."
-        )
 
 
 def peak_memory_mb(device: torch.device) -> float | None:

@@ -1,7 +1,8 @@
 """Programs in processes of their own that need not import their libraries: torch and the like take seconds of each.
 
 A server process imports them once and forks for every program. What a program has of its own: arguments, working
-directory, environment, output, exit code. What it has not: a fresh interpreter, and calls at its exit.
+directory, environment, output, exit code. What it has not: a fresh interpreter, calls at its exit, and fresh
+interpreters for the processes that it spawns: they are forked, too.
 """
 
 import multiprocessing
@@ -21,7 +22,8 @@ MORE_ROOMS = ("explain.explain", "compare.compare", "models.summary", "models.st
 CAN_RUN_WARM = "forkserver" in multiprocessing.get_all_start_methods()
 """Not on Windows, where nothing forks."""
 
-_server = multiprocessing.get_context("forkserver" if CAN_RUN_WARM else None)
+get_context = multiprocessing.get_context
+_server = get_context("forkserver" if CAN_RUN_WARM else None)
 _server.set_forkserver_preload([*LIBRARIES, *(f"naturalist.{room}" for room in (*ROOMS, *MORE_ROOMS))])
 
 
@@ -52,6 +54,7 @@ def _be(arguments: list[str], cwd: str, environment: dict[str, str], files: list
     os.environ.update(environment)
     os.chdir(cwd)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    multiprocessing.get_context = lambda method=None: get_context("fork" if method == "spawn" else method)
     if arguments[0] == "-m":
         sys.argv = arguments[1:]
         if arguments[1] == "naturalist":

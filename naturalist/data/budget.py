@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from PIL import Image
 from PIL.TiffImagePlugin import BITSPERSAMPLE, ROWSPERSTRIP, TILELENGTH, TILEWIDTH, TiffImageFile
 
-from naturalist.device import machine_memory
+from naturalist.memory import machine_memory
 
 MOST = 2 * 2**30
 """Bytes that are used at most by default, on a machine that has more than four times as much memory."""

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from naturalist.device import require_memory
 from naturalist.errors import UserError
+from naturalist.memory import require_memory
 
 NUM_BLOCKS = 5
 ACTIVATIONS = {"ReLU": nn.ReLU, "GELU": nn.GELU, "SiLU": nn.SiLU, "Mish": nn.Mish}

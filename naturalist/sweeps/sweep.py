@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from naturalist.errors import UserError
+from naturalist.memory import machine_memory
 from naturalist.printable import printable
 from naturalist.runs.folder import LONGEST_NAME
 from naturalist.settings.run_settings import RunSettings
@@ -67,6 +68,7 @@ def run_sweep(
     rounds = plan_rounds(fidelity or [], sweep, program)
     target = _target(sweep, count, workers)
     folder = _make_folder(out / _folder_name(sweep.name))
+    _say_what_a_worker_may_take(workers)
     with Store(folder, storage) as store, closing(Pool(program.path, workers)) as pool:
         _run_rounds(sweep, rounds, target, store, pool, folder, seed, allow_repeats)
     return folder
@@ -96,6 +98,13 @@ def _make_folder(folder: Path) -> Path:
         reason = f"{error.strerror}; choose another with --out."
         raise UserError(f"cannot make the sweep's folder {folder}: {reason}") from None
     return folder
+
+
+def _say_what_a_worker_may_take(workers: int) -> None:
+    memory = machine_memory()
+    if workers > 1 and memory is not None:
+        share = memory / workers / 1e9
+        print(f"{workers} workers: each may take {share:.1f} GB before this machine's {memory / 1e9:.1f} GB are full.")
 
 
 def _run_rounds(

@@ -21,6 +21,7 @@ from naturalist.data.catalog import scan
 from naturalist.data.dataset import Scan
 from naturalist.entry import forget_stop, obey, output_may_fail
 from naturalist.errors import UserError, reason_of
+from naturalist.memory import give_memory_back
 from naturalist.printable import without_secrets
 from naturalist.sweeps.program import Program, load_program
 
@@ -142,6 +143,7 @@ def _work(connection: Connection, program_path: Path, index: int, count: int) ->
                 print(without_secrets(traceback.format_exc()), file=sys.stderr)
         except KeyboardInterrupt:
             message = "done", {"status": "stopped"}
+        give_memory_back()  # the trials of other workers may need it
         sys.stdout.flush()
         try:
             connection.send(message)
@@ -179,7 +181,8 @@ def _explain_exit(code: int | None) -> str:
     if code is None or code >= 0:
         return f"its process ended with code {code}"
     name = signal.Signals(-code).name
-    return f"its process was killed by {name}" + (", as systems do when memory runs out" if name == "SIGKILL" else "")
+    cause = ", as systems do when memory runs out; fewer --workers take less" if name == "SIGKILL" else ""
+    return f"its process was killed by {name}{cause}"
 
 
 def _print_to(log: Path) -> None:

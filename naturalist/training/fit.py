@@ -10,9 +10,10 @@ from typing import Any
 from torch import nn
 
 from naturalist.data.dataset import TrainingData
-from naturalist.device import Compute, forget_peak_memory, peak_memory_mb, require_memory
+from naturalist.device import Compute, forget_peak_memory, peak_memory_mb
 from naturalist.entry import stop_requested, stops_held
 from naturalist.errors import UserError, describe_error
+from naturalist.memory import require_memory
 from naturalist.models.parameter_groups import parameter_groups
 from naturalist.plots.curves import plot_curves
 from naturalist.progress import progress_bar

@@ -13,6 +13,7 @@ from pathlib import Path
 import optuna
 import pytest
 import yaml
+from conftest import run_python
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
@@ -120,8 +121,9 @@ class Place:
         )
 
     def run(self, *arguments: object, code: int = 0) -> str:
-        process = self.start(*arguments)
-        output, _ = process.communicate(timeout=120)
+        command = ["-m", "naturalist", "sweep", "sweep.yaml", "--set", "device=cpu", *arguments]
+        process = run_python(*command, cwd=self.folder)
+        output = process.stdout + process.stderr
         assert process.returncode == code, output
         return output
 
@@ -199,7 +201,7 @@ def test_a_trial_that_raises_dies_or_runs_out_of_memory_costs_itself_only(place)
         "",
         "ValueError: this learning rate is no good",
         f"{OUT_OF_MEMORY}: {MAKE_SMALLER}",
-        "its process was killed by SIGKILL, as systems do when memory runs out",
+        "its process was killed by SIGKILL, as systems do when memory runs out; fewer --workers take less",
     }
     assert "1 trials finished, 0 pruned, 3 failed." in output
     (log,) = [
