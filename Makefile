@@ -52,5 +52,5 @@ lint: $(INSTALLED)  ## check style, format, types, and which room imports which
 	$(RUN) -m mypy
 	$(VENV)/bin/lint-imports --no-logo
 
-bench: $(INSTALLED)  ## measure the input pipeline against the usual loop
-	$(RUN) -m benchmarks.input
+bench: $(INSTALLED)  ## measure everything against the usual way, for an hour; nothing else should run (ROWS=… for some)
+	$(RUN) -m benchmarks $(if $(ROWS),--only $(ROWS))

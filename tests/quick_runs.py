@@ -9,6 +9,7 @@ from naturalist.data.catalog import find_folders, scan
 from naturalist.data.dataset import load_training_data
 from naturalist.data.preprocessing import Preprocessing
 from naturalist.models import build_model
+from naturalist.models.state_dict import plain_state_dict
 from naturalist.runs.checkpoint import save_checkpoint
 from naturalist.runs.identity import identify_run
 from naturalist.settings.run_settings import RunSettings
@@ -56,7 +57,12 @@ def make_run(
     images = load_training_data(settings.data, settings.cache_folder)
     origin = identify_run(folder, settings, images, description)
     save_checkpoint(
-        folder / "best.pt", model=network, class_names=class_names, preprocessing=preprocessing, epoch=3, **origin
+        folder / "best.pt",
+        state_dict=plain_state_dict(network),
+        class_names=class_names,
+        preprocessing=preprocessing,
+        epoch=3,
+        **origin,
     )
     (folder / "config.yaml").write_text(yaml.safe_dump(settings.recorded()))
     return folder

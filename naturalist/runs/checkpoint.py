@@ -1,6 +1,7 @@
 """Checkpoints: plain tensors, numbers, strings, lists and dicts; written atomically, loaded without running code."""
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from naturalist.data.preprocessing import Preprocessing
 from naturalist.errors import ADVICE, NO_ROOM, UserError, is_out_of_memory
 from naturalist.files import written_whole
 from naturalist.models import build_model
-from naturalist.models.state_dict import LOAD_ERRORS, describe_misfit, plain_state_dict, strip_wrappers
+from naturalist.models.state_dict import LOAD_ERRORS, describe_misfit, strip_wrappers
 from naturalist.reading import one_line
 from naturalist.runs.checkpoint_schema import check_checkpoint, check_training
 
@@ -27,7 +28,7 @@ NEWER_STATE: dict[str, Any] = {"so_far": None, "planned_epochs": None, "seconds"
 def save_checkpoint(
     path: Path,
     *,
-    model: nn.Module,
+    state_dict: Mapping[str, Tensor],
     description: dict[str, Any],
     class_names: tuple[str, ...],
     preprocessing: Preprocessing,
@@ -38,7 +39,7 @@ def save_checkpoint(
 
     Args:
         path: where to.
-        model: its ``state_dict`` is kept, without wrappers' prefixes.
+        state_dict: see :func:`naturalist.models.state_dict.plain_state_dict`.
         description: see :func:`naturalist.models.build_model`.
         class_names: in the order of the outputs.
         preprocessing: from photograph to input.
@@ -48,7 +49,7 @@ def save_checkpoint(
     content = {
         "format": FORMAT,
         "model": description,
-        "state_dict": plain_state_dict(model),
+        "state_dict": dict(state_dict),
         "class_names": list(class_names),
         "data": data,
         "preprocessing": {**vars(preprocessing), "mean": list(preprocessing.mean), "std": list(preprocessing.std)},

@@ -18,7 +18,7 @@ from naturalist.models.parameter_groups import parameter_groups
 from naturalist.plots.curves import plot_curves
 from naturalist.progress import progress_bar
 from naturalist.reading import one_line
-from naturalist.runs.checkpoint import BEST, LAST, fill_model, load_checkpoint, load_for_resume, save_checkpoint
+from naturalist.runs.checkpoint import BEST, fill_model, load_checkpoint, load_for_resume
 from naturalist.runs.tracking import Tracker
 from naturalist.settings.groups import AugmentationSettings, TrainingSettings
 from naturalist.training.average import WeightAverage
@@ -29,6 +29,7 @@ from naturalist.training.epoch import (
     refuse_non_finite,
     train_one_epoch,
 )
+from naturalist.training.keeping import Keeper
 from naturalist.training.optim import Schedule, make_optimizer, restore_optimizer
 from naturalist.training.state import EpochSoFar, Progress
 
@@ -90,10 +91,11 @@ def fit(
         with stops_held():
             status = run.train(should_stop)
     except KeyboardInterrupt:
-        run.record()  # what the interrupt may have cut off
+        run.forget_unsaved()
         status = "stopped"
     except Exception:
-        with suppress(Exception):  # the picture must not stand before what went wrong
+        with suppress(Exception):  # nothing may stand before what went wrong
+            run.record_unsaved()
             run.draw()
         raise
     summary = {"status": status, **run.summary()}
@@ -119,9 +121,9 @@ class _Fit:
         release: Release | None,
     ) -> None:
         forget_peak_memory(compute.device)
-        self.start = self.last_saved = self.last_drawn = time.perf_counter()
+        self.start = self.last_drawn = time.perf_counter()
         model = compute.place(model)
-        self.data, self.tracker, self.about, self.release = data, tracker, about, release
+        self.tracker, self.release = tracker, release
         self.train_loader, self.val_loader = data.loaders(training.batch_size, training.seed, compute.device)
         self.augment, self.prepare = data.transforms(augmentation, training.seed)
         if compute.device.type == "cpu":  # weights, gradients, and two averages of those; a GPU says what it lacks
@@ -133,7 +135,8 @@ class _Fit:
         schedule = Schedule(optimizer, training, steps, training.epochs)
         average = WeightAverage(model, training.ema_decay) if training.ema_decay else None
         self.learner = Learner(model, optimizer, schedule, training, compute, average)
-        self.checkpoint_seconds = checkpoint_seconds
+        told = {"class_names": data.class_names, "preprocessing": data.preprocessing, **about}
+        self.keeper = Keeper(tracker.folder, self.learner, told, checkpoint_seconds)
         self.progress, self.so_far = Progress(), EpochSoFar(compute.device)
         self.recorded_epochs, self.planned_epochs = 0, training.epochs
 
@@ -148,6 +151,7 @@ class _Fit:
         return {
             **self.progress.summary(),
             "seconds": self.seconds,
+            "saving_seconds": self.keeper.seconds,
             "device": compute.device.type,
             "precision": compute.precision,
             "peak_memory_mb": peak_memory_mb(compute.device),
@@ -165,8 +169,9 @@ class _Fit:
                 f"this checkpoint cannot be resumed: it does not fit the run's settings ({problem})."
             ) from None
         progress, so_far = self.progress, self.so_far
-        if progress.is_best and not so_far.batches and _epoch_of(self.tracker.folder / BEST) != progress.epoch:
-            self._save(BEST, progress)  # its training was killed just before
+        self.keeper.take_up(progress, _epoch_of(self.tracker.folder / BEST))
+        if not so_far.batches:
+            self.keeper.save_best()  # its training was killed just before
         self.recorded_epochs = progress.epoch  # the tracker took them over
         epochs = self.learner.settings.epochs
         if self._has_ended():
@@ -203,19 +208,22 @@ class _Fit:
         settings = self.learner.settings
         while not self._has_ended():
             if stop_requested():
+                self.keep()
                 raise KeyboardInterrupt
             self.run_epoch()
             progress = self.progress
             if should_stop is not None and should_stop(progress.history[-1]) and progress.epoch < settings.epochs:
+                self.keep()
                 return "pruned"
+        self.keep()
         return "finished" if self.progress.epoch >= settings.epochs else "stopped early"
 
     def run_epoch(self) -> None:
         """Train and validate once, or what is left of it, and record it."""
         epoch, learner, so_far = self.progress.epoch, self.learner, self.so_far
         start = time.perf_counter() - so_far.seconds
-        if epoch > 0 and not so_far.batches:
-            self._add_groups(epoch)
+        if epoch > 0 and not so_far.batches and self._add_groups(epoch):
+            self.keeper.write_remembered()  # some of these weights were frozen, and begin to change
         label = f"epoch {epoch + 1}/{learner.settings.epochs}"
         with progress_bar(label, self.train_loader.num_images - so_far.images) as bar:
             metrics = train_one_epoch(
@@ -232,23 +240,40 @@ class _Fit:
         )
         learner.schedule.end_epoch(validation.loss)
         metrics |= {"val_loss": validation.loss, "val_accuracy": validation.accuracy}
-        progress = self.progress.after({**metrics, "epoch_seconds": time.perf_counter() - start})
+        self.progress = self.progress.after({**metrics, "epoch_seconds": time.perf_counter() - start})
         self.so_far = EpochSoFar(learner.compute.device)
-        self._save_last(progress)
-        self.progress = progress
-        self.record()
+        if self.keeper.may_save():
+            self.keep()
+        elif self.progress.is_best:
+            self.keeper.remember_best(self.progress)
         if time.perf_counter() - self.last_drawn >= DRAW_SECONDS:
             self.draw()
-        print(_epoch_line(label, progress), flush=True)
+        print(_epoch_line(label, self.progress), flush=True)
 
-    def record(self) -> None:
-        """Let ``best.pt`` and the metrics follow ``last.pt``, if they have not yet."""
-        if self.recorded_epochs == self.progress.epoch:
-            return
-        if self.progress.is_best:
-            self._save(BEST, self.progress)
-        self.recorded_epochs = self.progress.epoch  # before: a line too few is mended by resuming, one too many is not
-        self.tracker.log(self.progress.history[-1])
+    def keep(self) -> None:
+        """Save and record all epochs so far, if they are not yet."""
+        if self.keeper.kept.epoch < self.progress.epoch:
+            self._save_last()
+
+    def forget_unsaved(self) -> None:
+        """After an interrupt: what was reached is what is saved; what it cut off of the record is made good."""
+        self.progress = self.keeper.kept
+        self._record()
+
+    def record_unsaved(self) -> None:
+        """After an error: nothing can go on from these weights, but what was measured and the best of it is kept."""
+        self.keeper.write_remembered()
+        self._log()
+
+    def _record(self) -> None:
+        """Let ``best.pt`` and the metrics follow ``last.pt``."""
+        self.keeper.save_best()
+        self._log()
+
+    def _log(self) -> None:
+        for metrics in self.progress.history[self.recorded_epochs :]:
+            self.recorded_epochs += 1  # before: a line too few is mended by resuming, one too many is not
+            self.tracker.log(metrics)
 
     def draw(self) -> None:
         """Draw the curves of what is recorded."""
@@ -268,47 +293,25 @@ class _Fit:
     def _save_if_due(self) -> None:
         """Between two steps: save what the epoch has come to if it is time, or a stop was requested, which it obeys."""
         is_stopping = stop_requested()
-        if not is_stopping and not 0 < self.checkpoint_seconds <= time.perf_counter() - self.last_saved:
+        if not is_stopping and not self.keeper.is_due():
             return
         refuse_non_finite(self.so_far, self.progress.epoch, self.learner)  # to go on from would be of no use
-        self._save_last(self.progress)
+        self._save_last()
         if is_stopping:
             raise KeyboardInterrupt
 
-    def _save_last(self, progress: Progress) -> None:
-        """Write ``last.pt``: the weights that are evaluated, and all else that it takes to go on."""
-        learner = self.learner
-        state = {
-            "optimizer": learner.optimizer.state_dict(),
-            "schedule": learner.schedule.state_dict(),
-            "scaler": learner.compute.scaler.state_dict(),
-            "progress": vars(progress),
-            "so_far": self.so_far.state_dict() if self.so_far.batches else None,
-            # With an average, the checkpoint's own state_dict is the average.
-            "weights": learner.model.state_dict() if learner.average else None,
-            "average_updates": learner.average.updates if learner.average else 0,
-            "planned_epochs": self.planned_epochs,
-            "seconds": self.seconds,
-        }
-        self._save(LAST, progress, training=state)
-        self.last_saved = time.perf_counter()
+    def _save_last(self) -> None:
+        """Write ``last.pt``, and let the record follow."""
+        more = {"planned_epochs": self.planned_epochs, "seconds": self.seconds}
+        self.keeper.save_last(self.progress, self.so_far, **more)
+        self._record()
 
-    def _save(self, name: str, progress: Progress, **more: Any) -> None:
-        save_checkpoint(
-            self.tracker.folder / name,
-            model=self.learner.evaluated,
-            class_names=self.data.class_names,
-            preprocessing=self.data.preprocessing,
-            epoch=progress.epoch,
-            metrics=None if self.so_far.batches else progress.history[-1],  # what was measured with these weights
-            **self.about,
-            **more,
-        )
-
-    def _add_groups(self, epoch: int) -> None:
-        """Hand the parameters that begin to learn in ``epoch`` to the optimiser."""
-        for group in self.release(epoch) if self.release is not None else ():
+    def _add_groups(self, epoch: int) -> bool:
+        """Hand the parameters that begin to learn in ``epoch`` to the optimiser; returns whether there are any."""
+        groups = self.release(epoch) if self.release is not None else []
+        for group in groups:
             self.learner.schedule.add_group(group)
+        return bool(groups)
 
 
 def _epoch_of(checkpoint: Path) -> int | None:

@@ -13,6 +13,7 @@ from naturalist.data.preprocessing import Preprocessing
 from naturalist.errors import UserError
 from naturalist.models import build_model
 from naturalist.models.backbones import StagedNetwork, backbone_names
+from naturalist.models.state_dict import plain_state_dict
 from naturalist.models.weights import HASH_IN_NAME, hash_in_name, load_weights, settings_from_weights
 from naturalist.runs.checkpoint import save_checkpoint
 from naturalist.settings.part_b import BackboneSettings, FinetuneSettings
@@ -72,7 +73,7 @@ def test_a_run_of_this_project_serves_as_weights(tmp_path):
     trained = build_model(description)
     save_checkpoint(
         tmp_path / "best.pt",
-        model=trained,
+        state_dict=plain_state_dict(trained),
         description=description,
         class_names=("a",) * 5,
         data="x",

@@ -32,7 +32,7 @@ SHOWN = {**vars(PREPROCESSING), "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6]}
 def save(path, model, epoch):
     save_checkpoint(
         path,
-        model=model,
+        state_dict=plain_state_dict(model),
         description=DESCRIPTION,
         class_names=("a", "b", "c"),
         preprocessing=PREPROCESSING,
@@ -83,7 +83,7 @@ def test_a_failed_write_keeps_the_old_checkpoint_and_leaves_nothing_behind(saved
     with pytest.raises(UserError, match="best.pt.*disk full"):
         save_checkpoint(
             path,
-            model=model,
+            state_dict=plain_state_dict(model),
             description=DESCRIPTION,
             class_names=("a", "b", "c"),
             preprocessing=PREPROCESSING,

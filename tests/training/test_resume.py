@@ -1,6 +1,8 @@
 """A training that is killed, stopped or fails while it saves goes on to the same bits, and claims only what is kept."""
 
+import itertools
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -29,6 +31,7 @@ from naturalist.settings.part_a import CnnSettings
 from naturalist.settings.part_b import FinetuneSettings
 from naturalist.training import epoch as epoch_module
 from naturalist.training import fit as fit_module
+from naturalist.training import keeping
 from naturalist.training.fit import fit
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +60,12 @@ SMALL = {
 
 class Killed(BaseException):
     """Ends a training as SIGKILL would: nothing handles it."""
+
+
+@pytest.fixture(autouse=True)
+def every_epoch_is_saved(monkeypatch):
+    """However long it takes: these trainings are shorter than their saves."""
+    monkeypatch.setattr(keeping, "SAVING_SHARE", math.inf)
 
 
 @pytest.fixture
@@ -291,7 +300,7 @@ def test_time_spent_before_a_kill_counts(train, monkeypatch):
 def test_within_an_epoch_it_is_saved_as_often_as_asked(train, monkeypatch, seconds):
     saved = []
     monkeypatch.setattr(
-        fit_module,
+        keeping,
         "save_checkpoint",
         lambda path, **content: saved.append(path.name) or save_checkpoint(path, **content),
     )
@@ -341,10 +350,10 @@ def test_a_best_checkpoint_that_a_kill_prevented_is_written_on_resume(train, mon
             raise Killed
         save_checkpoint(path, **content)
 
-    monkeypatch.setattr(fit_module, "save_checkpoint", kill_before_best)
+    monkeypatch.setattr(keeping, "save_checkpoint", kill_before_best)
     with pytest.raises(Killed):
         train("parts")
-    monkeypatch.setattr(fit_module, "save_checkpoint", save_checkpoint)
+    monkeypatch.setattr(keeping, "save_checkpoint", save_checkpoint)
     parts = whole.with_name("parts")
     if damage:
         damage(parts / BEST)
@@ -352,6 +361,67 @@ def test_a_best_checkpoint_that_a_kill_prevented_is_written_on_resume(train, mon
     assert last["training"]["progress"]["best_epoch"] == last["epoch"] > 1 == len(read_metrics(parts))
     train("parts")
     assert_same_run(whole, parts)
+
+
+def test_short_epochs_wait_for_one_that_may_be_saved_and_lose_nothing_in_the_end(train, monkeypatch):
+    _, whole = train("whole", epochs=8, checkpoint_seconds=0.0)
+    saved = []
+
+    def save_slowly(path, **content):
+        saved.append(path.name)
+        time.sleep(0.3)
+        save_checkpoint(path, **content)
+
+    monkeypatch.setattr(keeping, "save_checkpoint", save_slowly)
+    monkeypatch.setattr(keeping, "SAVING_SHARE", 0.5)
+    summary, parts = train("parts", epochs=8, checkpoint_seconds=0.0)
+    assert saved.count(LAST) < 5
+    assert summary["saving_seconds"] > 0.3 * len(saved)
+    assert_same_run(whole, parts)
+
+
+@pytest.mark.parametrize("changes", [{}, {**GRADUAL, "ema_decay": 0.5}], ids=["all learns", "gradual release"])
+def test_a_training_killed_between_saves_goes_on_from_the_one_before_to_the_same_bits(train, monkeypatch, changes):
+    changes = {"epochs": 6, "checkpoint_seconds": 0.0, **changes}
+    _, whole = train("whole", **changes)
+    turns = itertools.count()
+    monkeypatch.setattr(keeping.Keeper, "may_save", lambda self: next(turns) % 4 == 3)
+    step = epoch_module._step
+    for steps in (13, 29, 30, 1000):
+        done = itertools.count()
+
+        def step_or_die(learner, number, done=done, steps=steps):
+            if next(done) == steps:
+                raise Killed
+            return step(learner, number)
+
+        monkeypatch.setattr(epoch_module, "_step", step_or_die)
+        try:
+            _, parts = train("parts", **changes)
+        except Killed:
+            parts = whole.with_name("parts")
+            if (parts / LAST).exists():
+                last = load_for_resume(parts)
+                assert len(read_metrics(parts)) == last["epoch"]
+    assert_same_run(whole, parts)
+
+
+def test_an_error_between_saves_costs_neither_the_best_weights_nor_what_was_measured(train, monkeypatch):
+    _, whole = train("whole", epochs=2, checkpoint_seconds=0.0, schedule="none")
+    monkeypatch.setattr(keeping.Keeper, "may_save", lambda self: False)
+
+    def fail(label, progress):
+        if progress.epoch == 2:
+            raise RuntimeError("of some kind")
+        return ""
+
+    monkeypatch.setattr(fit_module, "_epoch_line", fail)
+    with pytest.raises(RuntimeError):
+        train("parts", epochs=3, checkpoint_seconds=0.0, schedule="none")
+    parts = whole.with_name("parts")
+    assert metrics_of(parts) == metrics_of(whole)
+    assert plain(load_checkpoint(parts, BEST)) == plain(load_checkpoint(whole, BEST))
+    assert not (parts / LAST).exists()
 
 
 def test_the_best_checkpoint_has_no_training_state(train):
@@ -413,17 +483,17 @@ def test_a_state_that_does_not_fit_is_refused_in_one_sentence(train):
 def test_a_training_state_that_was_mutated_is_gone_on_with_or_refused_in_one_sentence(
     train, tmp_path, monkeypatch, changes
 ):
-    save = fit_module.save_checkpoint
+    save = keeping.save_checkpoint
 
     def save_once(path: Path, **content: object) -> None:
         save(path, **content)
         if content["training"]["so_far"] is not None and content["training"]["so_far"]["batches"] == 5:
             raise Killed
 
-    monkeypatch.setattr(fit_module, "save_checkpoint", save_once)
+    monkeypatch.setattr(keeping, "save_checkpoint", save_once)
     with pytest.raises(Killed):
         train("run", epochs=1, **changes)
-    monkeypatch.setattr(fit_module, "save_checkpoint", save)
+    monkeypatch.setattr(keeping, "save_checkpoint", save)
     folder = tmp_path / "run"
     content = torch.load(folder / LAST, weights_only=True)
     for seed in range(10):
