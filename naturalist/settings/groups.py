@@ -204,8 +204,8 @@ class RecordSettings:
     validation_pictures: bool = True
     """After training, measure and draw the validation images with the best checkpoint, to evaluation/val."""
     checkpoint_seconds: float = 60.0
-    """How often last.pt is written within an epoch, in seconds; 0 for only at the end of each. A stop always does. Saving
-    takes 2 % of the time at most: epochs that are too short for that wait for a later one."""
+    """How often last.pt is written within an epoch, in seconds; 0 for only at the end of each. A stop always does.
+    Saving takes 2 % of the time at most: epochs that are too short for that wait for a later one."""
     resume: str | None = None
     """Run folder to go on with, with its own settings; auto, with --name N, goes on with N where it exists."""
     dry_run: bool = False
