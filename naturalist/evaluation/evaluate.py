@@ -56,7 +56,8 @@ def evaluate_run(
         model: the run's network, to be filled with the checkpoint's weights instead of building another.
 
     Returns:
-        The metrics; on the test set ``earlier_test_looks`` are other checkpoints tested on the same images.
+        The metrics; ``missing_classes`` have no image, ``unknown_classes`` are those that the run does not know, with
+        the number of files, and on the test set ``earlier_test_looks`` are other checkpoints tested on the same images.
 
     Raises:
         UserError: for a run that cannot be read, or data that does not fit it.
@@ -67,7 +68,11 @@ def evaluate_run(
     classifier = load_classifier(run, device, checkpoint=checkpoint, model=model)
     probabilities = _predict(classifier, images, batch_size, f"Evaluating on {split}")
     about = {"run": folder.resolve().name, "split": split, "data": images.data, "epoch": checkpoint["epoch"]}
-    about["fingerprint"] = images.fingerprint
+    about |= {
+        "fingerprint": images.fingerprint,
+        "missing_classes": [*images.missing],
+        "unknown_classes": images.unknown,
+    }
     metrics = {**about, **_measure(probabilities, images)}
     output = folder / "evaluation" / split
     try:
