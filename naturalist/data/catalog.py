@@ -92,6 +92,11 @@ def scan(folder: Path, known: Sequence[str] | None = None) -> Split:
     files = tuple(file for file in listed if file.label < len(names))
     unknown = Counter(classes[file.label] for file in listed if file.label >= len(names))
     split = Split(folder, names, files, tuple(ignored), dict(unknown))
+    if known is not None and not folders:
+        raise UserError(
+            f"{str(folder)!r} holds no class folders, so nothing can be evaluated on it; naturalist predict takes "
+            "photographs whose class is not known."
+        )
     if known is not None and not files:
         differing = differing_names(set(folders), f"{folder.name}/", set(classes[: len(names)]), "the run")
         raise UserError(f"{str(folder)!r} holds no files of any class that the run was trained on ({differing}).")

@@ -9,6 +9,7 @@ Names are read word by word: *trainbearer*, *Testudo* and *Valeriana* are classe
 no folders is a class, whatever it is called: photographs of trains. What could be read in two ways is refused.
 """
 
+import os
 import re
 from collections import defaultdict
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from naturalist.data.listing import (
     differing_names,
     holds_photographs,
     is_flat,
+    is_litter,
     is_photograph,
     subfolders,
 )
@@ -229,13 +231,14 @@ def _require_classes(folder: Path) -> None:
         related[found.rest].append(name)
     for rest, group in related.items():
         roles = {splits[name].role for name in group}
-        if len(roles) > 1 and (rest or len(group) == len(names)):
+        others = (folder / name for name in names.values() if name not in group)
+        if len(roles) > 1 and (rest or not any(map(holds_photographs, others))):
             if "train" not in roles:
                 _refuse_without_train(folder, group)
             _refuse_flat(folder, group)
     inner = {name: set(subfolders(folder / name)) for name in names.values()}
     for name, below in inner.items():
-        _refuse_splits_within(folder, name, below)
+        _refuse_splits_within(folder, name)
         twins = sorted((below & inner.keys()) - {name})
         if len(twins) > 1:
             raise UserError(
@@ -258,14 +261,16 @@ def _refuse_flat(folder: Path, names: list[str]) -> NoReturn:
     )
 
 
-def _refuse_splits_within(folder: Path, name: str, below: set[str]) -> None:
-    found = {inner: split for inner in sorted(below) if (split := split_name(inner))}
-    for (first, one), (second, other) in combinations(found.items(), 2):
-        if {one.role, other.role} in ({"train", "test"}, {"train", "val"}) and one.rest == other.rest:
-            raise UserError(
-                f"the class folder {name} of {str(folder)!r} holds splits ({first}, {second}), which would all be "
-                "trained on: put train/ and test/ outside, and in both a folder for each class."
-            )
+def _refuse_splits_within(folder: Path, name: str) -> None:
+    for parent, inner, _ in os.walk(folder / name):
+        inner[:] = sorted(below for below in inner if not is_litter(below))
+        found = {below: split for below in inner if (split := split_name(below))}
+        for (first, one), (second, other) in combinations(found.items(), 2):
+            if {one.role, other.role} in ({"train", "test"}, {"train", "val"}) and one.rest == other.rest:
+                raise UserError(
+                    f"in the class folder {name} of {str(folder)!r}, {parent!r} holds splits ({first}, {second}), "
+                    "which would all be trained on: put train/ and test/ outside, and in both a folder for each class."
+                )
 
 
 def _share_classes(first: Path, second: Path) -> bool:

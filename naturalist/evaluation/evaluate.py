@@ -67,13 +67,7 @@ def evaluate_run(
     images = images_of_split(folder, checkpoint, split, data=data, cache_dir=cache_dir)
     classifier = load_classifier(run, device, checkpoint=checkpoint, model=model)
     probabilities = _predict(classifier, images, batch_size, f"Evaluating on {split}")
-    about = {"run": folder.resolve().name, "split": split, "data": images.data, "epoch": checkpoint["epoch"]}
-    about |= {
-        "fingerprint": images.fingerprint,
-        "missing_classes": [*images.missing],
-        "unknown_classes": images.unknown,
-    }
-    metrics = {**about, **_measure(probabilities, images)}
+    metrics = {**_about(folder, split, images, checkpoint), **_measure(probabilities, images)}
     output = folder / "evaluation" / split
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -116,6 +110,18 @@ def _predict(
     require_finite(result.logits)
     probabilities: NDArray[np.float64] = result.logits.double().softmax(dim=1).numpy()
     return probabilities
+
+
+def _about(folder: Path, split: str, images: SplitImages, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "run": folder.resolve().name,
+        "split": split,
+        "data": images.data,
+        "epoch": checkpoint["epoch"],
+        "fingerprint": images.fingerprint,
+        "missing_classes": list(images.missing),
+        "unknown_classes": images.unknown,
+    }
 
 
 def _measure(probabilities: NDArray[np.float64], images: SplitImages) -> dict[str, Any]:

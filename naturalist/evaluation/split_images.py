@@ -87,7 +87,7 @@ def images_of_split(
         if folders.test is None:
             raise UserError(
                 f"{settings.data!r} has no test/ (or val/) folder; evaluate on the images held out in "
-                "training with --split val, or pass --data with a folder that has one."
+                "training with --split val, or pass --data with a folder that has train/ and test/."
             )
         source = folders.test
     else:
@@ -141,11 +141,12 @@ def _held_out(folder: Path, checkpoint: dict[str, Any], cache: ImageCache, data:
 def _data_of(checkpoint: dict[str, Any], places: dict[str, Any]) -> str:
     """The run's data set: its name stands in the checkpoint, and where it lies in ``config.yaml``."""
     name: str = checkpoint["data"]
-    place = places.get("data", "")
+    place: str = places.get("data", "")
     if not place or place.startswith("~"):
         return name
-    has_moved = place not in OWN_DATA and Path(place).is_dir()  # to a folder of another name, and the run went on
-    return place if has_moved or name_of_data(place) == name else name
+    if name not in OWN_DATA and not Path(name).is_dir() and Path(place).is_dir():
+        return place  # the folder got another name, and the run went on with it
+    return place if name_of_data(place) == name else name
 
 
 def _places_of(folder: Path) -> dict[str, Any]:

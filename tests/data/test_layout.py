@@ -115,8 +115,11 @@ def test_classes_that_are_called_as_splits_may_be_in_splits(tmp_path):
 
 
 def make(folder: Path, *names: str) -> Path:
-    """Folders with class folders, given with ``*``, and folders with a photograph of their own."""
+    """Folders with class folders, given with ``*``, empty ones, and folders with a photograph of their own."""
     for name in names:
+        if name.endswith("empty"):
+            (folder / name).mkdir(parents=True)
+            continue
         make_classes(folder / name[:-1]) if name.endswith("*") else make_classes(folder, name)
     return folder
 
@@ -164,7 +167,9 @@ def test_the_note_says_what_folders_were_taken_for_where_that_is_not_plain(tmp_p
         (("train", "test1"), "test1, train in .* are called as splits .* hold no class folders to train on"),
         (("train/train", "test/test"), "train/train in .* hold no class folders to train on"),
         (("cats_train", "cats_test", "dogs_train", "dogs_test"), "cats_test, cats_train in .* are called as splits"),
-        (("Aves/train", "Aves/test", "Fungi/train"), r"class folder Aves of .* holds splits \(test, train\)"),
+        (("train", "test", "lists/empty"), "test, train in .* are called as splits"),
+        (("Aves/train", "Aves/test", "Fungi/train"), r"class folder Aves of .*Aves' holds splits \(test, train\)"),
+        (("Aves", "Fungi/new/train", "Fungi/new/val"), r"class folder Fungi of .*new' holds splits \(train, val\)"),
         (("train/*", "query/*"), "query in .* holds class folders of the same names as train, but its name does not"),
         (("*", "test/*"), "holds Aves, Fungi, test, but no train/ folder; call that of the training images so"),
         (("birds_val/*", "birds_test/*"), "holds birds_test, birds_val, but no train/ folder"),

@@ -118,7 +118,7 @@ def test_a_test_set_whose_class_differs_in_case_only_says_so(run, pictures, tmp_
     shutil.rmtree(data / "test")
     (data / "test").mkdir()
     (data / "test" / "photo.jpg").touch()
-    with pytest.raises(UserError, match="holds no files of any class that the run was trained on"):
+    with pytest.raises(UserError, match="holds no class folders, so nothing can be evaluated on it"):
         evaluate_run(run, data=str(data), device="cpu", quiet=True)
 
 
