@@ -22,8 +22,9 @@ from sklearn.model_selection import train_test_split
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from naturalist.data.catalog import find_folders, scan
+from naturalist.data.catalog import scan
 from naturalist.data.decode import UnreadableImage, decode_file
+from naturalist.data.layout import find_folders
 from naturalist.entry import entry_point
 from naturalist.errors import UserError
 from naturalist.progress import progress_bar

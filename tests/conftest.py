@@ -83,6 +83,14 @@ def own_photographs(photographs, tmp_path) -> Path:
     return Path(shutil.copytree(photographs, tmp_path / "own photographs"))
 
 
+def make_classes(folder: Path, *names: str) -> Path:
+    """Class folders with one file each; scanning opens no file, so any content will do."""
+    for name in names or ("Aves", "Fungi"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "photo.jpg").write_bytes(os.fsencode(name))
+    return folder
+
+
 @pytest.fixture
 def mount(tmp_path):
     """Mounts file systems in memory, where the system lets this user."""

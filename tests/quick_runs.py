@@ -5,8 +5,9 @@ from pathlib import Path
 import torch
 import yaml
 
-from naturalist.data.catalog import find_folders, scan
+from naturalist.data.catalog import scan
 from naturalist.data.dataset import load_training_data
+from naturalist.data.layout import find_folders
 from naturalist.data.preprocessing import Preprocessing
 from naturalist.models import build_model
 from naturalist.models.state_dict import plain_state_dict

@@ -1,27 +1,25 @@
-"""Scan a folder of photographs: its splits, classes and files.
+"""List a split's folder of photographs: its classes and files.
 
-Understood are the shapes that data sets come in: ``train/`` and ``val/`` or ``test/``, each a folder of class folders,
-however deep they are nested; or one folder of class folders, which is then training data without a test set.
-Where there is no ``test/``, ``val/`` plays its part (as in nature_12K); where there are both, ``val/`` is the
-validation set. A ``train`` (or ``test`` …) that holds files and no folders is a class: photographs of trains.
-Scanning lists directories and opens no file.
+Files may lie at any depth below their class folder. Listing opens no file.
 """
 
-import hashlib
-import os
-from collections import defaultdict, deque
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
-from typing import NoReturn
 
+from naturalist.data.listing import (
+    class_folders,
+    composed,
+    differing_names,
+    entries_of,
+    is_folder,
+    is_litter,
+    refuse_unreadable,
+    subfolders,
+)
 from naturalist.errors import UserError
-
-TRAIN_NAMES = ("train", "training", "train_set", "training_set")
-TEST_NAMES = ("test", "testing", "test_set")
-VAL_NAMES = ("val", "valid", "validation", "val_set", "validation_set")
-MAX_DEPTH = 4
-"""Levels below the given folder at which ``train`` is looked for."""
 
 
 @dataclass(frozen=True)
@@ -38,17 +36,24 @@ class ImageFile:
     """Times of the last change of content and of inode, in nanoseconds; as in git's index, they tell a changed
     file without reading it."""
 
+    @property
+    def name(self) -> str:
+        """Its path in Unicode's composed form: by that it is known in records, also after a copy by way of a Mac."""
+        return composed(self.path)
+
 
 @dataclass(frozen=True)
 class Split:
-    """The files of one folder of class folders, sorted by path."""
+    """The files of one folder of class folders, sorted by name."""
 
     folder: Path
     class_names: tuple[str, ...]
     files: tuple[ImageFile, ...]
     ignored: tuple[str, ...]
-    """Hidden files, files outside class folders, and links to folders that are listed already: no part of the data
-    set."""
+    """Hidden files and folders, those that systems make, files outside class folders, and links to folders that are
+    listed already: no part of the data set."""
+    unknown: dict[str, int] = field(default_factory=dict)
+    """Files by class, of the classes that a run does not know."""
 
     def counts(self) -> dict[str, int]:
         """Files per class name."""
@@ -58,58 +63,45 @@ class Split:
         return counts
 
 
-@dataclass(frozen=True)
-class Folders:
-    """Where the splits of a data set lie; ``val`` and ``test`` are None where there is none."""
-
-    train: Path
-    val: Path | None
-    test: Path | None
-
-
-def find_folders(folder: Path) -> Folders:
-    """Find the folders of the splits below ``folder``.
-
-    Raises :class:`UserError` when the folder is missing, when it holds no class folders, or when the class folders
-    of the splits differ.
-    """
-    if not folder.is_dir():
-        raise UserError(
-            f"there is no folder {str(folder)!r}; --data takes 'sample', 'nature_12K' or a folder "
-            "that holds train/ and test/ (or val/), or one folder for each class."
-        )
-    train = _find_train(folder)
-    if train is None:
-        names = class_names_of(folder)
-        if not names:
-            raise UserError(f"{str(folder)!r} holds neither a train/ folder nor a folder for each class.")
-        if any(name.lower() in VAL_NAMES + TEST_NAMES and not _is_class(folder / name) for name in names):
-            raise UserError(f"{str(folder)!r} holds {', '.join(names)}, but no train/ folder.")
-        return Folders(train=folder, val=None, test=None)
-    val, test = _subfolder(train.parent, VAL_NAMES), _subfolder(train.parent, TEST_NAMES)
-    if test is None:
-        val, test = None, val
-    for other in (val, test):
-        if other is not None:
-            _require_same_classes(train, other)
-    return Folders(train, val, test)
-
-
-def scan(folder: Path) -> Split:
+def scan(folder: Path, known: Sequence[str] | None = None) -> Split:
     """List the class folders of ``folder`` and their files, at any depth below the class folder.
 
-    Raises :class:`UserError` when there are fewer than two classes, a class has no file or a folder cannot be read.
+    Args:
+        folder: of the split.
+        known: classes of the run that is to be shown the files. Labels are theirs, some may have no files here, and
+            files of other classes are counted.
+
+    Raises:
+        UserError: when a folder cannot be read; without ``known``, when there are fewer than two classes or a class
+            has no file; with it, when there is no file of any.
     """
-    class_names = class_names_of(folder)
-    if len(class_names) < 2:
+    folders = class_folders(folder)
+    names = tuple(folders) if known is None else tuple(known)
+    if known is None and len(names) < 2:
+        inner = [folder / name for name in folders.values() if subfolders(folder / name)]
         raise UserError(
-            f"{str(folder)!r} must hold a folder for each of at least two classes, but it holds {len(class_names)}."
+            f"{str(folder)!r} must hold a folder for each of at least two classes, but it holds {len(names)}"
+            + (f"; is --data {str(inner[0])!r} meant?" if inner else ".")
         )
-    ignored = [entry.name for entry in sorted(folder.iterdir()) if not entry.is_dir()]
-    files = list(_list_files(folder, class_names, ignored))
-    split = Split(folder, class_names, tuple(sorted(files, key=lambda file: file.path)), tuple(ignored))
+    classes = [composed(name) for name in names]
+    classes += [name for name in folders if name not in classes]
+    labels = {folders[name]: label for label, name in enumerate(classes) if name in folders}
+    ignored = [entry.name for entry in entries_of(folder) if not is_folder(entry) or is_litter(entry.name)]
+    listed = sorted(_list_files(folder, labels, ignored), key=lambda file: file.name)
+    _require_names_apart(folder, listed)
+    files = tuple(file for file in listed if file.label < len(names))
+    unknown = Counter(classes[file.label] for file in listed if file.label >= len(names))
+    split = Split(folder, names, files, tuple(ignored), dict(unknown))
+    if known is not None and not folders:
+        raise UserError(
+            f"{str(folder)!r} holds no class folders, so nothing can be evaluated on it; naturalist predict takes "
+            "photographs whose class is not known."
+        )
+    if known is not None and not files:
+        differing = differing_names(set(folders), f"{folder.name}/", set(classes[: len(names)]), "the run")
+        raise UserError(f"{str(folder)!r} holds no files of any class that the run was trained on ({differing}).")
     empty = [name for name, count in split.counts().items() if count == 0]
-    if empty:
+    if known is None and empty:
         raise UserError(
             f"no files in the class folder{'s' * (len(empty) > 1)} {', '.join(empty)} "
             f"of {str(folder)!r}; add photographs or remove the folder."
@@ -117,14 +109,23 @@ def scan(folder: Path) -> Split:
     return split
 
 
-def _list_files(folder: Path, class_names: tuple[str, ...], ignored: list[str]) -> Iterator[ImageFile]:
-    """Every file of the class folders once; adds to ``ignored`` what is left out.
+def _require_names_apart(folder: Path, files: Sequence[ImageFile]) -> None:
+    for file, following in pairwise(files):
+        if file.name == following.name:
+            raise UserError(
+                f"{str(folder)!r} holds two files {file.name!r}, whose names look the same and differ in Unicode's "
+                "form only (a copy by way of a Mac?); rename or remove one."
+            )
+
+
+def _list_files(folder: Path, labels: dict[str, int], ignored: list[str]) -> Iterator[ImageFile]:
+    """Every file of the class folders, given with their labels, once; adds to ``ignored`` what is left out.
 
     Links to folders wait until all real folders are known: what lies in one class is not of another as well, because
     a link leads there.
     """
-    known = _identify_classes(folder, class_names)
-    waiting = deque((folder / name, label) for label, name in enumerate(class_names))
+    known = _identify_classes(folder, labels)
+    waiting = deque((folder / name, label) for name, label in labels.items())
     links: deque[tuple[Path, int]] = deque()
     while waiting or links:
         if waiting:
@@ -134,24 +135,22 @@ def _list_files(folder: Path, class_names: tuple[str, ...], ignored: list[str]) 
             if _leads_back(parent) or not _is_new(parent, known):
                 ignored.append(parent.relative_to(folder).as_posix())
                 continue
-        for entry in _entries(parent):
+        for entry in entries_of(parent):
             path = parent / entry.name
             relative = path.relative_to(folder).as_posix()
-            if not _is_folder(entry):
-                if _is_hidden(entry.name):
-                    ignored.append(relative)
-                else:
-                    yield _describe(path, relative, label)
-            elif not _is_hidden(entry.name):
-                if entry.is_symlink():
-                    links.append((path, label))
-                elif _is_new(path, known):
-                    waiting.append((path, label))
-                else:  # mounted twice
-                    ignored.append(relative)
+            if is_litter(entry.name):
+                ignored.append(relative)
+            elif not is_folder(entry):
+                yield _describe(path, relative, label)
+            elif entry.is_symlink():
+                links.append((path, label))
+            elif _is_new(path, known):
+                waiting.append((path, label))
+            else:  # mounted twice
+                ignored.append(relative)
 
 
-def _identify_classes(folder: Path, class_names: tuple[str, ...]) -> set[Hashable]:
+def _identify_classes(folder: Path, class_names: Iterable[str]) -> set[Hashable]:
     """The identities of class folders and of the folder they are in; two that are one and the same are refused."""
     names: dict[Hashable, str] = {}
     for name in class_names:
@@ -163,116 +162,9 @@ def _identify_classes(folder: Path, class_names: tuple[str, ...]) -> set[Hashabl
     return {_identity(folder), *names}
 
 
-def class_names_of(folder: Path) -> tuple[str, ...]:
-    """Names of the class folders of a split, sorted.
-
-    Raises :class:`UserError` for a folder that cannot be read, and for a name that is not text, as it could not be
-    written to records, pictures and tables.
-    """
-    names = _subfolders(folder)
-    for name in names:
-        try:
-            name.encode()
-        except UnicodeEncodeError:
-            shown = os.fsencode(name).decode(errors="backslashreplace")
-            raise UserError(f"the name of the folder '{shown}' in {str(folder)!r} is not UTF-8; rename it.") from None
-    return names
-
-
-def same_bytes(first: Split, second: Split) -> list[tuple[str, str]]:
-    """Pairs of files of two splits whose content is identical, as paths relative to their splits.
-
-    Only files of equal size are read.
-    """
-
-    def by_size(split: Split) -> dict[int, list[str]]:
-        groups = defaultdict(list)
-        for file in split.files:
-            if file.size:
-                groups[file.size].append(file.path)
-        return groups
-
-    first_sizes, second_sizes = by_size(first), by_size(second)
-    pairs = []
-    for size in sorted(first_sizes.keys() & second_sizes.keys()):
-        digests = defaultdict(list)
-        for path in first_sizes[size]:
-            digests[_digest(first.folder / path)].append(path)
-        for path in second_sizes[size]:
-            pairs += [(twin, path) for twin in digests.get(_digest(second.folder / path), ())]
-    return pairs
-
-
-def _subfolders(folder: Path) -> tuple[str, ...]:
-    return tuple(entry.name for entry in _entries(folder) if _is_folder(entry) and not _is_hidden(entry.name))
-
-
-def _entries(folder: Path) -> list["os.DirEntry[str]"]:
-    """What a folder holds, sorted by name."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(entries, key=lambda entry: entry.name)
-    except OSError as error:
-        _refuse(error)
-
-
-def _find_train(folder: Path) -> Path | None:
-    """The nearest ``train`` below ``folder``, breadth first; several on one level are an error."""
-    level = [folder]
-    for _ in range(MAX_DEPTH):
-        found = [train for candidate in level if (train := _subfolder(candidate, TRAIN_NAMES)) and not _is_class(train)]
-        if len(found) > 1:
-            raise UserError(
-                f"{str(folder)!r} holds more than one data set: "
-                f"{', '.join(sorted(str(train.parent) for train in found))}; pass one of them."
-            )
-        if found:
-            return found[0]
-        level = [candidate / name for candidate in level for name in _subfolders(candidate)]
-    return None
-
-
-def _subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
-    for name in _subfolders(folder):
-        if name.lower() in names:
-            return folder / name
-    return None
-
-
-def _is_class(folder: Path) -> bool:
-    """Whether a folder called ``train``, or ``test``, holds photographs of trains, or of tests, and no classes."""
-    entries = [entry for entry in _entries(folder) if not _is_hidden(entry.name)]
-    return bool(entries) and not any(_is_folder(entry) for entry in entries)
-
-
-def _require_same_classes(train: Path, other: Path) -> None:
-    train_names, other_names = set(class_names_of(train)), set(class_names_of(other))
-    if train_names != other_names:
-        parts = [
-            f"only in {folder.name}/: {', '.join(sorted(names))}"
-            for folder, names in ((train, train_names - other_names), (other, other_names - train_names))
-            if names
-        ]
-        raise UserError(
-            f"the class folders of {str(train)!r} and {str(other)!r} differ ({'; '.join(parts)}); "
-            "both must hold the same classes."
-        )
-
-
-def _refuse(error: OSError) -> NoReturn:
-    raise UserError(f"cannot read the folder {str(error.filename)!r}: {error.strerror}.") from None
-
-
 def _leads_back(folder: Path) -> bool:
     """Whether it is a link to a folder that it lies in, which would be walked for ever."""
     return folder.is_symlink() and folder.parent.resolve().is_relative_to(folder.resolve())
-
-
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself; decoding names it as unreadable
-        return False
 
 
 def _is_new(folder: Path, known: set[Hashable]) -> bool:
@@ -288,13 +180,9 @@ def _identity(folder: Path) -> Hashable:
     try:
         status = folder.stat()
     except OSError as error:
-        _refuse(error)
+        refuse_unreadable(error)
     # Some network drives number nothing.
     return (status.st_dev, status.st_ino) if status.st_ino else folder.resolve()
-
-
-def _is_hidden(name: str) -> bool:
-    return name.startswith((".", "__MACOSX")) or name in ("Thumbs.db", "desktop.ini")
 
 
 def _describe(path: Path, relative: str, label: int) -> ImageFile:
@@ -303,15 +191,3 @@ def _describe(path: Path, relative: str, label: int) -> ImageFile:
     except OSError:  # a dangling link; decoding names it as unreadable
         return ImageFile(relative, label, size=0, stamp=(0, 0))
     return ImageFile(relative, label, status.st_size, (status.st_mtime_ns, status.st_ctime_ns))
-
-
-def _digest(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return (
-                hashlib.file_digest(file, "sha256").digest()
-                if hasattr(hashlib, "file_digest")
-                else hashlib.sha256(file.read()).digest()
-            )
-    except OSError:  # unreadable files are reported by decoding; they equal nothing here
-        return os.urandom(32)

@@ -1,7 +1,8 @@
 """From the name of a data set to images and their split."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -11,14 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from naturalist.data.augment import Augmentation
-from naturalist.data.catalog import Folders, Split, find_folders
+from naturalist.data.catalog import Split
 from naturalist.data.catalog import scan as scan_folder
 from naturalist.data.images import ImageCache, open_cache
+from naturalist.data.layout import Folders, find_folders
 from naturalist.data.loader import BatchLoader
 from naturalist.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, channel_statistics
 from naturalist.data.recorded_split import RecordedSplit, find_recorded, record_split
 from naturalist.data.split import stratified_part, stratified_split
 from naturalist.errors import UserError
+from naturalist.printable import printable
 from naturalist.settings.groups import AugmentationSettings, DataSettings
 
 STATISTICS_IMAGES = 1000
@@ -130,8 +133,11 @@ def load_training_data(
     Raises:
         UserError: for data that cannot be used, or that are not those of the recorded split any more.
     """
-    scan = scan or scan_folder
     folders = find_data(settings.data, settings.datasets_dir)
+    if recorded is not None:
+        scan = partial(scan_folder, known=sorted({file.class_name for file in recorded.files}))
+    elif scan is None:
+        scan = scan_folder
     train = cache_of(scan(folders.train), settings, cache_folder)
     val = train if folders.val is None else cache_of(scan(folders.val), settings, cache_folder)
     if recorded is not None:
@@ -149,7 +155,7 @@ def load_training_data(
             labels = train.labels[train_indices]
             train_indices = stratified_part(train_indices, labels, settings.train_fraction, settings.split_seed)
         split = record_split(train, train_indices, held_out, val, val_indices)
-    description = describe_split(settings.data, len(train_indices), len(val_indices), len(train.class_names))
+    description = describe_split(settings.data, len(train_indices), len(val_indices), train.class_names, folders)
     preprocessing = _preprocessing(settings, train, train_indices)
     return TrainingData(
         train, train_indices, val, val_indices, train.class_names, preprocessing, description, split=split
@@ -191,13 +197,27 @@ def plan_training_data(settings: DataSettings) -> DataPlan:
         num_val = len(val_indices)
     if settings.train_fraction < 1:
         indices = stratified_part(indices, labels[indices], settings.train_fraction, settings.split_seed)
-    num_classes = len(train.class_names)
-    return DataPlan(len(indices), num_classes, describe_split(settings.data, len(indices), num_val, num_classes))
+    description = describe_split(settings.data, len(indices), num_val, train.class_names, folders)
+    return DataPlan(len(indices), len(train.class_names), description)
 
 
-def describe_split(data: str, num_train: int, num_val: int, num_classes: int) -> str:
-    """One line about the images of a training."""
-    return f"{describe_data(data)}; {num_train:,} images to train on, {num_val:,} to validate on, {num_classes} classes"
+def describe_split(data: str, num_train: int, num_val: int, class_names: Sequence[str], folders: Folders) -> str:
+    """One line about the images of a training, and about what is unusual in the names of folders."""
+    counts = f"{num_train:,} images to train on, {num_val:,} to validate on, {len(class_names)} classes"
+    return "; ".join(filter(None, (f"{describe_data(data)}; {counts}", folders.note, case_twins(class_names))))
+
+
+def case_twins(class_names: Sequence[str]) -> str:
+    """A sentence about classes that differ in upper and lower case only; empty where there are none."""
+    groups: dict[str, list[str]] = {}
+    for name in class_names:
+        groups.setdefault(name.casefold(), []).append(name)
+    twins = [" and ".join(group) for group in groups.values() if len(group) > 1]
+    if not twins:
+        return ""
+    return printable(
+        f"{', '.join(twins)} are classes apart here, but one folder on Windows and most Macs, where case does not count"
+    )
 
 
 def _preprocessing(settings: DataSettings, cache: ImageCache, train_indices: NDArray[np.int64]) -> Preprocessing:

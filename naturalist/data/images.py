@@ -34,7 +34,7 @@ class ImageCache:
     labels: NDArray[np.int64]
     """int64 ``[N]``."""
     paths: tuple[str, ...]
-    """``[N]``, relative to the split's folder."""
+    """``[N]``, relative to the split's folder; see :attr:`naturalist.data.catalog.ImageFile.name`."""
     class_names: tuple[str, ...]
     problems: tuple[tuple[str, str], ...]
     """Path and reason of every file that was left out."""
@@ -118,7 +118,7 @@ def _load(entry: ImageEntry) -> ImageCache | None:
         if known.row is None:
             problems.append((file.path, known.reason))
         else:
-            images.append((known.row, file.label, file.path, known.size, known.hash))
+            images.append((known.row, file.label, file.name, known.size, known.hash))
     try:
         pixels = entry.map(index)
     except (OSError, ValueError):
@@ -157,8 +157,9 @@ def _report(cache: ImageCache, split: Split, on_corrupt: str) -> None:
             f"{count} cannot be read; repair or remove them, or leave them out with --on_corrupt skip:{named}"
         )
     print(f"{count} cannot be read and are left out:{named}", flush=True)
-    counts = np.bincount(cache.labels, minlength=len(cache.class_names))
-    if counts.min() == 0:
-        raise UserError(
-            f"no file of class {cache.class_names[int(counts.argmin())]} in {str(split.folder)!r} can be read."
-        )
+    readable = np.bincount(cache.labels, minlength=len(cache.class_names))
+    for (name, listed), count in zip(split.counts().items(), readable, strict=True):
+        if listed and not count:
+            raise UserError(
+                f"no file of class {name} in {str(split.folder)!r} can be read; add photographs or remove the folder."
+            )

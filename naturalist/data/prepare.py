@@ -1,10 +1,15 @@
 """``python -m naturalist prepare``: get a data set, check every file of it, decode it."""
 
+from collections import defaultdict
+from collections.abc import Iterator
+
 from rich.console import Console
 from rich.table import Table
 
-from naturalist.data.catalog import Split, same_bytes, scan
-from naturalist.data.dataset import cache_of, describe_data, find_data
+from naturalist.data.catalog import Split, scan
+from naturalist.data.dataset import cache_of, case_twins, describe_data, find_data
+from naturalist.data.images import ImageCache
+from naturalist.data.layout import Folders
 from naturalist.printable import printable
 from naturalist.progress import plain_console
 from naturalist.settings.groups import DataSettings
@@ -17,7 +22,7 @@ PAIRS_SHOWN = 10
 def prepare_data(options: PrepareOptions) -> None:
     """Download or draw the data if need be, build the caches, and report what is in them.
 
-    Every unreadable file is named, and so is every file whose bytes are in the training and in the test set.
+    Every unreadable file is named, and so is every photograph whose bytes are in the training and in the test set.
     Raises :class:`UserError` for data that cannot be used.
     """
     settings = DataSettings(
@@ -31,7 +36,11 @@ def prepare_data(options: PrepareOptions) -> None:
     )
     settings.validate()
     folders = find_data(settings.data, settings.datasets_dir)
-    splits: dict[str, Split] = {name: scan(folder) for name, folder in vars(folders).items() if folder is not None}
+    splits = {"train": scan(folders.train)}
+    if folders.val is not None:
+        splits["val"] = scan(folders.val)
+    if folders.test is not None:
+        splits["test"] = scan(folders.test, splits["train"].class_names)
     folder = cache_folder(settings.cache_dir, options.runs_dir)
     caches = {name: cache_of(split, settings, folder) for name, split in splits.items()}
     console = plain_console()
@@ -45,33 +54,58 @@ def prepare_data(options: PrepareOptions) -> None:
     table.add_row("files", *(f"{len(split.files):,}" for split in splits.values()))
     table.add_row("readable", *(f"{len(cache):,}" for cache in caches.values()))
     console.print(table)
-    ignored = [path for split in splits.values() for path in split.ignored]
-    if ignored:
-        console.print(
-            f"Ignored {len(ignored)} file(s) that are hidden or outside the class folders, such as "
-            f"{printable(ignored[0])}.",
-            soft_wrap=True,
-        )
+    for line in _notes(folders, splits):
+        console.print(line, soft_wrap=True)
     if "test" not in splits:
         console.print("There is no test/ (or val/) folder: a run can be evaluated on its validation images only.")
     for name in ("val", "test"):
         if name in splits:
-            _report_same_bytes(console, splits["train"], splits[name])
+            places = splits["train"].folder.name, splits[name].folder.name
+            _report_same_bytes(console, same_bytes(caches["train"], caches[name]), *places)
 
 
-def _report_same_bytes(console: Console, train: Split, other: Split) -> None:
-    pairs = same_bytes(train, other)
+def same_bytes(first: ImageCache, second: ImageCache) -> list[tuple[str, str]]:
+    """Pairs of readable photographs of two splits whose content is identical, as paths relative to their splits."""
+    twins = defaultdict(list)
+    for path, content in zip(first.paths, first.hashes, strict=True):
+        twins[content].append(path)
+    return [
+        (twin, path)
+        for path, content in zip(second.paths, second.hashes, strict=True)
+        for twin in twins.get(content, ())
+    ]
+
+
+def _notes(folders: Folders, splits: dict[str, Split]) -> Iterator[str]:
+    """What else there is to say of the folders and their files."""
+    if folders.note:
+        yield f"Folders: {folders.note}."
+    twins = case_twins(splits["train"].class_names)
+    if twins:
+        yield f"{twins}."
+    ignored = [path for split in splits.values() for path in split.ignored]
+    if ignored:
+        yield (
+            f"Ignored {len(ignored)} file(s) or folder(s) that are hidden, a system's or outside the class folders, "
+            f"such as {printable(ignored[0])}."
+        )
+    for name, count in splits["test"].unknown.items() if "test" in splits else ():
+        yield (
+            f"{count:,} file(s) in {splits['test'].folder.name}/{printable(name)} are left out: the training images "
+            "have no such class."
+        )
+
+
+def _report_same_bytes(console: Console, pairs: list[tuple[str, str]], train: str, other: str) -> None:
     if not pairs:
-        console.print(f"No file of {train.folder.name}/ is in {other.folder.name}/ too.")
+        console.print(f"No photograph of {train}/ is in {other}/ too.")
         return
     console.print(
-        f"{len(pairs)} file(s) have the same bytes in {train.folder.name}/ and {other.folder.name}/, which "
-        f"flatters the result on {other.folder.name}/:",
+        f"{len(pairs)} photograph(s) have the same bytes in {train}/ and {other}/, which flatters the result on "
+        f"{other}/:",
         soft_wrap=True,
     )
     for first, second in pairs[:PAIRS_SHOWN]:
-        console.print(
-            f"  {train.folder.name}/{printable(first)} = {other.folder.name}/{printable(second)}", soft_wrap=True
-        )
+        console.print(f"  {train}/{printable(first)} = {other}/{printable(second)}", soft_wrap=True)
     if len(pairs) > PAIRS_SHOWN:
         console.print(f"  … and {len(pairs) - PAIRS_SHOWN} more")

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from naturalist.data.images import ImageCache
+from naturalist.data.listing import composed
 from naturalist.files import write_table
 from naturalist.reading import damaged, read_csv
 
@@ -139,7 +140,7 @@ def find_recorded(files: Sequence[RecordedFile], cache: ImageCache) -> Found:
     positions = {path: i for i, path in enumerate(cache.paths)}
     indices, gone, changed = [], [], []
     for file in files:
-        position = positions.get(file.path)
+        position = positions.get(composed(file.path))
         if position is None:
             gone.append(file.path)
         elif cache.hashes[position] != file.hash:

@@ -56,7 +56,8 @@ def evaluate_run(
         model: the run's network, to be filled with the checkpoint's weights instead of building another.
 
     Returns:
-        The metrics; on the test set ``earlier_test_looks`` are other checkpoints tested on the same images.
+        The metrics; ``missing_classes`` have no image, ``unknown_classes`` are those that the run does not know, with
+        the number of files, and on the test set ``earlier_test_looks`` are other checkpoints tested on the same images.
 
     Raises:
         UserError: for a run that cannot be read, or data that does not fit it.
@@ -66,9 +67,7 @@ def evaluate_run(
     images = images_of_split(folder, checkpoint, split, data=data, cache_dir=cache_dir)
     classifier = load_classifier(run, device, checkpoint=checkpoint, model=model)
     probabilities = _predict(classifier, images, batch_size, f"Evaluating on {split}")
-    about = {"run": folder.resolve().name, "split": split, "data": images.data, "epoch": checkpoint["epoch"]}
-    about["fingerprint"] = images.fingerprint
-    metrics = {**about, **_measure(probabilities, images)}
+    metrics = {**_about(folder, split, images, checkpoint), **_measure(probabilities, images)}
     output = folder / "evaluation" / split
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -111,6 +110,18 @@ def _predict(
     require_finite(result.logits)
     probabilities: NDArray[np.float64] = result.logits.double().softmax(dim=1).numpy()
     return probabilities
+
+
+def _about(folder: Path, split: str, images: SplitImages, checkpoint: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "run": folder.resolve().name,
+        "split": split,
+        "data": images.data,
+        "epoch": checkpoint["epoch"],
+        "fingerprint": images.fingerprint,
+        "missing_classes": list(images.missing),
+        "unknown_classes": images.unknown,
+    }
 
 
 def _measure(probabilities: NDArray[np.float64], images: SplitImages) -> dict[str, Any]:

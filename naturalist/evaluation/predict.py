@@ -15,14 +15,12 @@ from numpy.typing import NDArray
 
 from naturalist.data.decode import UnreadableImage
 from naturalist.data.images import available_cores
+from naturalist.data.listing import is_litter, is_photograph
 from naturalist.errors import UserError
 from naturalist.evaluation.classifier import Classifier, load_classifier
 from naturalist.files import harmless
 from naturalist.printable import printable
 from naturalist.progress import progress_bar
-
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", "")
-"""What is taken from a folder; a file that is named itself is tried whatever it is called."""
 
 NONE_OF_THESE = "none of these"
 """The prediction when the confidence is below the threshold."""
@@ -90,7 +88,7 @@ def predict_photos(
 
 
 def find_photos(photos: list[str], *, null: bool = False) -> list[Path]:
-    """Files in the order given, folders searched at any depth in the order of their names, hidden files left out.
+    """Files in the order given, folders searched at any depth in the order of their names, without systems' litter.
 
     ``-`` is a list of paths on standard input, one a line, or separated by NUL characters: with ``null``, and where it
     holds one. Raises :class:`UserError` when a folder, or all of it, holds no photographs.
@@ -125,9 +123,9 @@ def _listed(data: bytes, null: bool) -> list[Path]:
 
 def _photos_below(folder: Path) -> Iterator[Path]:
     for parent, subfolders, names in os.walk(folder):
-        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        subfolders[:] = sorted(name for name in subfolders if not is_litter(name))
         for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in PHOTO_SUFFIXES:
+            if not is_litter(name) and (is_photograph(name) or not Path(name).suffix):
                 yield Path(parent, name)
 
 

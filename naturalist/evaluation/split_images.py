@@ -1,7 +1,7 @@
 """The images of a split, as a run saw them."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,11 @@ from naturalist.data.dataset import cache_of, find_data
 from naturalist.data.images import ImageCache
 from naturalist.data.recorded_split import find_recorded
 from naturalist.errors import UserError
+from naturalist.printable import printable
 from naturalist.runs.folder import read_config
 from naturalist.runs.identity import read_identity
 from naturalist.settings.groups import DataSettings
-from naturalist.settings.run_settings import cache_folder, name_of_data
+from naturalist.settings.run_settings import OWN_DATA, cache_folder, name_of_data
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,14 @@ class SplitImages:
     """Which images of the cache, int64 ``[N]``."""
     data: str
     """Name of the data set."""
+    unknown: dict[str, int] = field(default_factory=dict)
+    """Files by class, of the classes that the run does not know; they are no part of the images."""
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Classes without an image."""
+        counts = np.bincount(self.labels, minlength=len(self.cache.class_names))
+        return tuple(name for name, count in zip(self.cache.class_names, counts, strict=True) if not count)
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -54,7 +63,8 @@ def images_of_split(
 
     Args:
         folder: run folder.
-        checkpoint: of the run; its classes must be those of the data.
+        checkpoint: of the run; the data is matched with its classes by name. Those that the test set lacks, and files
+            of others, are named on the terminal.
         split: ``"test"``, or ``"val"`` for the images held out in training.
         data: data set to use instead of the run's own.
         cache_dir: folder for decoded images, if not the run's own.
@@ -77,22 +87,40 @@ def images_of_split(
         if folders.test is None:
             raise UserError(
                 f"{settings.data!r} has no test/ (or val/) folder; evaluate on the images held out in "
-                "training with --split val, or pass --data with a folder that has one."
+                "training with --split val, or pass --data with a folder that has train/ and test/."
             )
         source = folders.test
     else:
         source = folders.val or folders.train
-    images = scan(source)
-    if images.class_names != class_names:
-        raise UserError(
-            f"the classes of {str(source)!r} ({', '.join(images.class_names)}) are not those that the run "
-            f"was trained on ({', '.join(class_names)})."
-        )
+    images = scan(source, class_names)
     cache_dir = cache_dir or places.get("cache_dir")
     cache = cache_of(images, settings, cache_folder(cache_dir, places.get("runs_dir", str(folder.parent))))
     if split == "test":
-        return SplitImages(cache, np.arange(len(cache)), settings.data)
+        shown_images = SplitImages(cache, np.arange(len(cache)), settings.data, images.unknown)
+        _say_which_classes(shown_images, source)
+        return shown_images
     return SplitImages(cache, _held_out(folder, checkpoint, cache, settings.data), settings.data)
+
+
+def _say_which_classes(images: SplitImages, source: Path) -> None:
+    """Name the classes that a test set lacks, and those that the run does not know."""
+    if images.missing:
+        number = len(images.cache.class_names) - len(images.missing)
+        print(
+            f"{printable(source)} has no images of {printable(', '.join(images.missing))}: the numbers are of the "
+            f"other {number} class(es).",
+            flush=True,
+        )
+    if images.unknown:
+        counts = ", ".join(f"{printable(name)} ({count:,})" for name, count in images.unknown.items())
+        print(
+            f"{sum(images.unknown.values()):,} file(s) in {printable(source)} are of classes that the run does not "
+            f"know, and are left out: {counts}.",
+            flush=True,
+        )
+    lower = {name.casefold() for name in images.missing}
+    if any(name.casefold() in lower for name in images.unknown):
+        print("Upper and lower case count: rename the folders whose names differ in nothing else.", flush=True)
 
 
 def _held_out(folder: Path, checkpoint: dict[str, Any], cache: ImageCache, data: str) -> NDArray[np.int64]:
@@ -113,8 +141,12 @@ def _held_out(folder: Path, checkpoint: dict[str, Any], cache: ImageCache, data:
 def _data_of(checkpoint: dict[str, Any], places: dict[str, Any]) -> str:
     """The run's data set: its name stands in the checkpoint, and where it lies in ``config.yaml``."""
     name: str = checkpoint["data"]
-    place = places.get("data", "")
-    return place if place and not place.startswith("~") and name_of_data(place) == name else name
+    place: str = places.get("data", "")
+    if not place or place.startswith("~"):
+        return name
+    if name not in OWN_DATA and not Path(name).is_dir() and Path(place).is_dir():
+        return place  # the folder got another name, and the run went on with it
+    return place if name_of_data(place) == name else name
 
 
 def _places_of(folder: Path) -> dict[str, Any]:

@@ -1,95 +1,18 @@
 """What scanning a folder promises."""
 
 import os
-import shutil
+import sys
 from pathlib import Path
 
 import pytest
+from conftest import make_classes
 
-from naturalist.data.catalog import class_names_of, find_folders, same_bytes, scan
+from naturalist.data.catalog import scan
+from naturalist.data.layout import find_folders
 from naturalist.errors import UserError
 
-
-def make_classes(folder: Path, *names: str) -> Path:
-    """Class folders with one file each; scanning opens no file, so any content will do."""
-    for name in names or ("Aves", "Fungi"):
-        (folder / name).mkdir(parents=True)
-        (folder / name / "photo.jpg").write_bytes(os.fsencode(name))
-    return folder
-
-
-@pytest.mark.parametrize("nested", ["", "inaturalist_12K", "a/b/c"])
-@pytest.mark.parametrize(
-    ("train", "val", "test"),
-    [
-        ("train", None, "test"),
-        ("train", "val", "test"),
-        ("train", None, None),
-        ("Train", "Validation", "Test"),
-        ("training", "valid", "testing"),
-    ],
-)
-def test_splits_are_found_under_their_usual_names_however_nested(tmp_path, nested, train, val, test):
-    parent = tmp_path / nested
-    for name in (train, val, test):
-        if name:
-            make_classes(parent / name)
-    make_classes(tmp_path / "__MACOSX" / nested / "train")
-    folders = find_folders(tmp_path)
-    assert folders.train == parent / train
-    assert folders.val == (parent / val if val else None)
-    assert folders.test == (parent / test if test else None)
-
-
-def test_val_is_the_test_set_where_there_is_no_test(tmp_path):
-    make_classes(tmp_path / "train")
-    make_classes(tmp_path / "val")
-    folders = find_folders(tmp_path)
-    assert (folders.val, folders.test) == (None, tmp_path / "val")
-
-
-def test_folder_of_classes_is_training_data_without_a_test_set(tmp_path):
-    folders = find_folders(make_classes(tmp_path))
-    assert (folders.train, folders.val, folders.test) == (tmp_path, None, None)
-    assert scan(folders.train).class_names == ("Aves", "Fungi")
-
-
-def test_splits_without_train_are_not_taken_for_classes(tmp_path):
-    make_classes(tmp_path / "val")
-    make_classes(tmp_path / "test")
-    with pytest.raises(UserError, match=r"holds test, val, but no train/"):
-        find_folders(tmp_path)
-
-
-def test_class_folders_that_differ_between_splits_are_named(tmp_path):
-    make_classes(tmp_path / "train", "Aves", "Fungi", "Plantae")
-    make_classes(tmp_path / "test", "Aves", "fungi", "Plantae")
-    with pytest.raises(UserError, match=r"only in train/: Fungi; only in test/: fungi"):
-        find_folders(tmp_path)
-
-
-def test_validation_classes_must_match_too(tmp_path):
-    make_classes(tmp_path / "train")
-    make_classes(tmp_path / "val", "Aves")
-    make_classes(tmp_path / "test")
-    with pytest.raises(UserError, match=r"only in train/: Fungi"):
-        find_folders(tmp_path)
-
-
-def test_two_data_sets_in_one_folder_are_refused_by_name(tmp_path):
-    make_classes(tmp_path / "first" / "train")
-    make_classes(tmp_path / "second" / "train")
-    with pytest.raises(UserError, match=r"more than one data set: .*first, .*second"):
-        find_folders(tmp_path)
-
-
-def test_missing_and_empty_folders_and_files_are_refused(tmp_path):
-    (tmp_path / "file").write_text("no folder")
-    for wrong in ("nowhere", "file"):
-        with pytest.raises(UserError, match="there is no folder"):
-            find_folders(tmp_path / wrong)
-    with pytest.raises(UserError, match="neither a train/ folder nor a folder for each class"):
-        find_folders(tmp_path)
+COMPOSED, DECOMPOSED = "K\u00e4fer", "Ka\u0308fer"
+"""One name in the forms of Linux and Windows, and of Macs."""
 
 
 def test_fewer_than_two_classes_are_refused(tmp_path):
@@ -121,7 +44,14 @@ def test_every_file_is_listed_once_or_named_as_ignored(tmp_path):
         "Fungi/photo.jpg",
     ]
     assert [file.label for file in split.files] == [0, 1, 1, 1, 1]
-    assert sorted(split.ignored) == [".DS_Store", "Aves/.DS_Store", "Aves/Thumbs.db", "notes.txt"]
+    assert sorted(split.ignored) == [
+        ".DS_Store",
+        ".hidden",
+        "Aves/.DS_Store",
+        "Aves/Thumbs.db",
+        "__MACOSX",
+        "notes.txt",
+    ]
     assert split.counts() == {"Aves": 1, "Fungi": 4}
 
 
@@ -163,24 +93,6 @@ def test_folder_that_cannot_be_listed_is_an_error_not_a_smaller_data_set(tmp_pat
     monkeypatch.setattr(os, "scandir", refuse_locked)  # permissions would not stop root
     with pytest.raises(UserError, match=r"cannot read the folder '.*locked': Permission denied"):
         scan(tmp_path)
-
-
-def test_same_bytes_in_two_splits_are_reported_under_every_name(own_photographs):
-    train, test = own_photographs / "train", own_photographs / "test"
-    assert same_bytes(scan(train), scan(test)) == []
-    first, second = class_names_of(train)[:2]
-    for place in (test / second / "twin.jpg", test / first / "copy.jpg", train / second / "again.jpg"):
-        shutil.copy(train / first / "00.jpg", place)
-    other = bytearray((train / first / "00.jpg").read_bytes())
-    other[-3] ^= 1  # as long, but not the same
-    (test / first / "similar.jpg").write_bytes(other)
-    (train / first / "empty.jpg").touch()
-    (test / first / "empty.jpg").touch()
-    assert set(same_bytes(scan(train), scan(test))) == {
-        (twin, copy)
-        for twin in (f"{first}/00.jpg", f"{second}/again.jpg")
-        for copy in (f"{second}/twin.jpg", f"{first}/copy.jpg")
-    }
 
 
 def link(name: Path, target: str) -> None:
@@ -245,24 +157,56 @@ def test_file_name_that_is_not_utf8_is_a_file(tmp_path):
     assert [os.fsencode(file.path) for file in scan(tmp_path).files][0] == b"Aves/V\xf6gel.jpg"
 
 
-@pytest.mark.parametrize("name", ["train", "Test", "val", "valid", "testing"])
-def test_a_class_that_is_called_as_a_split_is_a_class(tmp_path, name):
-    make_classes(tmp_path, "car", name)
-    assert find_folders(tmp_path).train == tmp_path
-    assert sorted(scan(tmp_path).class_names) == sorted(("car", name))
+@pytest.mark.parametrize(
+    "litter",
+    [
+        "@eaDir/photo.jpg/SYNOPHOTO_THUMB_M.jpg",
+        "lost+found/photo.jpg",
+        "$RECYCLE.BIN/photo.jpg",
+        "System Volume Information/photo.jpg",
+        "#recycle/photo.jpg",
+        "__MACOSX/photo.jpg",
+        *(f"{name}/photo.jpg" for name in (".Trashes", ".AppleDouble", ".git", ".ipynb_checkpoints", ".thumbnails")),
+        *("DESKTOP.INI", "ehthumbs.db", "Picasa.ini", "thumbs.DB", "._photo.jpg", "Icon\r"),
+    ],
+)
+@pytest.mark.parametrize("place", ["", "Aves", "Aves/deep"])
+def test_what_systems_leave_behind_is_no_class_and_no_photograph_and_is_counted(tmp_path, litter, place):
+    make_classes(tmp_path, "Aves", "Fungi")
+    path = tmp_path / place / litter
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("litter")
+    split = scan(tmp_path)
+    assert [file.path for file in split.files] == ["Aves/photo.jpg", "Fungi/photo.jpg"]
+    assert split.ignored == ("/".join(filter(None, (place, litter.partition("/")[0]))),)
 
 
-def test_classes_that_are_called_as_splits_may_be_in_splits(tmp_path):
-    make_classes(tmp_path / "train", "car", "test", "train")
-    make_classes(tmp_path / "test", "car", "test", "train")
-    folders = find_folders(tmp_path)
-    assert (folders.train, folders.test) == (tmp_path / "train", tmp_path / "test")
-    assert scan(folders.test).class_names == ("car", "test", "train")
+def test_unicodes_forms_of_a_name_are_one_name(tmp_path):
+    make_classes(tmp_path / "mac", DECOMPOSED, "Ahorn")
+    (tmp_path / "mac" / "Ahorn" / f"{DECOMPOSED}.jpg").touch()
+    split = scan(tmp_path / "mac")
+    assert split.class_names == ("Ahorn", COMPOSED)
+    assert [file.name for file in split.files] == [f"Ahorn/{COMPOSED}.jpg", "Ahorn/photo.jpg", f"{COMPOSED}/photo.jpg"]
+    assert all((split.folder / file.path).is_file() for file in split.files)
 
 
-def test_test_set_without_class_folders_is_refused_rather_than_left_out(tmp_path):
-    make_classes(tmp_path / "train")
-    (tmp_path / "test").mkdir()
-    (tmp_path / "test" / "photo.jpg").touch()
-    with pytest.raises(UserError, match="only in train/: Aves, Fungi"):
-        find_folders(tmp_path)
+@pytest.mark.skipif(sys.platform == "darwin", reason="to a Mac the two names are one")
+def test_two_names_that_differ_in_unicodes_form_only_are_refused(tmp_path):
+    make_classes(tmp_path, COMPOSED, "Ahorn")
+    for form in (COMPOSED, DECOMPOSED):
+        (tmp_path / "Ahorn" / f"{form}.jpg").touch()
+    with pytest.raises(UserError, match=f"two files 'Ahorn/{COMPOSED}.jpg', whose names look the same"):
+        scan(tmp_path)
+    make_classes(tmp_path, DECOMPOSED)
+    with pytest.raises(UserError, match=f"two folders '{COMPOSED}', whose names look the same"):
+        scan(tmp_path)
+
+
+def test_for_a_runs_classes_files_are_labelled_by_name_and_others_are_counted(tmp_path):
+    make_classes(tmp_path, "Zebra", "Fungi", DECOMPOSED)
+    (tmp_path / "Aves").mkdir()
+    split = scan(tmp_path, [COMPOSED, "Plantae", "Aves", "Fungi"])
+    assert [(file.name, file.label) for file in split.files] == [("Fungi/photo.jpg", 3), (f"{COMPOSED}/photo.jpg", 0)]
+    assert split.class_names == (COMPOSED, "Plantae", "Aves", "Fungi") and split.unknown == {"Zebra": 1}
+    with pytest.raises(UserError, match="no files of any class that the run was trained on .*upper and lower case"):
+        scan(tmp_path, ["zebra", "Plantae"])

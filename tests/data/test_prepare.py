@@ -8,6 +8,7 @@ from conftest import SMALL_CLASSES, run_python
 from PIL import Image
 
 from naturalist.data import images as cache_module
+from naturalist.data.dataset import case_twins
 from naturalist.data.prepare import prepare_data
 from naturalist.errors import UserError
 from naturalist.settings.verbs import PrepareOptions
@@ -42,7 +43,7 @@ def test_every_class_and_file_is_counted(prepare):
     for name in SMALL_CLASSES:
         assert row(output, name) == ["12", "4"]
     assert row(output, "files") == row(output, "readable") == ["48", "16"]
-    assert "No file of train/ is in test/ too." in output
+    assert "No photograph of train/ is in test/ too." in output
     assert "Ignored" not in output and "cannot be read" not in output
 
 
@@ -78,21 +79,35 @@ def test_unreadable_and_ignored_files_are_named(prepare, own_photographs):
     assert f"1 of 49 files in train/ cannot be read and are left out:\n  {FIRST}/text.jpg: no image" in output
     assert f"1 of 17 files in test/ cannot be read and are left out:\n  {SECOND}/zero.jpg: empty file" in output
     assert row(output, "files") == ["49", "17"] and row(output, "readable") == ["48", "16"]
-    assert "Ignored 1 file(s) that are hidden or outside the class folders, such as .DS_Store." in output
+    assert "Ignored 1 file(s) or folder(s) that are hidden, a system's or outside the class folders" in output
 
 
 def test_same_bytes_in_train_and_test_are_reported_by_their_whole_names(prepare, own_photographs):
     name = f"{SECOND}/[copy] of [bold] :smile: with a name that is longer than a line has room for in a terminal.jpg"
     shutil.copy(own_photographs / "train" / FIRST / "00.jpg", own_photographs / "test" / name)
     output = prepare()
-    assert "1 file(s) have the same bytes in train/ and test/, which flatters the result on test/" in output
+    assert "1 photograph(s) have the same bytes in train/ and test/, which flatters the result on test/" in output
     assert f"\n  train/{FIRST}/00.jpg = test/{name}\n" in output
 
 
-def test_class_folders_that_differ_are_refused(prepare, own_photographs):
+def test_classes_of_the_test_set_alone_are_left_out_and_counted(prepare, own_photographs):
     (own_photographs / "test" / FIRST).rename(own_photographs / "test" / "Zebra")
-    with pytest.raises(UserError, match=rf"differ \(only in train/: {FIRST}; only in test/: Zebra\)"):
-        prepare()
+    output = prepare()
+    assert row(output, FIRST) == ["12", "0"] and row(output, "files") == ["48", "12"]
+    assert "4 file(s) in test/Zebra are left out: the training images have no such class." in output
+
+
+def test_what_is_unusual_about_the_folders_is_said(prepare, own_photographs):
+    (own_photographs / "train").rename(own_photographs / "seg_train")
+    (own_photographs / "test").rename(own_photographs / "seg_test")
+    assert "Folders: train: seg_train/, test: seg_test/." in prepare()
+
+
+def test_classes_that_differ_in_case_only_are_named():
+    assert case_twins(("Aves", "Fungi")) == ""
+    assert case_twins(("AVES", "Aves", "Fungi", "aves", "fungi")).startswith(
+        "AVES and Aves and aves, Fungi and fungi are classes apart here, but one folder on Windows and most Macs"
+    )
 
 
 def test_validation_folder_is_prepared_and_compared_too(prepare, own_photographs):
@@ -100,7 +115,7 @@ def test_validation_folder_is_prepared_and_compared_too(prepare, own_photographs
     shutil.copy(own_photographs / "train" / FIRST / "00.jpg", own_photographs / "val" / FIRST / "copy.jpg")
     output = prepare()
     assert row(output, "files") == ["48", "17", "16"]
-    assert "same bytes in train/ and val/" in output and "No file of train/ is in test/ too." in output
+    assert "same bytes in train/ and val/" in output and "No photograph of train/ is in test/ too." in output
 
 
 def test_folder_without_a_test_set_says_so(prepare, own_photographs):
@@ -145,3 +160,16 @@ def test_photographs_of_every_kind_are_prepared_together(prepare, own_photograph
         ):
             image.convert(mode).save(folder / name)
     assert row(prepare(), "readable") == ["55", "16"]
+
+
+def test_the_same_photograph_is_a_leak_and_the_same_other_file_is_not(prepare, own_photographs):
+    for place in ("train", "test"):
+        (own_photographs / place / FIRST / "readme.txt").write_text("about")
+        (own_photographs / place / "labels.csv").write_text("a,b")
+    assert "No photograph of train/ is in test/ too." in prepare()
+    for place in (own_photographs / "test" / SECOND / "twin.jpg", own_photographs / "train" / SECOND / "again.jpg"):
+        shutil.copy(own_photographs / "train" / FIRST / "00.jpg", place)
+    output = prepare()
+    assert "2 photograph(s) have the same bytes" in output
+    assert f"train/{FIRST}/00.jpg = test/{SECOND}/twin.jpg" in output
+    assert f"train/{SECOND}/again.jpg = test/{SECOND}/twin.jpg" in output

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import statistics
 import subprocess
 import sys
@@ -72,6 +73,53 @@ def test_the_csv_names_every_test_image_and_its_true_class(evaluated, pictures):
         path.relative_to(pictures / "test").as_posix() for path in (pictures / "test").glob("*/*.jpg")
     )
     assert all(row[0].startswith(f"{row[1]}/") for row in rows)
+
+
+def test_a_test_set_with_other_classes_is_measured_by_name_on_those_there_are(run, pictures, tmp_path, capsys):
+    everything = evaluate_run(run, device="cpu", quiet=True)
+    data = Path(shutil.copytree(pictures, tmp_path / "data"))
+    first, second, third, *_ = everything["per_class"]
+    shutil.rmtree(data / "test" / first)
+    for path in (data / "test" / third).iterdir():
+        path.unlink()
+    shutil.copytree(data / "test" / second, data / "test" / "Zebra")
+    metrics = evaluate_run(run, data=str(data), device="cpu")
+    said = capsys.readouterr().out
+    assert f"has no images of {first}, {third}: the numbers are of the other 8 class(es)." in said
+    assert f"5 file(s) in {data / 'test'} are of classes that the run does not know, and are left out" in said
+    assert ": Zebra (5).\n" in said and "Upper and lower case count" not in said
+    assert (metrics["missing_classes"], metrics["unknown_classes"]) == ([first, third], {"Zebra": 5})
+
+    with (run / "evaluation" / "test" / "predictions.csv").open(newline="") as file:
+        heading, *rows = csv.reader(file)
+    names = heading[2:]
+    right: dict[str, list[bool]] = {}
+    for _, truth, *probabilities in rows:
+        values = [float(value) for value in probabilities]
+        right.setdefault(truth, []).append(names[values.index(max(values))] == truth)
+    recalls = {name: sum(hits) / len(hits) for name, hits in right.items()}
+    assert set(recalls) == set(names) - {first, third} and metrics["n"] == len(rows) == 40
+    assert metrics["balanced_accuracy"] == pytest.approx(statistics.mean(recalls.values()))
+    assert recalls == {name: everything["per_class"][name]["recall"] for name in recalls}
+    assert metrics["per_class"][first] == {"precision": None, "recall": None, "f1": None, "support": 0}
+    with (run / "evaluation" / "test" / "confusion_matrix.csv").open(newline="") as file:
+        matrix = {name: list(map(int, counts)) for name, *counts in list(csv.reader(file))[1:]}
+    assert {name: sum(counts) for name, counts in matrix.items()} == {
+        name: 0 if name in (first, third) else 5 for name in names
+    }
+
+
+def test_a_test_set_whose_class_differs_in_case_only_says_so(run, pictures, tmp_path, capsys):
+    data = Path(shutil.copytree(pictures, tmp_path / "data"))
+    name = next(path.name for path in (data / "test").iterdir())
+    (data / "test" / name).rename(data / "test" / name.lower())
+    assert evaluate_run(run, data=str(data), device="cpu", quiet=True)["n"] == 45
+    assert "Upper and lower case count: rename the folders" in capsys.readouterr().out
+    shutil.rmtree(data / "test")
+    (data / "test").mkdir()
+    (data / "test" / "photo.jpg").touch()
+    with pytest.raises(UserError, match="holds no class folders, so nothing can be evaluated on it"):
+        evaluate_run(run, data=str(data), device="cpu", quiet=True)
 
 
 def test_calibration_error_by_hand():

@@ -189,8 +189,10 @@ def test_an_edited_config_yaml_does_not_make_it_another_run_either(home):
 def test_a_run_goes_on_with_data_that_moved_and_not_with_data_that_changed(home):
     shutil.move(home / "photographs", home / "elsewhere")
     shutil.rmtree(home / "elsewhere" / "test")
+    shutil.copytree(next((home / "elsewhere" / "train").iterdir()), home / "elsewhere" / "train" / "A new class")
     done = run_python(TRAIN, "--resume", "first", "--epochs=2", "--data=elsewhere", cwd=home)
     assert done.returncode == 0, done.stderr
+    assert evaluate_run(home / "runs" / "first", "val", device="cpu", quiet=True)["n"] == 12
     assert [json.loads(line)["epoch"] for line in (home / "runs/first/metrics.jsonl").read_text().splitlines()] == [
         1,
         2,

@@ -30,6 +30,7 @@ import requests
 from filelock import FileLock, Timeout
 from requests.exceptions import ChunkedEncodingError
 
+from naturalist.data.listing import is_litter
 from naturalist.errors import UserError
 from naturalist.printable import without_secrets
 from naturalist.progress import progress_bar
@@ -260,7 +261,11 @@ def _wanted_members(opened: zipfile.ZipFile, archive_size: int) -> list[zipfile.
             raise zipfile.BadZipFile(f"{member.filename!r} is a link or device")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise zipfile.BadZipFile(f"{member.filename!r} is compressed in an unusual way")
-    members = [member for member in opened.infolist() if not member.is_dir() and not _is_macos_litter(member)]
+    members = [
+        member
+        for member in opened.infolist()
+        if not member.is_dir() and not any(map(is_litter, _member_path(member).parts))
+    ]
     if not members:
         raise zipfile.BadZipFile("no files in it")
     packed, declared = sum(m.compress_size for m in members), sum(m.file_size for m in members)
@@ -272,11 +277,6 @@ def _wanted_members(opened: zipfile.ZipFile, archive_size: int) -> list[zipfile.
 def _member_path(member: zipfile.ZipInfo) -> PureWindowsPath:
     """The member's path, read strictly: Windows paths know drives, and both slashes as separators."""
     return PureWindowsPath(member.filename)
-
-
-def _is_macos_litter(member: zipfile.ZipInfo) -> bool:
-    path = _member_path(member)
-    return "__MACOSX" in path.parts or path.name == ".DS_Store"
 
 
 def _extract(opened: zipfile.ZipFile, members: list[zipfile.ZipInfo], folder: Path) -> None:
