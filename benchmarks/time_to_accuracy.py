@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.commands import ROOT, run_timed
 from benchmarks.measuring import describe_environment
-from naturalist.data.catalog import find_folders
+from naturalist.data.layout import find_folders
 from naturalist.entry import entry_point
 from naturalist.errors import UserError
 
