@@ -29,41 +29,78 @@ CHECKED_IMAGES = 16
 TOLERANCE = 1e-3
 """Largest difference of logits, relative to the largest logit, that passes for rounding."""
 
-_PREPARE = """\
-for path in sys.argv[2:]:
-    photo, size = ImageOps.exif_transpose(Image.open(path)).convert("RGB"), [about["image_size"]] * 2
-    squash, how = about["resize_mode"] == "squash", Image.Resampling[about["interpolation"].upper()]
-    photo = photo.resize(size, how) if squash else ImageOps.fit(photo, size, how, about["border"])
-    pixels = ((np.asarray(photo) / 255 - about["mean"]) / about["std"]).astype(np.float32).transpose(2, 0, 1)
+_PREPARE = '''
+with contextlib.suppress(ImportError):  # HEIC, where pip install pillow-heif was done
+    import pillow_heif
+    pillow_heif.register_heif_opener()
+TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF orientation: how Pillow calls what makes it upright
+
+
+def prepare(path, about):
+    """A photograph as the network's input, float32 [3, S, S], by the steps with which it was trained."""
+    photo, squash = Image.open(path), about["resize_mode"] == "squash"
+    how = Image.Resampling[about["interpolation"].upper()]
+    photo.draft(None, [about["jpeg_size"]] * 2)  # a large JPEG is decoded at 1/2, 1/4 or 1/8
+    photo.load()
+    turn = TURNS.get(photo.getexif().get(274))
+    if photo.mode.startswith("I"):  # 16 bits
+        deep = np.asarray(photo)
+        photo = Image.fromarray((deep // (257 if deep.max() > 255 else 1)).clip(0, 255).astype(np.uint8))
+    if photo.has_transparency_data:  # is laid on white
+        photo = photo.convert("RGBA")
+        photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
+    photo, resized, side = photo.convert("RGB"), about["resize_size"], about["image_size"]
+    if not squash:
+        photo = middle(photo, min(photo.size))
+    photo = photo.resize((resized, resized), how)
+    photo = photo if turn is None else photo.transpose(turn)
+    photo = photo.resize((side, side), how) if squash else middle(photo, side)
+    return ((np.asarray(photo) / 255 - about["mean"]) / about["std"]).astype(np.float32).transpose(2, 0, 1)
+
+
+def middle(photo, side):
+    """The square in the middle of a photograph."""
+    left, top = (photo.width - side) // 2, (photo.height - side) // 2
+    return photo.crop((left, top, left + side, top + side))
+
+
+'''
+
+_SAY = """\
+    name, shown = about["class_names"][probabilities.argmax()], path.encode(errors="replace").decode()
+    print(shown, name, f"{probabilities.max():.1%}")
 """
 
 EXAMPLES = {
     "onnx": '''\
 """Classify photographs: python FILE model.onnx PHOTO …  (needs numpy, pillow, onnxruntime)."""
-import json, sys, numpy as np, onnxruntime
-from PIL import Image, ImageOps
+import contextlib, json, sys, numpy as np, onnxruntime
+from PIL import Image
+'''
+    + _PREPARE
+    + """\
 session = onnxruntime.InferenceSession(sys.argv[1])
 about = json.loads(session.get_modelmeta().custom_metadata_map["naturalist.json"])
-'''
-    + _PREPARE
-    + """\
-    logits = session.run(None, {"images": pixels[None]})[0][0]
-    print(path, about["class_names"][logits.argmax()], f"{1 / np.exp(logits - logits.max()).sum():.1%}")
-""",
+for path in sys.argv[2:]:
+    logits = session.run(None, {"images": prepare(path, about)[None]})[0][0]
+    probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+"""
+    + _SAY,
     "torch": '''\
 """Classify photographs: python FILE model.pt2 PHOTO …  (needs numpy, pillow, torch)."""
-import json, sys, numpy as np, torch
-from PIL import Image, ImageOps
-model = torch.export.load(sys.argv[1], extra_files=(extra := {"naturalist.json": ""})).module()
-about = json.loads(extra["naturalist.json"])
+import contextlib, json, sys, numpy as np, torch
+from PIL import Image
 '''
     + _PREPARE
     + """\
-    probabilities = model(torch.from_numpy(pixels[None])).softmax(1)[0].detach().numpy()
-    print(path, about["class_names"][probabilities.argmax()], f"{probabilities.max():.1%}")
-""",
+model = torch.export.load(sys.argv[1], extra_files=(extra := {"naturalist.json": ""})).module()
+about = json.loads(extra["naturalist.json"])
+for path in sys.argv[2:]:
+    probabilities = model(torch.from_numpy(prepare(path, about)[None])).softmax(1)[0].detach().numpy()
+"""
+    + _SAY,
 }
-"""What is written beside the model; it needs nothing of this package. Pillow resizes with antialiasing."""
+"""What is written beside the model: it needs nothing of this package, and sees what that sees of any photograph."""
 
 
 def export_run(

@@ -14,15 +14,13 @@ import torch
 from numpy.typing import NDArray
 
 from naturalist.data.decode import UnreadableImage
+from naturalist.data.formats import SUFFIXES
 from naturalist.data.images import available_cores
 from naturalist.errors import UserError
 from naturalist.evaluation.classifier import Classifier, load_classifier
 from naturalist.files import harmless
 from naturalist.printable import printable
 from naturalist.progress import progress_bar
-
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", "")
-"""What is taken from a folder; a file that is named itself is tried whatever it is called."""
 
 NONE_OF_THESE = "none of these"
 """The prediction when the confidence is below the threshold."""
@@ -127,7 +125,9 @@ def _photos_below(folder: Path) -> Iterator[Path]:
     for parent, subfolders, names in os.walk(folder):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in PHOTO_SUFFIXES:
+            if (
+                not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
+            ):  # a file that is named itself is tried whatever it is called
                 yield Path(parent, name)
 
 
