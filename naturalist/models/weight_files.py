@@ -9,12 +9,10 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from naturalist.errors import UserError, is_out_of_memory
+from naturalist.errors import UserError
 from naturalist.models.state_dict import LOAD_ERRORS, first_fault
 from naturalist.reading import misnamed, one_line
 
@@ -92,13 +90,11 @@ def _load(path: Path) -> object:
         raise _unusable(path, f"it is {what}")
     try:
         if _is_safetensors(head):
-            return safetensors.torch.load_file(path)
-        with warnings.catch_warnings(), torch.serialization.safe_globals(PLAIN):
+            return _load_safetensors(path)
+        with warnings.catch_warnings(), torch.serialization.safe_globals(PLAIN), path.open("rb") as file:
             warnings.simplefilter("ignore")  # of what is in the file, for torch's developers
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except (*LOAD_ERRORS, safetensors.SafetensorError) as error:
-        if is_out_of_memory(error):
-            raise
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except LOAD_ERRORS as error:
         thing = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         reason = (
             f"it holds a Python object ({thing[1]}), whose code would have to be run; where it was made, "
@@ -107,6 +103,16 @@ def _load(path: Path) -> object:
             else "it is damaged, cut short, or no file of weights"
         )
         raise _unusable(path, f"{reason}; nothing in it was run") from None
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(str(error)) from None
 
 
 def _what_else(path: Path, head: bytes) -> str | None:
