@@ -245,9 +245,10 @@ def _decode_whole(image: Image.Image) -> Pixels:
         (top, min(top + rows, height)) for rows in [max(1, STRIP_PIXELS // width)] for top in range(0, height, rows)
     ]
     is_deep = image.mode.startswith("I")  # 16 bits a pixel, or 32 of which 16 are used
-    divisor = 1
-    if is_deep and any(_rows(image, *strip).max() > 255 for strip in bounds):
-        divisor = 257
+    brightest = max(int(_rows(image, *strip).max()) for strip in bounds) if is_deep else 0
+    if brightest >= 2**16:  # how bright white is, nobody says
+        raise ValueError("pixels of more than 16 bits; save it with 8 or 16")
+    divisor = 257 if brightest > 255 else 1
     pixels = np.empty((height, width, 3), np.uint8)
     for top, bottom in bounds:
         if is_deep:

@@ -55,7 +55,11 @@ def readers_of(data: bytes) -> tuple[str, ...]:
 def why_unread(data: bytes) -> str:
     """What a file is that Pillow does not recognise, and what to do, in a few words."""
     if is_heic(data):
-        return "damaged HEIC" if can_read_heic() else "HEIC, which needs a library; pip install pillow-heif"
+        return (
+            "damaged HEIC, or of a kind that needs a newer pillow-heif"
+            if can_read_heic()
+            else "HEIC, which needs a library; pip install pillow-heif"
+        )
     known = (words for pattern, words in _OTHERS if re.match(pattern, data[:1024], re.DOTALL))
     return misnamed(data[:1024]) or next(known, "no image")
 

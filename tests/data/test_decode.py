@@ -208,6 +208,16 @@ def test_sixteen_bit_grey_keeps_its_tones(picture, file_format):
     assert psnr(decode_bytes(encode(deep, file_format), SIZE, "squash"), resized(grey)) > 45
 
 
+def test_pixels_of_more_than_sixteen_bits_are_refused_rather_than_guessed(picture):
+    grey = np.asarray(picture.convert("L")).astype(np.int32)
+    assert (
+        psnr(decode_bytes(encode(Image.fromarray(grey * 257), "TIFF"), SIZE, "squash"), resized(picture.convert("L")))
+        > 45
+    )
+    with pytest.raises(UnreadableImage, match="more than 16 bits"):
+        decode_bytes(encode(Image.fromarray(grey * 2**22), "TIFF"), SIZE, "squash")
+
+
 @pytest.mark.parametrize(
     ("mode", "options"),
     [
