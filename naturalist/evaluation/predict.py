@@ -186,15 +186,11 @@ def _writer(
         others = "  ".join(f"{name:<{width}} {share:>6.1%}" for name, share in shown[: max(top - 1, 0)])
         print(f"{prediction:<{width}} {ranked[0][1]:>6.1%}  {others}  {printable(path)}", file=file, flush=True)
 
-    def cell(name: str) -> str:
-        is_plain = name.isprintable() and not name.startswith('"') and (name.isascii() or not only_ascii)
-        return name if is_plain else quoted(name, only_ascii)
-
     def write_csv(path: str, probabilities: NDArray[Any]) -> None:
         prediction, ranked = describe(probabilities)
-        ranks = [text for name, share in ranked for text in (cell(name), f"{share:.6f}")]
+        ranks = [text for name, share in ranked for text in (_cell(name, only_ascii), f"{share:.6f}")]
         csv.writer(file or sys.stdout, lineterminator="\n").writerow(
-            harmless([cell(path), cell(prediction), f"{ranked[0][1]:.6f}", *ranks])
+            harmless([_cell(path, only_ascii), _cell(prediction, only_ascii), f"{ranked[0][1]:.6f}", *ranks])
         )
 
     def write_json(path: str, probabilities: NDArray[Any]) -> None:
@@ -223,3 +219,9 @@ def _writer(
             file=file,
         )
     return {"table": write_table, "csv": write_csv, "json": write_json}[format]
+
+
+def _cell(name: str, only_ascii: bool) -> str:
+    """A name as a cell of CSV, see :func:`_writer`."""
+    is_plain = name.isprintable() and not name.startswith('"') and (name.isascii() or not only_ascii)
+    return name if is_plain else quoted(name, only_ascii)
