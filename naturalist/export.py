@@ -33,35 +33,62 @@ _PREPARE = '''
 with contextlib.suppress(ImportError):  # HEIC, where pip install pillow-heif was done
     import pillow_heif
     pillow_heif.register_heif_opener()
-TURNS = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF orientation: how Pillow calls what makes it upright
 
 
 def prepare(path, about):
     """A photograph as the network's input, float32 [3, S, S], by the steps with which it was trained."""
-    photo, squash = Image.open(path), about["resize_mode"] == "squash"
-    how = Image.Resampling[about["interpolation"].upper()]
+    photo = Image.open(open(path, "rb"))  # given a name, Pillow 12 misreads a TIFF that has to be turned
     photo.draft(None, [about["jpeg_size"]] * 2)  # a large JPEG is decoded at 1/2, 1/4 or 1/8
     photo.load()
-    turn = TURNS.get(photo.getexif().get(274))
+    orientation = photo.getexif().get(274)
     if photo.mode.startswith("I"):  # 16 bits
         deep = np.asarray(photo)
         photo = Image.fromarray((deep // (257 if deep.max() > 255 else 1)).clip(0, 255).astype(np.uint8))
     if photo.has_transparency_data:  # is laid on white
         photo = photo.convert("RGBA")
         photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
-    photo, resized, side = photo.convert("RGB"), about["resize_size"], about["image_size"]
-    if not squash:
-        photo = middle(photo, min(photo.size))
-    photo = photo.resize((resized, resized), how)
-    photo = photo if turn is None else photo.transpose(turn)
-    photo = photo.resize((side, side), how) if squash else middle(photo, side)
-    return ((np.asarray(photo) / 255 - about["mean"]) / about["std"]).astype(np.float32).transpose(2, 0, 1)
+    pixels, squash = np.asarray(photo.convert("RGB")), about["resize_mode"] == "squash"
+    pixels = resize(pixels if squash else middle(pixels, min(photo.size)), about["resize_size"], about["interpolation"])
+    pixels = pixels.transpose(1, 0, 2) if orientation in (5, 6, 7, 8) else pixels
+    pixels = pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
+    pixels = pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
+    if squash:
+        pixels = resize(pixels, about["image_size"], about["interpolation"], rounded=False)
+    pixels = middle(pixels, about["image_size"])
+    return ((pixels / 255 - about["mean"]) / about["std"]).astype(np.float32).transpose(2, 0, 1)
 
 
-def middle(photo, side):
-    """The square in the middle of a photograph."""
-    left, top = (photo.width - side) // 2, (photo.height - side) // 2
-    return photo.crop((left, top, left + side, top + side))
+def middle(pixels, side):
+    """The square in the middle of [H, W, 3]."""
+    top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
+    return pixels[top : top + side, left : left + side]
+
+
+def resize(pixels, side, how, rounded=True):
+    """[H, W, 3] to [side, side, 3] with antialiasing: what Pillow does, but rounded as PyTorch rounds."""
+    reach = {"bilinear": 1, "bicubic": 2}[how]
+    for _ in range(2):  # columns, then rows
+        pixels = pixels.transpose(1, 0, 2)
+        if len(pixels) == side:
+            continue
+        scale = len(pixels) / side
+        stretch, weights = max(scale, 1), []
+        for centre in (np.arange(side) + 0.5) * scale:
+            start = int(max(centre - reach * stretch + 0.5, 0))
+            end = int(min(centre + reach * stretch + 0.5, len(pixels)))
+            far = abs(np.arange(start, end) - centre + 0.5) / stretch
+            near, wide = np.polyval([1.5, -2.5, 0, 1], far), np.polyval([-0.5, 2.5, -4, 2], far)
+            share = np.maximum(1 - far, 0) if reach == 1 else np.where(far < 1, near, np.where(far < 2, wide, 0))
+            weights.append((start, end, share / share.sum()))
+        most = max(share.max() for _, _, share in weights)
+        one = 2 ** max(bits for bits in range(23) if int(0.5 + most * 2**bits) < 2**15)  # weights have 15 bits
+        rows = []
+        for start, end, share in weights:
+            share = np.trunc(share * one + np.copysign(0.5, share)) / one if rounded else share
+            rows.append(np.tensordot(share, pixels[start:end].astype(float), 1))
+        pixels = np.stack(rows)
+        pixels = np.floor(pixels + 0.5).clip(0, 255) if rounded else pixels
+    return pixels
 
 
 '''

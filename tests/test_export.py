@@ -118,7 +118,7 @@ def test_the_example_says_what_predict_says_of_every_kind_of_file_without_this_p
     export_run(run, format)
     paths = write_all_kinds(tmp_path)
     example = run / f"model_example_{format}.py"
-    assert len(example.read_text().splitlines()) <= 55
+    assert len(example.read_text().splitlines()) <= 80
     assert "naturalist import" not in example.read_text()
     model = run / {"onnx": "model.onnx", "torch": "model.pt2"}[format]
     done = subprocess.run(
@@ -131,7 +131,8 @@ def test_the_example_says_what_predict_says_of_every_kind_of_file_without_this_p
     for line, said, path in zip(done.stdout.splitlines(), predicted, paths, strict=True):
         name, confidence = line.removeprefix(f"{path} ").split()
         assert name == said["prediction"], path
-        assert float(confidence.rstrip("%")) / 100 == pytest.approx(said["confidence"], abs=0.0055), path  # of 0.0005
+        # It prints a tenth of a percent.
+        assert float(confidence.rstrip("%")) == pytest.approx(100 * said["confidence"], abs=0.06), path
 
 
 def test_preprocessing_and_classes_are_in_the_metadata(pictures, tmp_path):
@@ -163,7 +164,7 @@ def test_the_example_makes_the_same_input_of_a_detailed_photograph(
     got = names["prepare"](tmp_path / "photo.jpg", json.loads(json.dumps(preprocessing.describe())))
     cached = decode_file(tmp_path / "photo.jpg", cache_size, resize_mode)
     expected = preprocessing(torch.from_numpy(cached)[None].permute(0, 3, 1, 2))[0].numpy()
-    assert np.abs(got - expected).max() * 0.3 * 255 < 2.5  # levels
+    assert got == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_lone_checkpoint_is_exported_and_checked_on_noise(tmp_path, pictures, capsys):
