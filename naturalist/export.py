@@ -29,41 +29,105 @@ CHECKED_IMAGES = 16
 TOLERANCE = 1e-3
 """Largest difference of logits, relative to the largest logit, that passes for rounding."""
 
-_PREPARE = """\
-for path in sys.argv[2:]:
-    photo, size = ImageOps.exif_transpose(Image.open(path)).convert("RGB"), [about["image_size"]] * 2
-    squash, how = about["resize_mode"] == "squash", Image.Resampling[about["interpolation"].upper()]
-    photo = photo.resize(size, how) if squash else ImageOps.fit(photo, size, how, about["border"])
-    pixels = ((np.asarray(photo) / 255 - about["mean"]) / about["std"]).astype(np.float32).transpose(2, 0, 1)
+_PREPARE = '''
+with contextlib.suppress(ImportError):  # HEIC, where pip install pillow-heif was done
+    import pillow_heif
+    pillow_heif.register_heif_opener()
+
+
+def prepare(path, about):
+    """A photograph as the network's input, float32 [3, S, S], by the steps with which it was trained."""
+    photo = Image.open(open(path, "rb"))  # given a name, Pillow 12 misreads a TIFF that has to be turned
+    photo.draft(None, [about["jpeg_size"]] * 2)  # a large JPEG is decoded at 1/2, 1/4 or 1/8
+    photo.load()
+    orientation = photo.getexif().get(274)
+    if photo.mode.startswith("I"):  # 16 bits
+        deep = np.asarray(photo)
+        photo = Image.fromarray((deep // (257 if deep.max() > 255 else 1)).clip(0, 255).astype(np.uint8))
+    if photo.has_transparency_data:  # is laid on white
+        photo = photo.convert("RGBA")
+        photo = Image.alpha_composite(Image.new("RGBA", photo.size, "white"), photo)
+    pixels, squash = np.asarray(photo.convert("RGB")), about["resize_mode"] == "squash"
+    pixels = resize(pixels if squash else middle(pixels, min(photo.size)), about["resize_size"], about["interpolation"])
+    pixels = pixels.transpose(1, 0, 2) if orientation in (5, 6, 7, 8) else pixels
+    pixels = pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
+    pixels = pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
+    if squash:
+        pixels = resize(pixels, about["image_size"], about["interpolation"], rounded=False)
+    pixels = middle(pixels, about["image_size"])
+    return ((pixels / 255 - about["mean"]) / about["std"]).astype(np.float32).transpose(2, 0, 1)
+
+
+def middle(pixels, side):
+    """The square in the middle of [H, W, 3]."""
+    top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
+    return pixels[top : top + side, left : left + side]
+
+
+def resize(pixels, side, how, rounded=True):
+    """[H, W, 3] to [side, side, 3] with antialiasing: what Pillow does, but rounded as PyTorch rounds."""
+    reach = {"bilinear": 1, "bicubic": 2}[how]
+    for _ in range(2):  # columns, then rows
+        pixels = pixels.transpose(1, 0, 2)
+        if len(pixels) == side:
+            continue
+        scale = len(pixels) / side
+        stretch, weights = max(scale, 1), []
+        for centre in (np.arange(side) + 0.5) * scale:
+            start = int(max(centre - reach * stretch + 0.5, 0))
+            end = int(min(centre + reach * stretch + 0.5, len(pixels)))
+            far = abs(np.arange(start, end) - centre + 0.5) / stretch
+            near, wide = np.polyval([1.5, -2.5, 0, 1], far), np.polyval([-0.5, 2.5, -4, 2], far)
+            share = np.maximum(1 - far, 0) if reach == 1 else np.where(far < 1, near, np.where(far < 2, wide, 0))
+            weights.append((start, end, share / share.sum()))
+        most = max(share.max() for _, _, share in weights)
+        one = 2 ** max(bits for bits in range(23) if int(0.5 + most * 2**bits) < 2**15)  # weights have 15 bits
+        rows = []
+        for start, end, share in weights:
+            share = np.trunc(share * one + np.copysign(0.5, share)) / one if rounded else share
+            rows.append(np.tensordot(share, pixels[start:end].astype(float), 1))
+        pixels = np.stack(rows)
+        pixels = np.floor(pixels + 0.5).clip(0, 255) if rounded else pixels
+    return pixels
+
+
+'''
+
+_SAY = """\
+    name, shown = about["class_names"][probabilities.argmax()], path.encode(errors="replace").decode()
+    print(shown, name, f"{probabilities.max():.1%}")
 """
 
 EXAMPLES = {
     "onnx": '''\
 """Classify photographs: python FILE model.onnx PHOTO …  (needs numpy, pillow, onnxruntime)."""
-import json, sys, numpy as np, onnxruntime
-from PIL import Image, ImageOps
+import contextlib, json, sys, numpy as np, onnxruntime
+from PIL import Image
+'''
+    + _PREPARE
+    + """\
 session = onnxruntime.InferenceSession(sys.argv[1])
 about = json.loads(session.get_modelmeta().custom_metadata_map["naturalist.json"])
-'''
-    + _PREPARE
-    + """\
-    logits = session.run(None, {"images": pixels[None]})[0][0]
-    print(path, about["class_names"][logits.argmax()], f"{1 / np.exp(logits - logits.max()).sum():.1%}")
-""",
+for path in sys.argv[2:]:
+    logits = session.run(None, {"images": prepare(path, about)[None]})[0][0]
+    probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+"""
+    + _SAY,
     "torch": '''\
 """Classify photographs: python FILE model.pt2 PHOTO …  (needs numpy, pillow, torch)."""
-import json, sys, numpy as np, torch
-from PIL import Image, ImageOps
-model = torch.export.load(sys.argv[1], extra_files=(extra := {"naturalist.json": ""})).module()
-about = json.loads(extra["naturalist.json"])
+import contextlib, json, sys, numpy as np, torch
+from PIL import Image
 '''
     + _PREPARE
     + """\
-    probabilities = model(torch.from_numpy(pixels[None])).softmax(1)[0].detach().numpy()
-    print(path, about["class_names"][probabilities.argmax()], f"{probabilities.max():.1%}")
-""",
+model = torch.export.load(sys.argv[1], extra_files=(extra := {"naturalist.json": ""})).module()
+about = json.loads(extra["naturalist.json"])
+for path in sys.argv[2:]:
+    probabilities = model(torch.from_numpy(prepare(path, about)[None])).softmax(1)[0].detach().numpy()
+"""
+    + _SAY,
 }
-"""What is written beside the model; it needs nothing of this package. Pillow resizes with antialiasing."""
+"""What is written beside the model: it needs nothing of this package, and sees what that sees of any photograph."""
 
 
 def export_run(

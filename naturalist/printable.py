@@ -1,5 +1,6 @@
 """Text that others wrote (names, addresses, messages), made fit for a terminal and for records that go round."""
 
+import json
 import re
 from typing import Any
 
@@ -24,6 +25,15 @@ def printable(name: object) -> str:
     """
     text = str(name).encode(errors="surrogateescape").decode(errors="replace")
     return "".join(character if character.isprintable() else "�" for character in text)
+
+
+def quoted(value: object, only_ascii: bool = False) -> str:
+    """A plain value as JSON on one line, all of it printable; ``json.loads`` gives the same value back.
+
+    So it does with names of files whose bytes are no UTF-8: ``os.fsencode`` makes those bytes of them again.
+    """
+    text = json.dumps(value, ensure_ascii=only_ascii)
+    return "".join(character if character.isprintable() else json.dumps(character)[1:-1] for character in text)
 
 
 def without_secrets(value: Any) -> Any:

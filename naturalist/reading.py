@@ -154,11 +154,22 @@ def one_line(words: str) -> str:
     return " ".join(shown.split())
 
 
+def misnamed(head: bytes) -> str | None:
+    """What a file is whose content was never fetched, by its first bytes, and what to do; None for all others."""
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file itself; fetch it with git lfs pull"
+    if re.match(rb"\s*<(!doctype html|html|head|body)\b", head, re.IGNORECASE):
+        return "a web page, not the file itself; download it again"
+    return None
+
+
 def end_last_line(path: Path) -> None:
     """Give a file of lines the line end that a killed process owed, so that the next line is one of its own."""
     with path.open("ab+") as file:
-        if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
-            file.write(b"\n")
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")  # at the end, wherever was read
 
 
 def _read(path: Path, remedy: str) -> bytes:

@@ -2,22 +2,26 @@
 
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 from quick_runs import make_run
 
 from naturalist.data.decode import decode_file
+from naturalist.data.formats import can_read_heic, readers_of
 from naturalist.data.preprocessing import Preprocessing
-from naturalist.data.sources.sample import make_sample
+from naturalist.data.sources.sample import draw, make_sample
 from naturalist.errors import UserError
 from naturalist.evaluation.classifier import load_classifier
+from naturalist.evaluation.predict import predict_photos
 from naturalist.export import EXAMPLES, describe_preprocessing, export_run
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
@@ -55,33 +59,80 @@ def test_onnx_and_torch_agree_for_every_activation_and_pooling(tmp_path, picture
         assert logits == pytest.approx(classifier.model(images).detach().numpy(), abs=1e-3)
 
 
+KINDS = [
+    *[("JPEG", "RGB", {"orientation": orientation}) for orientation in range(1, 9)],
+    *[("JPEG", mode, {"orientation": 6}) for mode in ("L", "CMYK")],
+    ("JPEG", "RGB", {"progressive": True, "subsampling": "4:1:1"}),
+    ("MPO", "RGB", {"orientation": 8, "save_all": True}),
+    *[("PNG", mode, {"orientation": 7}) for mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16")],
+    ("PNG", "P", {"transparency": bytes(range(0, 250, 10))}),
+    ("PNG", "P", {"transparency": 3}),
+    ("PNG", "L", {"transparency": 90}),
+    ("PNG", "RGB", {"transparency": (9, 9, 9)}),
+    *[("WEBP", mode, {"orientation": 5}) for mode in ("RGB", "RGBA")],
+    ("GIF", "P", {"transparency": 5}),
+    *[("BMP", mode, {}) for mode in ("1", "L", "P", "RGB")],
+    *[("TIFF", mode, {"orientation": 6}) for mode in ("1", "L", "P", "RGB", "RGBA", "CMYK", "LAB", "I;16")],
+    ("TIFF", "YCbCr", {"compression": "jpeg"}),
+    *[("TIFF", mode, {}) for mode in ("LA", "PA", "I", "I;16B")],
+    *[("PPM", mode, {}) for mode in ("1", "L", "RGB", "I;16")],
+    *[("AVIF", mode, {"orientation": 6}) for mode in ("L", "RGB", "RGBA")],
+    *([("HEIF", mode, {"orientation": 8}) for mode in ("L", "RGB", "RGBA")] if can_read_heic() else []),
+]
+"""Format, colour mode and options of files that decoding reads."""
+
+
+def write_all_kinds(folder: Path) -> list[Path]:
+    """A detailed photograph with a transparent corner where its mode has any, of odd sides, in all of :data:`KINDS`."""
+    picture = draw("Aves", np.random.default_rng(4)).convert("RGB").resize((601, 457))
+    alpha = Image.linear_gradient("L").resize(picture.size)
+    paths = []
+    for number, (file_format, mode, options) in enumerate(KINDS):
+        if mode == "LAB":
+            srgb, lab = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
+            image = ImageCms.profileToProfile(picture, srgb, lab, outputMode="LAB")
+        elif mode.startswith("I"):
+            deep = np.asarray(picture.convert("L")).astype(np.uint16) * 257
+            image = Image.fromarray({"I": deep.astype(np.int32), "I;16B": deep.astype(">u2")}.get(mode, deep))
+        else:
+            image = picture.convert(mode)
+            if mode.endswith("A"):
+                image.putalpha(alpha)
+        exif = Image.Exif()
+        exif[0x0112] = options.get("orientation", 1)
+        if file_format == "HEIF":
+            readers_of(b"....ftypheic")
+        paths.append(folder / f"{number}-{file_format}-{mode.replace(';', '-')}.jpg")  # the content decides
+        image.save(paths[-1], file_format, **{**options, **({"exif": exif} if "orientation" in options else {})})
+    return paths
+
+
 @pytest.mark.parametrize(
-    ("format", "resize_mode"), [("onnx", "squash"), ("onnx", "crop"), ("onnx", "crop-bicubic"), ("torch", "crop")]
+    ("format", "resize_mode", "cache_size"),
+    [("onnx", "squash", 40), ("onnx", "crop", 37), ("onnx", "crop-bicubic", 36), ("torch", "squash", 32)],
 )
-def test_the_example_beside_the_model_predicts_the_same_without_this_package(tmp_path, pictures, format, resize_mode):
-    run = make_run(tmp_path / "runs" / "first", pictures, resize_mode=resize_mode, cache_size=40)
+def test_the_example_says_what_predict_says_of_every_kind_of_file_without_this_package(
+    tmp_path, pictures, format, resize_mode, cache_size, capsys
+):
+    run = make_run(tmp_path / "runs" / "first", pictures, resize_mode=resize_mode, cache_size=cache_size)
     export_run(run, format)
-    # A smooth picture: decoders and resizers differ in details, which untrained weights are very sensitive to.
-    rows, columns = np.mgrid[0:300, 0:400]
-    pixels = np.stack([rows * 0.8, columns * 0.6, 255 - columns * 0.5], axis=2).astype(np.uint8)
-    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    paths = write_all_kinds(tmp_path)
     example = run / f"model_example_{format}.py"
-    assert len(example.read_text().splitlines()) <= 14
+    assert len(example.read_text().splitlines()) <= 80
     assert "naturalist import" not in example.read_text()
     model = run / {"onnx": "model.onnx", "torch": "model.pt2"}[format]
     done = subprocess.run(
-        [sys.executable, "-I", example, model, tmp_path / "photo.png"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        cwd=tmp_path,
+        [sys.executable, "-I", example, model, *paths], capture_output=True, text=True, timeout=240, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    path, name, confidence = done.stdout.split()
-    classifier = load_classifier(run, "cpu")
-    probabilities = classifier.probabilities(classifier.decode(tmp_path / "photo.png")[None])[0]
-    assert name == classifier.class_names[int(probabilities.argmax())]
-    assert float(confidence.rstrip("%")) / 100 == pytest.approx(probabilities.max(), abs=0.03)
+    capsys.readouterr()
+    assert predict_photos(run, [str(path) for path in paths], format="json", device="cpu") == 0
+    predicted = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    for line, said, path in zip(done.stdout.splitlines(), predicted, paths, strict=True):
+        name, confidence = line.removeprefix(f"{path} ").split()
+        assert name == said["prediction"], path
+        # It prints a tenth of a percent.
+        assert float(confidence.rstrip("%")) == pytest.approx(100 * said["confidence"], abs=0.06), path
 
 
 def test_preprocessing_and_classes_are_in_the_metadata(pictures, tmp_path):
@@ -96,18 +147,24 @@ def test_preprocessing_and_classes_are_in_the_metadata(pictures, tmp_path):
 
 
 @pytest.mark.parametrize("format", ["onnx", "torch"])
-@pytest.mark.parametrize(("resize_mode", "cache_size"), [("squash", 32), ("crop", 36), ("crop-bicubic", 36)])
-def test_the_example_makes_the_same_input_of_a_detailed_photograph(format, resize_mode, cache_size, pictures, tmp_path):
-    noise = np.random.default_rng(0).integers(0, 256, (90, 120, 3), np.uint8)
-    Image.fromarray(noise).save(tmp_path / "photo.png")
+@pytest.mark.parametrize(
+    ("resize_mode", "cache_size"), [("squash", 32), ("squash", 45), ("crop", 37), ("crop-bicubic", 36)]
+)
+@pytest.mark.parametrize("orientation", [1, 4, 7])
+def test_the_example_makes_the_same_input_of_a_detailed_photograph(
+    format, resize_mode, cache_size, orientation, tmp_path
+):
+    noise = np.random.default_rng(0).integers(0, 256, (91, 120, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(noise).save(tmp_path / "photo.jpg", exif=exif)
     preprocessing = Preprocessing(32, cache_size, resize_mode, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
-    start, rest = EXAMPLES[format].split("for path in sys.argv[2:]:\n")
-    lines = [line[4:] for line in rest.splitlines() if line.startswith("    ")][:4]
-    names = {"path": tmp_path / "photo.png", "about": json.loads(json.dumps(preprocessing.describe()))}
-    exec("import numpy as np\nfrom PIL import Image, ImageOps\n" + "\n".join(lines), names)
-    cached = decode_file(tmp_path / "photo.png", cache_size, resize_mode)
+    names: dict[str, Any] = {}
+    exec(re.split("^(?:model|session) = ", EXAMPLES[format], flags=re.MULTILINE)[0], names)
+    got = names["prepare"](tmp_path / "photo.jpg", json.loads(json.dumps(preprocessing.describe())))
+    cached = decode_file(tmp_path / "photo.jpg", cache_size, resize_mode)
     expected = preprocessing(torch.from_numpy(cached)[None].permute(0, 3, 1, 2))[0].numpy()
-    assert names["pixels"] == pytest.approx(expected, abs=0.05)
+    assert got == pytest.approx(expected, abs=1e-3)
 
 
 def test_a_lone_checkpoint_is_exported_and_checked_on_noise(tmp_path, pictures, capsys):

@@ -97,6 +97,8 @@ def pillow_bytes(image: Image.Image, data: bytes, wanted: int) -> int:
     count, resizing = image.width * image.height, _resizing(image.height, wanted)
     if image.format == "WEBP":  # two canvases, what the decoder works in, a copy as bytes, Pillow's pixels
         return 18 * count + resizing
+    if image.format in ("AVIF", "HEIF"):  # planes, maybe of more than 8 bits, pixels made of them, copies of those
+        return 26 * count + resizing
     pixel = 1 if image.mode in ("1", "L", "P") else 2 if image.mode.startswith("I;16") else 4
     if not isinstance(image, TiffImageFile):
         kept = _kept_coefficients(image, data) if image.format in ("JPEG", "MPO") else 0
@@ -107,8 +109,8 @@ def pillow_bytes(image: Image.Image, data: bytes, wanted: int) -> int:
 
 def jpeg_bytes(image: Image.Image, data: bytes, wanted: int) -> int:
     """Bytes that libjpeg-turbo takes for a JPEG of which a side of ``wanted`` pixels is wanted, and resizing it."""
-    eighths = min(8, math.ceil(8 * max(wanted / image.width, wanted / image.height)))
-    width, height = math.ceil(image.width * eighths / 8), math.ceil(image.height * eighths / 8)
+    shrink = max((part for part in (2, 4, 8) if min(image.size) >= part * wanted), default=1)
+    width, height = math.ceil(image.width / shrink), math.ceil(image.height / shrink)
     return 6 * width * height + _kept_coefficients(image, data) + _resizing(height, wanted)
 
 

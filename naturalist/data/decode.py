@@ -2,17 +2,21 @@
 
 JPEGs are decoded by libjpeg-turbo (simplejpeg), which can shrink while decoding: the inverse DCT yields a smaller
 image directly. Everything else, and every JPEG that libjpeg-turbo finds fault with, goes through Pillow, whose
-judgement on what is readable is final.
+judgement on what is readable is final. Pillow shrinks JPEGs in the same steps, so that programs without this package,
+such as an exported model's example, see the same pixels.
 """
 
+import ctypes
 import errno
 import hashlib
 import io
+import logging
+import re
 import stat
 import struct
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +24,28 @@ import numpy as np
 import simplejpeg
 import torch
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, _imaging
 from PIL.TiffImagePlugin import STRIPBYTECOUNTS, TILEBYTECOUNTS, TiffImageFile
 from torch.nn.functional import interpolate
 
 from naturalist.data import budget
 from naturalist.data.budget import STRIP_PIXELS, BeyondBudget, jpeg_bytes, numbers_of, pillow_bytes
-from naturalist.data.preprocessing import interpolation_of, is_squashed
+from naturalist.data.formats import readers_of, why_unread
+from naturalist.data.preprocessing import interpolation_of, is_squashed, jpeg_side
+from naturalist.errors import is_out_of_memory
 
 Pixels = NDArray[np.uint8]
 """``[H, W, 3]``, RGB."""
 
-warnings.filterwarnings("ignore", module="PIL")  # odd metadata is no fault of the picture
+# Odd metadata is no fault of the picture, and of damage our own words are enough.
+warnings.filterwarnings("ignore", module="PIL")
+logging.getLogger("PIL").setLevel(logging.CRITICAL)
+with suppress(OSError, AttributeError):  # libtiff writes to standard error unless told not to; Windows' Pillow hides it
+    _pillow = ctypes.CDLL(_imaging.__file__)
+    _pillow.TIFFSetErrorHandler(None)
+    _pillow.TIFFSetWarningHandler(None)
 
 Image.MAX_IMAGE_PIXELS = 150_000_000  # twice as many are refused: phones take photographs of 200 megapixels
-
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
-"""Formats that Pillow may open; others (EPS, PDF) would start external programs or are no photographs."""
-
-OVERSAMPLING = 1.15
-"""How much larger than wanted a JPEG is decoded at least, before it is resized with antialiasing. So an 800×600
-photograph is decoded at 1/8, 1/4 or 1/2 for 64, 128 or 256 px, which libjpeg-turbo does fastest. On detailed
-photographs the peak signal-to-noise ratio against full decoding is 38 to 44 dB, a difference that nobody sees."""
 
 HOLLOW_FROM, HOLLOW_PIXELS_PER_BYTE = 10_000_000, 10_000
 """No file has more pixels than the first number, and than the second for each of its bytes."""
@@ -52,8 +56,14 @@ LONGEST_SIDE = 2**17
 PASSING_FAULTS = (errno.EIO, errno.ESTALE, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ETIMEDOUT)
 """Errors of reading that may be gone the next time."""
 
-PILLOWS_ERRORS = (OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, struct.error)
+PILLOWS_ERRORS = (
+    *(OSError, SyntaxError, ValueError, EOFError, TypeError, LookupError, ArithmeticError, struct.error),
+    RuntimeError,
+)
 """Pillow's plugins let all of these out when a file's structure is damaged."""
+
+DECODERS_CODE = re.compile(r"^decoder error -?\d+.*")
+"""What Pillow says where libtiff knew more."""
 
 ORIENTATION_TAG = 0x0112
 TRANSPOSITIONS: dict[int, Callable[[Pixels], Pixels]] = {  # EXIF orientation → what makes the stored pixels upright
@@ -124,31 +134,41 @@ def decode_bytes(data: bytes, size: int, resize_mode: str) -> Pixels:
 def _decode_square(data: bytes, size: int, resize_mode: str) -> tuple[Pixels, int]:
     """Pixels as they are stored ``[size, size, 3]``, and how they are to be turned."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=readers_of(data)) as image:
             _refuse_hollow(image, len(data))
-            wanted = int(size * OVERSAMPLING)  # what is smaller already is decoded as it is
+            wanted = jpeg_side(size)  # what is smaller already is decoded as it is
+            sides, shrunk, whole = image.size, jpeg_bytes(image, data, wanted), pillow_bytes(image, data, wanted)
+            image.draft(None, (wanted, wanted))  # a JPEG's size is now that to which it is shrunk
             if image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L"):
-                with _room(image, jpeg_bytes(image, data, wanted)):
-                    pixels = _decode_jpeg(data, wanted)
+                with _room(sides, shrunk):
+                    pixels = _decode_jpeg(data, *image.size)
                     if pixels is not None:
                         return _resize(pixels, size, resize_mode), _orientation(image)
-            with _room(image, pillow_bytes(image, data, wanted)):
+            with _room(sides, whole):
                 pixels, orientation = _decode_whole(image), _orientation(image)
                 image.close()  # gives Pillow's pixels back
                 return _resize(pixels, size, resize_mode), orientation
     except UnidentifiedImageError:
-        raise UnreadableImage("no image") from None
+        raise UnreadableImage(why_unread(data)) from None
     except Image.DecompressionBombError:
         raise UnreadableImage("more pixels than a photograph has") from None
     except PILLOWS_ERRORS as error:
-        raise UnreadableImage(str(error).splitlines()[0] if str(error) else "damaged") from None
+        if is_out_of_memory(error):
+            raise
+        raise UnreadableImage(_words(error)) from None
 
 
-def _decode_jpeg(data: bytes, wanted: int) -> Pixels | None:
-    """Decode by libjpeg-turbo, no smaller than resizing needs; None when it complains about the file."""
+def _words(error: Exception) -> str:
+    """What is wrong, as far as a library says so."""
+    words = str(error).strip().partition("\n")[0]
+    return DECODERS_CODE.sub("damaged, or packed in a way that is not known", words) or "damaged"
+
+
+def _decode_jpeg(data: bytes, width: int, height: int) -> Pixels | None:
+    """Decode by libjpeg-turbo, at the scale that yields these sides; None when it complains about the file."""
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(
-            data, colorspace="RGB", fastdct=False, fastupsample=False, min_height=wanted, min_width=wanted, strict=True
+            data, colorspace="RGB", fastdct=False, fastupsample=False, min_height=height, min_width=width, strict=True
         )
     except ValueError:
         return None
@@ -185,14 +205,14 @@ def _regular_size(path: Path) -> int:
 
 
 @contextmanager
-def _room(image: Image.Image, needed: int) -> Iterator[None]:
+def _room(sides: tuple[int, int], needed: int) -> Iterator[None]:
     """Memory for decoding; raises :class:`UnreadableImage` for a photograph that needs more than there may be."""
     try:
         with budget.pixels.of(needed):
             yield
     except BeyondBudget:
         raise UnreadableImage(
-            f"{image.width:,} x {image.height:,} pixels need {needed / 1e9:.1f} GB to decode, more than may be used"
+            f"{sides[0]:,} x {sides[1]:,} pixels need {needed / 1e9:.1f} GB to decode, more than may be used"
         ) from None
 
 
@@ -225,9 +245,10 @@ def _decode_whole(image: Image.Image) -> Pixels:
         (top, min(top + rows, height)) for rows in [max(1, STRIP_PIXELS // width)] for top in range(0, height, rows)
     ]
     is_deep = image.mode.startswith("I")  # 16 bits a pixel, or 32 of which 16 are used
-    divisor = 1
-    if is_deep and any(_rows(image, *strip).max() > 255 for strip in bounds):
-        divisor = 257
+    brightest = max(int(_rows(image, *strip).max()) for strip in bounds) if is_deep else 0
+    if brightest >= 2**16:  # how bright white is, nobody says
+        raise ValueError("pixels of more than 16 bits; save it with 8 or 16")
+    divisor = 257 if brightest > 255 else 1
     pixels = np.empty((height, width, 3), np.uint8)
     for top, bottom in bounds:
         if is_deep:

@@ -24,6 +24,7 @@ from naturalist.data import store
 from naturalist.data.budget import decode_budget
 from naturalist.data.catalog import ImageFile, Split
 from naturalist.data.decode import Pixels, UnreadableImage, content_hash, hash_file
+from naturalist.data.formats import can_read_heic
 from naturalist.data.index import FORMAT_VERSION, Index, Known, read_index
 from naturalist.data.index import NAME as INDEX
 from naturalist.errors import UserError
@@ -166,7 +167,7 @@ class ImageEntry:
 
     def _index(self, rows: int, files: dict[str, Known]) -> Index:
         source = str(self.split.folder.resolve())
-        return Index(source, self.size, self.resize_mode, rows, decode_budget(), files)
+        return Index(source, self.size, self.resize_mode, rows, decode_budget(), can_read_heic(), files)
 
     def _require_room(self, count: int) -> None:
         store.require_room(

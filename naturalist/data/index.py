@@ -7,9 +7,10 @@ from typing import Any
 from naturalist.data import store
 from naturalist.data.budget import decode_budget
 from naturalist.data.catalog import ImageFile
+from naturalist.data.formats import can_read_heic
 
 NAME = "index.json"
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 """To be raised whenever decoding yields other pixels, or an index says more."""
 
 
@@ -31,7 +32,9 @@ class Known:
     def holds(self, file: ImageFile, index: "Index") -> bool:
         """Whether this is true of the file now, as far as its size and times tell."""
         is_same = (self.size, self.stamp) == (file.size, file.stamp)
-        return is_same and (self.row is not None or index.budget >= decode_budget())
+        return is_same and (
+            self.row is not None or (index.budget >= decode_budget() and index.reads_heic >= can_read_heic())
+        )
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,8 @@ class Index:
     """Images in ``pixels.bin``; not all are in use."""
     budget: int
     """Bytes that decoding was given: with more, files may be readable that were not."""
+    reads_heic: bool
+    """Whether the library for HEIC was installed: with it, files may be readable that were not."""
     files: dict[str, Known]
     """By path, relative to ``folder``."""
 
@@ -70,6 +75,7 @@ def read_index(entry: Path) -> Index | None:
             resize_mode=_text(content["resize_mode"]),
             rows=rows,
             budget=_natural(content["budget"]),
+            reads_heic=bool(content["reads_heic"]),
             files=files,
         )
     except (OSError, ValueError, TypeError, KeyError, RecursionError):

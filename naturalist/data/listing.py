@@ -5,10 +5,8 @@ import unicodedata
 from pathlib import Path
 from typing import NoReturn
 
+from naturalist.data.formats import SUFFIXES
 from naturalist.errors import UserError
-
-PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
-"""By which a photograph is known before it is opened."""
 
 LITTER = (
     "__macosx",
@@ -41,7 +39,7 @@ def is_litter(name: str) -> bool:
 
 def is_photograph(name: str) -> bool:
     """Whether a file of this name is a photograph, by its suffix."""
-    return name.lower().endswith(PHOTO_SUFFIXES)
+    return name.lower().endswith(SUFFIXES)
 
 
 def composed(name: str) -> str:

@@ -1,7 +1,6 @@
 """``python -m naturalist predict RUN PHOTO|FOLDER|- …``: what a run says about new photographs."""
 
 import csv
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ from naturalist.data.listing import is_litter, is_photograph
 from naturalist.errors import UserError
 from naturalist.evaluation.classifier import Classifier, load_classifier
 from naturalist.files import harmless
-from naturalist.printable import printable
+from naturalist.printable import printable, quoted
 from naturalist.progress import progress_bar
 
 NONE_OF_THESE = "none of these"
@@ -79,7 +78,7 @@ def predict_photos(
                 print(f"unreadable: {printable(path)}: {printable(reason)}", file=sys.stderr)
             if batch:
                 for path, row in zip(batch, classifier.probabilities(pixels), strict=True):
-                    write(printable(path), row)
+                    write(str(path), row)
             unreadable += len(problems)
             bar.advance(len(batch) + len(problems))
     if unreadable:
@@ -125,6 +124,7 @@ def _photos_below(folder: Path) -> Iterator[Path]:
     for parent, subfolders, names in os.walk(folder):
         subfolders[:] = sorted(name for name in subfolders if not is_litter(name))
         for name in sorted(names):
+            # A file that is named itself is tried whatever it is called.
             if not is_litter(name) and (is_photograph(name) or not Path(name).suffix):
                 yield Path(parent, name)
 
@@ -162,8 +162,14 @@ def _decoded_batches(
 def _writer(
     format: str, classifier: Classifier, top: int, threshold: float, file: TextIO | None
 ) -> Callable[[str, NDArray[Any]], None]:
-    """A function that prints one photograph's row of probabilities; the heading is printed here."""
+    """A function that prints one photograph's row of probabilities; the heading is printed here.
+
+    Nothing is printed that a terminal would obey. In CSV and JSON, names still lead back to their files, whatever
+    characters or bytes they are made of: a JSON line holds the name itself, escaped as JSON does; a CSV cell that is
+    not printable, or begins with ``"``, is a JSON string.
+    """
     names = classifier.class_names
+    only_ascii = getattr(sys.stdout, "encoding", None) not in ("utf-8", "UTF-8")
     top = min(top, len(names))
     width = max(len(NONE_OF_THESE), *map(len, names))
 
@@ -177,26 +183,26 @@ def _writer(
         prediction, ranked = printable(prediction), [(printable(name), share) for name, share in ranked]
         shown = ranked if prediction == NONE_OF_THESE else ranked[1:]
         others = "  ".join(f"{name:<{width}} {share:>6.1%}" for name, share in shown[: max(top - 1, 0)])
-        print(f"{prediction:<{width}} {ranked[0][1]:>6.1%}  {others}  {path}", file=file, flush=True)
+        print(f"{prediction:<{width}} {ranked[0][1]:>6.1%}  {others}  {printable(path)}", file=file, flush=True)
 
     def write_csv(path: str, probabilities: NDArray[Any]) -> None:
         prediction, ranked = describe(probabilities)
-        ranks = [cell for name, share in ranked for cell in (name, f"{share:.6f}")]
+        ranks = [text for name, share in ranked for text in (_cell(name, only_ascii), f"{share:.6f}")]
         csv.writer(file or sys.stdout, lineterminator="\n").writerow(
-            harmless([path, prediction, f"{ranked[0][1]:.6f}", *ranks])
+            harmless([_cell(path, only_ascii), _cell(prediction, only_ascii), f"{ranked[0][1]:.6f}", *ranks])
         )
 
     def write_json(path: str, probabilities: NDArray[Any]) -> None:
         prediction, ranked = describe(probabilities)
         print(
-            json.dumps(
+            quoted(
                 {
                     "file": path,
                     "prediction": prediction,
                     "confidence": round(ranked[0][1], 6),
                     "top": [{"class": name, "probability": round(share, 6)} for name, share in ranked],
                 },
-                ensure_ascii=False,
+                only_ascii,
             ),
             file=file,
             flush=True,
@@ -207,5 +213,14 @@ def _writer(
         csv.writer(file or sys.stdout, lineterminator="\n").writerow(["file", "prediction", "confidence", *ranks])
     elif format == "table":
         others = "then" if top > 1 else ""
-        print(f"{'prediction':<{width}} {'conf.':>6}  {others:<{(width + 9) * (top - 1) - 2}}  photograph", file=file)
+        print(
+            f"{'prediction':<{width}} {'conf.':>6}  {others:<{max(0, (width + 9) * (top - 1) - 2)}}  photograph",
+            file=file,
+        )
     return {"table": write_table, "csv": write_csv, "json": write_json}[format]
+
+
+def _cell(name: str, only_ascii: bool) -> str:
+    """A name as a cell of CSV, see :func:`_writer`."""
+    is_plain = name.isprintable() and not name.startswith('"') and (name.isascii() or not only_ascii)
+    return name if is_plain else quoted(name, only_ascii)

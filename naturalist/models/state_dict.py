@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Mapping
 from typing import TypeVar
 
+import torch
 from torch import Tensor, nn
 
 WRAPPER_PREFIX = re.compile(r"^(?:_orig_mod\.|module\.)+")
@@ -61,3 +62,24 @@ def describe_misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -
         for kind, names in kinds.items()
         if names
     )
+
+
+def is_plain(value: object) -> bool:
+    """Whether it is a tensor whose every element is in memory: not one of a shape that its bytes do not fill."""
+    if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
+        return False
+    return value.numel() * value.element_size() <= value.untyped_storage().nbytes() and not value.is_quantized
+
+
+def first_fault(state: Mapping[str, object]) -> tuple[str, str] | None:
+    """A name among weights and what is wrong with its tensor; None where all are plain tensors of finite numbers."""
+    for name, value in state.items():
+        if not isinstance(value, Tensor) or not is_plain(value):
+            return name, "it is no plain tensor"
+        if value.is_complex():
+            return name, "its numbers are complex"
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            return name, "it holds NaN or infinity"
+        if name.endswith("running_var") and bool((value < 0).any()):
+            return name, "a variance is negative"
+    return None

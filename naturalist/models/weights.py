@@ -16,7 +16,8 @@ from torchvision.transforms import InterpolationMode
 from naturalist.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from naturalist.errors import UserError
 from naturalist.models.backbones import AUXILIARY, StagedNetwork, check_backbone
-from naturalist.models.state_dict import LOAD_ERRORS, strip_wrappers
+from naturalist.models.weight_files import read_weights
+from naturalist.reading import one_line
 from naturalist.settings.part_b import BackboneSettings, FinetuneSettings
 from naturalist.settings.spelling import guess
 
@@ -84,7 +85,7 @@ def load_weights(model: StagedNetwork, settings: BackboneSettings) -> str:
     if not path.is_file():
         path = _download(_find_weights(settings))
     _check_hash(path)
-    state = _read(path)
+    state, which = read_weights(path)
     if settings.backbone.startswith("densenet"):
         state = {DENSENET_OLD_NAME.sub(r"\1\2.", name): value for name, value in state.items()}
     head = f"{model.steps[-1]}."
@@ -93,7 +94,12 @@ def load_weights(model: StagedNetwork, settings: BackboneSettings) -> str:
     state = {name: value for name, value in state.items() if not name.startswith((head, *AUXILIARY))}
     network = model.network
     if settings.backbone.startswith("vit_") and "encoder.pos_embedding" in state:
-        state = interpolate_embeddings(network.image_size, network.patch_size, state)
+        try:
+            state = interpolate_embeddings(network.image_size, network.patch_size, state)
+        except ValueError as error:
+            raise UserError(
+                f"the weights file {str(path)!r} does not fit {settings.backbone}: {one_line(str(error))}."
+            ) from None
     _check_fit(
         state,
         {name: value for name, value in network.state_dict().items() if not name.startswith(head)},
@@ -101,7 +107,7 @@ def load_weights(model: StagedNetwork, settings: BackboneSettings) -> str:
         settings.backbone,
     )
     network.load_state_dict(state, strict=False)  # the head is missing, and nothing else
-    return path.name
+    return f"{path.name} ({which})" if which else path.name
 
 
 def _find_weights(settings: BackboneSettings) -> WeightsEnum:
@@ -173,22 +179,6 @@ def _check_hash(path: Path) -> None:
         )
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """A state dict from a file, plain or inside a checkpoint; nothing in the file is executed."""
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except LOAD_ERRORS:
-        raise UserError(
-            f"the weights file {str(path)!r} cannot be read: it is damaged, or holds more than plain "
-            "tensors; nothing in it was run."
-        ) from None
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise UserError(f"the weights file {str(path)!r} holds no state dict, that is, no tensors by name.")
-    return {name.removeprefix("network."): value for name, value in strip_wrappers(content).items()}
-
-
 def _check_fit(state: dict[str, Tensor], wanted: dict[str, Tensor], path: Path, backbone: str) -> None:
     # Files from before 2018 lack num_batches_tracked, which nothing needs.
     missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
@@ -204,4 +194,10 @@ def _check_fit(state: dict[str, Tensor], wanted: dict[str, Tensor], path: Path, 
         if names
     ]
     if problems:
-        raise UserError(f"the weights file {str(path)!r} does not fit {backbone}: {'; '.join(problems)}.")
+        hint = ""
+        if state.keys().isdisjoint(wanted):
+            hint = (
+                f"; none of its names is one of torchvision's {backbone}, so it is of another network, or made by "
+                "another library, such as timm, that names its parts otherwise"
+            )
+        raise UserError(f"the weights file {str(path)!r} does not fit {backbone}: {'; '.join(problems)}{hint}.")

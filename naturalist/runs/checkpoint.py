@@ -14,7 +14,7 @@ from naturalist.errors import ADVICE, NO_ROOM, UserError, is_out_of_memory
 from naturalist.files import written_whole
 from naturalist.models import build_model
 from naturalist.models.state_dict import LOAD_ERRORS, describe_misfit, strip_wrappers
-from naturalist.reading import one_line
+from naturalist.reading import misnamed, one_line
 from naturalist.runs.checkpoint_schema import check_checkpoint, check_training
 
 FORMAT = "naturalist-1"
@@ -92,6 +92,10 @@ def load_checkpoint(run: Path, which: str = BEST) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except LOAD_ERRORS:
         # torch's message tells how to load without safety; ours must not.
+        with path.open("rb") as file:
+            what = misnamed(file.read(1024))
+        if what:
+            raise UserError(f"{str(path)!r} is no checkpoint, but {what}.") from None
         raise UserError(
             f"{str(path)!r} is no readable checkpoint: it is damaged, incomplete, or holds more than "
             "plain tensors and values; nothing in it was run."

@@ -1,14 +1,13 @@
 """What a checkpoint must hold to be believed: plain values by a schema, tensors by their look."""
 
 import math
-from collections.abc import Iterator
 from typing import Annotated, Any
 
-import torch
 from msgspec import Meta, Struct
 from torch import Tensor
 
 from naturalist.errors import UserError
+from naturalist.models.state_dict import first_fault, is_plain
 from naturalist.reading import Count, DamagedRecord, NotNegative, Ordinal, Settings, Share, damaged, fit
 from naturalist.settings.groups import ResizeMode
 from naturalist.settings.part_a import CnnModelSettings
@@ -196,24 +195,6 @@ def check_training(content: dict[str, Any], place: str, remedy: str) -> None:
 
 def check_weights(state: dict[str, Any], place: str, remedy: str) -> None:
     """Refuse weights that are no plain tensors of finite numbers; raises DamagedRecord."""
-    for name, problem in _bad_weights(state):
-        damaged(place, f"{name}: {problem}", remedy)
-
-
-def is_plain(value: object) -> bool:
-    """Whether it is a tensor whose every element is in memory: not one of a shape that its bytes do not fill."""
-    if not isinstance(value, Tensor) or value.layout != torch.strided or value.device.type != "cpu":
-        return False
-    return value.numel() * value.element_size() <= value.untyped_storage().nbytes() and not value.is_quantized
-
-
-def _bad_weights(state: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, value in state.items():
-        if not is_plain(value):
-            yield name, "it is no plain tensor"
-        elif value.is_complex():
-            yield name, "its numbers are complex"
-        elif value.is_floating_point() and not bool(value.isfinite().all()):
-            yield name, "it holds NaN or infinity"
-        elif name.endswith("running_var") and bool((value < 0).any()):
-            yield name, "a variance is negative"
+    fault = first_fault(state)
+    if fault is not None:
+        damaged(place, ": ".join(fault), remedy)

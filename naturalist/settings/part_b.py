@@ -64,7 +64,7 @@ class BackboneSettings:
     backbone: str = "resnet50"
     """Any classification model of torchvision; --help_backbones lists them."""
     weights: str = "DEFAULT"
-    """Name of official weights (DEFAULT is the best), a file, or 'none' for random ones."""
+    """Name of official weights (DEFAULT is the best), a file (.pth, .safetensors), or 'none' for random ones."""
     dropout: float = 0.2
     """Probability of dropping an input of the new head's linear layer, in [0, 1)."""
 

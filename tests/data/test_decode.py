@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from naturalist.data import budget, decode
+from naturalist.data import budget, decode, formats
 from naturalist.data.decode import UnreadableImage, decode_bytes, decode_file
 from naturalist.data.sources.sample import draw
 
@@ -117,11 +117,11 @@ def test_jpeg_is_turned_upright(picture, orientation, resize_mode, fast, monkeyp
     if fast:
         monkeypatch.setattr(decode, "_to_rgb", None)
     else:
-        monkeypatch.setattr(decode, "_decode_jpeg", lambda data, size: None)
+        monkeypatch.setattr(decode, "_decode_jpeg", lambda *_: None)
     assert_upright("JPEG", picture, orientation, resize_mode)
 
 
-@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "TIFF", "MPO"])
+@pytest.mark.parametrize("file_format", ["PNG", "WEBP", "TIFF", "MPO", "AVIF"])
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_other_formats_are_turned_upright(picture, file_format, orientation):
     assert_upright(file_format, picture, orientation, "squash")
@@ -180,6 +180,9 @@ def test_damaged_metadata_is_no_fault_of_the_picture(picture):
         ("WEBP", "RGBA", {"lossless": True}),
         ("PPM", "RGB", {}),
         ("PPM", "L", {}),
+        ("AVIF", "RGB", {}),
+        ("AVIF", "RGBA", {}),
+        ("AVIF", "L", {}),
     ],
 )
 @pytest.mark.parametrize("resize_mode", ["squash", "crop"])
@@ -203,6 +206,16 @@ def test_sixteen_bit_grey_keeps_its_tones(picture, file_format):
     grey = picture.convert("L")
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 257)
     assert psnr(decode_bytes(encode(deep, file_format), SIZE, "squash"), resized(grey)) > 45
+
+
+def test_pixels_of_more_than_sixteen_bits_are_refused_rather_than_guessed(picture):
+    grey = np.asarray(picture.convert("L")).astype(np.int32)
+    assert (
+        psnr(decode_bytes(encode(Image.fromarray(grey * 257), "TIFF"), SIZE, "squash"), resized(picture.convert("L")))
+        > 45
+    )
+    with pytest.raises(UnreadableImage, match="more than 16 bits"):
+        decode_bytes(encode(Image.fromarray(grey * 2**22), "TIFF"), SIZE, "squash")
 
 
 @pytest.mark.parametrize(
@@ -288,6 +301,67 @@ def test_truncated_files_are_unreadable_wherever_they_end(picture, file_format):
 def test_files_that_are_no_images_are_unreadable(content):
     with pytest.raises(UnreadableImage):
         decode_bytes(content, SIZE, "squash")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(50), "HEIC, which needs a library; pip install"),
+        (b"\x00\x00\x00\x18ftypmif1\x00\x00\x00\x00mif1heix" + bytes(50), "HEIC, which needs a library; pip install"),
+        (b"\x00\x00\x00\x18ftypavis\x00\x00\x00\x00avifmif1" + bytes(50), "AVIF"),
+        (b"\x00\x00\x00\x18ftypisom\x00\x00\x00\x00isommp42" + bytes(50), "a video; save a frame"),
+        (b"\x00\x00\x00\x18ftypcrx \x00\x00\x00\x00crx isom" + bytes(50), "raw file; develop it to JPEG"),
+        (b"\x00\x00\x00\x0cJXL \r\n\x87\n" + bytes(50), "JPEG XL; convert it"),
+        (b"\xff\x0a" + bytes(50), "JPEG XL; convert it"),
+        ("JPEG2000", "JPEG 2000; convert it"),
+        ("ICO", "an icon or a cursor; convert it"),
+        (b'<?xml version="1.0"?>\n<!-- drawn -->\n<svg xmlns="x">', "SVG; convert it"),
+        (b"%PDF-1.7\n", "PDF .*; save its pictures"),
+        (b"8BPS\x00\x01" + bytes(50), "Photoshop; convert it"),
+        (b"\n<!DOCTYPE html><p>404", "a web page, .*; download it again"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+        (b"\x00\x00\x00\x00nothing known" + bytes(50), "^no image$"),
+    ],
+    ids=lambda value: repr(value)[:30],
+)
+def test_what_is_not_read_is_named_with_a_way_out_whatever_its_name(picture, content, words, tmp_path, monkeypatch):
+    monkeypatch.setattr(formats, "can_read_heic", lambda: False)
+    (tmp_path / "a.jpg").write_bytes(content if isinstance(content, bytes) else encode(picture, content))
+    with pytest.raises(UnreadableImage, match=words):
+        decode_file(tmp_path / "a.jpg", SIZE, "squash")
+
+
+@pytest.mark.parametrize(("mode", "orientation"), [("RGB", 1), ("RGB", 6), ("RGBA", 1), ("L", 8)])
+def test_heic_is_read_where_its_library_is_installed(picture, mode, orientation):
+    pillow_heif = pytest.importorskip("pillow_heif", reason="pillow-heif is not installed")
+    pillow_heif.register_heif_opener()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encode(picture.convert(mode), "HEIF", quality=95, exif=exif)
+    upright = picture.convert("L" if mode == "L" else "RGB").rotate({6: -90, 8: 90}.get(orientation, 0), expand=True)
+    assert psnr(decode_bytes(data, SIZE, "crop"), resized(upright, SIZE, "crop")) > 33
+    with pytest.raises(UnreadableImage):
+        decode_bytes(data[:-500], SIZE, "squash")
+
+
+def test_only_our_own_words_are_said_of_damage(picture, capfd):
+    damaged = []
+    for compression in (None, "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "lzma", "zstd", "group4"):
+        data = encode(picture.convert("1" if compression == "group4" else "RGB"), "TIFF", compression=compression)
+        damaged += [data[:100] + bytes([number]) * 900 + data[1000:] for number in (0, 90, 255)]
+    for file_format in ("JPEG", "PNG", "WEBP", "GIF", "AVIF", "PPM"):
+        data = encode(picture, file_format)
+        damaged += [data[:60] + bytes(40) + data[100:], data[: len(data) // 2], data[:-30] + bytes(30)]
+    damaged += [png_of_size(14000, 14000), tiff_of_size(100, 100, bytes(4000), compression=50001)]
+    unreadable = 0
+    for data in damaged:
+        try:
+            decode_bytes(data, SIZE, "squash")
+        except UnreadableImage as reason:
+            unreadable += 1
+            assert "decoder error" not in str(reason)
+    assert unreadable > 25
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_cannot_be_opened_is_unreadable_and_says_why(tmp_path):
@@ -436,6 +510,8 @@ KINDS = [
     ("JPEG", "RGB", {"subsampling": 0}),
     ("JPEG", "RGB", {"subsampling": 0, "progressive": True}),
     ("JPEG", "CMYK", {}),
+    ("AVIF", "RGB", {"speed": 10, "subsampling": "4:4:4"}),
+    ("AVIF", "RGBA", {"speed": 10}),
 ]
 
 
@@ -447,7 +523,7 @@ def test_decoding_takes_no_more_memory_than_it_asks_for(picture, peak_memory, mo
     asked = []
     room = budget.pixels.of
     monkeypatch.setattr(budget.pixels, "of", lambda needed: asked.append(needed) or room(needed))
-    for decode_jpeg in (decode._decode_jpeg, lambda data, size: None) if file_format == "JPEG" else (None,):
+    for decode_jpeg in (decode._decode_jpeg, lambda *_: None) if file_format == "JPEG" else (None,):
         monkeypatch.setattr(decode, "_decode_jpeg", decode_jpeg)
         with peak_memory() as peak:
             decode_bytes(data, SIZE, "squash")

@@ -1,6 +1,7 @@
 """What the cache of decoded photographs promises."""
 
 import errno
+import importlib.util
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from naturalist.data import budget, image_entry, store
+from naturalist.data import budget, formats, image_entry, store
 from naturalist.data import images as cache_module
 from naturalist.data.catalog import scan
 from naturalist.data.decode import decode_file
@@ -225,6 +226,16 @@ def test_what_was_too_large_is_tried_again_with_more_memory(train, caches):
     finally:
         budget.set_decode_budget(before)
     assert build(train, caches).problems == ()
+
+
+def test_what_needed_a_library_is_tried_again_once_it_is_installed(train, caches, monkeypatch):
+    heic = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(50)
+    (train / VICTIM).write_bytes(heic)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert build(train, caches).problems == ((VICTIM, "HEIC, which needs a library; pip install pillow-heif"),)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(formats, "_register_heic", lambda: False)
+    assert build(train, caches).problems == ((VICTIM, "damaged HEIC, or of a kind that needs a newer pillow-heif"),)
 
 
 def test_pixels_that_are_mostly_waste_are_left_behind(train, caches, no_decoding):

@@ -20,7 +20,8 @@ from naturalist.cli import main
 from naturalist.data.sources.sample import make_sample
 from naturalist.errors import UserError
 from naturalist.evaluation.classifier import load_classifier
-from naturalist.evaluation.predict import _listed
+from naturalist.evaluation.predict import _listed, predict_photos
+from naturalist.files import restored
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +132,14 @@ def test_impossible_settings_are_refused(place, arguments, message):
         main(["predict", str(place / "runs" / "first"), str(place / "photos"), *arguments])
 
 
+def test_photographs_that_need_a_library_or_converting_are_named_and_not_passed_by(place, tmp_path, capsys):
+    for name in ("a.HEIC", "b.jxl", "c.jp2", "d.avif"):
+        (tmp_path / name).write_bytes(b"\x00\x00\x00\x0cJXL \r\n\x87\n" + bytes(50))
+    code, _, err = run_main(capsys, "predict", place / "runs" / "first", tmp_path)
+    assert code == 1
+    assert err.count("JPEG XL; convert it to PNG or JPEG") == 4
+
+
 def test_a_folder_without_photographs_is_refused(place, tmp_path):
     with pytest.raises(UserError, match="holds no photographs"):
         main(["predict", str(place / "runs" / "first"), str(tmp_path)])
@@ -170,7 +179,15 @@ def test_what_is_no_checkpoint_is_refused_in_one_sentence_and_nothing_in_it_runs
     assert "\n" not in str(error.value)
 
 
-ODD_NAMES = [b"two\nlines.jpg", "a\u2028b.jpg".encode(), b"\xff.jpg", b"\x1b[31m.jpg", b"=1.jpg"]
+ODD_NAMES = [
+    b"two\nlines.jpg",
+    "a\u2028b.jpg".encode(),
+    b"\xff.jpg",
+    b"\x1b[31m.jpg",
+    b"=1.jpg",
+    b'"x".jpg',
+    "ä.jpg".encode(),
+]
 
 
 @pytest.mark.parametrize("flags", [["-0"], ["--null"], []])
@@ -182,7 +199,35 @@ def test_a_list_separated_by_nul_may_name_any_file(place, tmp_path, capsys, monk
     code, out, _ = run_main(capsys, "predict", place / "runs" / "first", "-", "--csv", *flags)
     _, *rows = csv.reader(io.StringIO(out))
     assert code == 0
-    assert [row[0] for row in rows] == ["two�lines.jpg", "a�b.jpg", "�.jpg", "�[31m.jpg", "'=1.jpg"]
+    assert [row[0] for row in rows] == [
+        *(r'"two\nlines.jpg"', r'"a\u2028b.jpg"', r'"\udcff.jpg"', r'"\u001b[31m.jpg"', "'=1.jpg", r'"\"x\".jpg"'),
+        "ä.jpg",
+    ]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "cp1252"])
+@pytest.mark.parametrize("format", ["json", "csv", "table"])
+def test_names_lead_back_to_their_files_and_are_printed_safely(place, tmp_path, monkeypatch, capsys, format, encoding):
+    for name in ODD_NAMES:
+        shutil.copy(place / "photos" / "0.jpg", tmp_path / os.fsdecode(name))
+    monkeypatch.chdir(tmp_path)
+    stream = io.BytesIO()
+    stdout = io.TextIOWrapper(stream, encoding=encoding, errors="backslashreplace")
+    with monkeypatch.context() as patch:
+        patch.setattr("sys.stdout", stdout)
+        predict_photos(place / "runs" / "first", [os.fsdecode(name) for name in ODD_NAMES], format=format, top=1)
+        stdout.flush()
+    text = stream.getvalue().decode(encoding)
+    assert text.replace("\n", "").isprintable()
+    if format == "json":
+        found = [json.loads(line)["file"] for line in text.splitlines()]
+    elif format == "csv":
+        found = [restored(row)[0] for row in csv.reader(io.StringIO(text))][1:]
+        found = [json.loads(name) if name.startswith('"') else name for name in found]
+    else:
+        assert len(text.splitlines()) == 1 + len(ODD_NAMES)
+        return
+    assert [os.fsencode(name) for name in found] == ODD_NAMES
 
 
 def test_lines_of_a_list_end_at_line_ends_and_nowhere_else():

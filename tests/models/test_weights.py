@@ -1,12 +1,20 @@
 """Pre-trained weights are the right ones, whole, and cannot run code."""
 
+import argparse
 import hashlib
+import io
 import pickle
+import struct
 import urllib.error
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torchvision import models
 
 from naturalist.data.preprocessing import Preprocessing
@@ -66,6 +74,9 @@ def test_a_vits_positions_are_interpolated_to_the_image_size(tmp_path):
     torch.testing.assert_close(
         model.network.encoder.pos_embedding[:, corners], official["encoder.pos_embedding"][:, 1:]
     )
+    torch.save({**official, "encoder.pos_embedding": torch.zeros(1, 8, 768)}, tmp_path / "vit.pth")
+    with pytest.raises(UserError, match=r"vit\.pth' does not fit vit_b_32: "):
+        load_weights(model, settings_for("vit_b_32", tmp_path / "vit.pth"))
 
 
 def test_a_run_of_this_project_serves_as_weights(tmp_path):
@@ -106,6 +117,130 @@ def test_the_hash_in_a_files_name_is_verified(tmp_path):
     assert load_weights(model, settings_for("squeezenet1_1", right)) == right.name
     with pytest.raises(UserError, match=f"SHA-256 begins with {digest[:8]}, not 00000000"):
         load_weights(model, settings_for("squeezenet1_1", wrong))
+
+
+@pytest.fixture(scope="module")
+def trained() -> nn.Module:
+    torch.manual_seed(3)
+    return models.shufflenet_v2_x0_5(num_classes=7)
+
+
+def load_into_new(path: Path) -> tuple[str, nn.Module]:
+    model = StagedNetwork("shufflenet_v2_x0_5", 3, 32)
+    return load_weights(model, settings_for("shufflenet_v2_x0_5", path)), model.network
+
+
+def assert_loaded(network: nn.Module, trained: nn.Module) -> None:
+    loaded = network.state_dict()
+    assert all(
+        torch.equal(loaded[name], value) for name, value in trained.state_dict().items() if not name.startswith("fc.")
+    )
+
+
+PREFIXES = ["", "model.", "module.", "backbone.", "net.", "_orig_mod.", "module.model.", "model._orig_mod.", "network."]
+
+
+@pytest.mark.parametrize(
+    ("key", "prefix"),
+    [
+        *[(key, "") for key in ("model", "model_state_dict", "net", "state_dict", "model_ema", "encoder_q")],
+        *[(key, prefix) for key in (None, "state_dict", "outer.inner") for prefix in PREFIXES],
+    ],
+)
+def test_a_state_dict_loads_whatever_others_call_it_and_put_before_its_names(trained, tmp_path, key, prefix):
+    content: dict[str, object] = {prefix + name: value for name, value in trained.state_dict().items()}
+    for name in reversed(key.split(".") if key else []):
+        optimizer = torch.optim.SGD(trained.parameters(), lr=0.1).state_dict()
+        content = {"epoch": 3, "optimizer": optimizer, "best": np.float64(0.5), name: content, "scaler": {}}
+        content["args"] = argparse.Namespace(lr=0.1, output_dir=tmp_path)
+    torch.save(content, tmp_path / "weights.pth")
+    said, network = load_into_new(tmp_path / "weights.pth")
+    assert_loaded(network, trained)
+    assert said == f"weights.pth (its {key.split('.')[-1]})" if key else "weights.pth"
+
+
+def test_of_several_state_dicts_the_averaged_one_is_taken_and_said(trained, tmp_path):
+    average = AveragedModel(trained)
+    for parameter in average.parameters():
+        parameter.data.add_(1)
+    torch.save({"model": trained.state_dict(), "model_ema": average.state_dict()}, tmp_path / "weights.pth")
+    said, network = load_into_new(tmp_path / "weights.pth")
+    assert said == "weights.pth (its model_ema; also there: model)"
+    assert_loaded(network, average.module)
+
+
+def test_several_state_dicts_of_unknown_names_are_not_guessed_at(trained, tmp_path):
+    torch.save({"teacher": trained.state_dict(), "student": trained.state_dict()}, tmp_path / "weights.pth")
+    with pytest.raises(UserError, match="several state dicts, 'teacher', 'student'; save the one that is meant alone"):
+        load_into_new(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pth"])
+def test_safetensors_and_old_files_are_read_whatever_their_names(trained, tmp_path, name):
+    from safetensors.torch import save_file
+
+    save_file({key: value.contiguous() for key, value in trained.state_dict().items()}, tmp_path / name)
+    assert_loaded(load_into_new(tmp_path / name)[1], trained)
+    torch.save(trained.state_dict(), tmp_path / name, _use_new_zipfile_serialization=False)
+    assert_loaded(load_into_new(tmp_path / name)[1], trained)
+
+
+def zipped(*names: str) -> bytes:
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for name in names:
+            archive.writestr(name, "{}")
+    return stream.getvalue()
+
+
+def with_value(change: Callable[[Tensor], object]) -> dict[str, object]:
+    return {name: change(value) for name, value in models.shufflenet_v2_x0_5().state_dict().items()}
+
+
+FOREIGN = {
+    "TorchScript": (
+        lambda: torch.jit.script(nn.Linear(2, 2)),
+        r"a TorchScript program; .*torch\.jit\.load\(FILE\)\.state",
+    ),
+    "model": (
+        lambda: nn.Linear(2, 2),
+        r"a Python object \(torch\.nn\.modules\.linear\.Linear\).*model\.state_dict\(\)",
+    ),
+    "LFS": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", "git lfs pull"),
+    "page": (lambda: b"<!DOCTYPE html><html>", "a web page, .*download it again"),
+    "HDF5": (lambda: b"\x89HDF\r\n\x1a\n" + bytes(900), "HDF5 .*Keras .*--weights takes"),
+    "Keras": (lambda: zipped("config.json", "model.weights.h5"), "a Keras file; --weights takes"),
+    "NumPy": (lambda: zipped("a.npy"), "NumPy arrays; --weights takes"),
+    "zip": (lambda: zipped("weights.pth"), "a zip archive of files; unpack it"),
+    "torch.export": (lambda: zipped("model/archive_format"), "torch.export program; take the checkpoint"),
+    "gzip": (lambda: b"\x1f\x8b" + bytes(900), "compressed; unpack it"),
+    "cut safetensors": (
+        lambda: struct.pack("<Q", 60) + b'{"a":{"dtype":"F32","shape":[9],"data_offsets":[0,36]}}      ',
+        "damaged, cut short",
+    ),
+    "nothing": (lambda: b"", "damaged, cut short"),
+    "pickle of old": (lambda: pickle.dumps({"a": 1}, protocol=4)[:-3], "damaged, cut short"),
+    "NaN": (lambda: with_value(lambda value: value * float("nan")), "holds NaN"),
+    "complex": (lambda: with_value(lambda value: value.to(torch.complex64)), "its numbers are complex"),
+    "sparse": (lambda: with_value(lambda value: value.float().to_sparse()), "no plain tensor"),
+    "timm's": (lambda: {"blocks.0.attn.qkv.weight": torch.zeros(3)}, "none of its names .*such as timm"),
+}
+
+
+@pytest.mark.parametrize(("make", "words"), FOREIGN.values(), ids=FOREIGN.keys())
+def test_what_is_no_state_dict_is_named_with_a_way_out_and_nothing_else_is_said(tmp_path, make, words, capfd, recwarn):
+    path, content = tmp_path / "weights.pth", make()
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif isinstance(content, torch.jit.ScriptModule):
+        content.save(path)
+    else:
+        torch.save(content, path)
+    recwarn.clear()
+    with pytest.raises(UserError, match=words) as refusal:
+        load_into_new(path)
+    assert str(path) in str(refusal.value) and "\n" not in str(refusal.value)
+    assert not recwarn.list and capfd.readouterr() == ("", "")
 
 
 class Dangerous:
