@@ -6,7 +6,7 @@ from rich.table import Table
 from naturalist.data.catalog import Split, same_bytes, scan
 from naturalist.data.dataset import cache_of, describe_data, find_data
 from naturalist.printable import printable
-from naturalist.progress import plain_console
+from naturalist.progress import plain_console, print_table
 from naturalist.settings.groups import DataSettings
 from naturalist.settings.run_settings import cache_folder
 from naturalist.settings.verbs import PrepareOptions
@@ -44,7 +44,7 @@ def prepare_data(options: PrepareOptions) -> None:
     table.add_section()
     table.add_row("files", *(f"{len(split.files):,}" for split in splits.values()))
     table.add_row("readable", *(f"{len(cache):,}" for cache in caches.values()))
-    console.print(table)
+    print_table(table)
     ignored = [path for split in splits.values() for path in split.ignored]
     if ignored:
         console.print(

@@ -18,6 +18,7 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from naturalist.errors import UserError, describe_error
+from naturalist.settings.agent import WRITE_ARGS, flags_of_agent, name_of, require_same
 from naturalist.settings.arguments import Argument, arguments_of, describe_type, parts_of
 from naturalist.settings.groups import NOT_RECORDED
 from naturalist.settings.places import from_home
@@ -194,13 +195,18 @@ def parse_settings(
 
     With ``--resume RUN`` the run's own settings stand where the defaults would, and most must stay as they are.
     Raises :class:`UserError` for an unknown setting (naming the nearest) or an impossible value. ``--help`` and
-    ``--print_config`` print and exit with code 0.
+    ``--print_config`` print and exit with code 0. Under a W&B agent, which chooses the settings of the run, they must
+    be those that its server shows.
     """
     arguments = tuple(argument for group in settings_class.groups().values() for argument in arguments_of(group))
     summary += f"\n\nSettings come from the defaults, then --config, then the flags. {BOOLEANS}"
     program = f"python {settings_class.SCRIPT}"
     command = Command(program, summary, arguments, example, True, recipes, information or {})
-    settings = settings_class.of(**command.parse(sys.argv[1:] if argv is None else argv))
+    values = command.parse(sys.argv[1:] if argv is None else argv)
+    if argv is None and (shown := flags_of_agent()):
+        meant = command.parse([*sys.argv[1:], *shown])
+        require_same({name: meant[name] for name in map(name_of, shown)}, values, f"by its command; {WRITE_ARGS}")
+    settings = settings_class.of(**values)
     settings.validate()
     return settings
 

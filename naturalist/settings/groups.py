@@ -15,6 +15,7 @@ from naturalist.settings.rules import (
     require_not_negative,
     require_positive,
     require_positive_share,
+    require_project,
     require_seed,
     require_share,
 )
@@ -208,8 +209,7 @@ class RecordSettings:
     def validate(self) -> None:
         """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
         require_not_negative(self, ["checkpoint_seconds"])
-        is_name = len(self.wandb_project) <= 128 and not set("/\\#?%:") & set(self.wandb_project)
-        require("wandb_project", self.wandb_project, is_name, "must have at most 128 letters and none of / \\ # ? % :")
+        require_project("wandb_project", self.wandb_project)
 
 
 NOT_RECORDED = ("resume", "dry_run")

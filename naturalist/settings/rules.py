@@ -73,6 +73,12 @@ def require_device(name: str) -> None:
     require("device", name, DEVICES.fullmatch(name) is not None, "must be auto, cpu, mps, cuda or cuda:N")
 
 
+def require_project(name: str, project: str) -> None:
+    """A project's name must be one that W&B takes."""
+    is_name = len(project) <= 128 and not set("/\\#?%:") & set(project)
+    require(name, project, is_name, "must have at most 128 letters and none of / \\ # ? % :")
+
+
 def require_value(name: str, value: Any) -> None:
     """Text must be more than a language's word for nothing, which programs write where they mean an open setting."""
     require(name, value, value not in NOTHING, "cannot be left open")

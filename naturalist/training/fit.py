@@ -15,7 +15,7 @@ from naturalist.entry import stop_requested, stops_held
 from naturalist.errors import UserError, describe_error
 from naturalist.models.parameter_groups import parameter_groups
 from naturalist.plots.curves import plot_curves
-from naturalist.progress import progress_bar
+from naturalist.progress import print_numbers, progress_bar
 from naturalist.reading import one_line
 from naturalist.runs.checkpoint import BEST, LAST, fill_model, load_checkpoint, load_for_resume, save_checkpoint
 from naturalist.runs.tracking import Tracker
@@ -238,7 +238,7 @@ class _Fit:
         self.record()
         if time.perf_counter() - self.last_drawn >= DRAW_SECONDS:
             self.draw()
-        print(_epoch_line(label, progress), flush=True)
+        print_numbers(_epoch_line(label, progress))
 
     def record(self) -> None:
         """Let ``best.pt`` and the metrics follow ``last.pt``, if they have not yet."""
