@@ -23,7 +23,7 @@ from naturalist.settings.arguments import Argument, arguments_of, describe_type,
 from naturalist.settings.groups import NOT_RECORDED
 from naturalist.settings.places import from_home
 from naturalist.settings.resume import AUTO, IDENTITY, refuse_changes, settings_of_run
-from naturalist.settings.rules import require_text, require_value
+from naturalist.settings.rules import NOTHING, require, require_text
 from naturalist.settings.run_settings import RunSettings
 from naturalist.settings.spelling import nearest
 from naturalist.settings.tokens import DEBUG, PRINT_CONFIG, Information, Known, Tokens
@@ -92,13 +92,14 @@ class Command:
             raise UserError(f"{self.program} cannot make sense of its values ({describe_error(error)}).") from None
         values |= dict.fromkeys(tokens.open)
         for argument in self.arguments:
-            value = values[argument.name]
+            name, value = argument.name, values[argument.name]
             if not argument.is_positional:
-                require_text(argument.name, value)
-                if argument.is_text:
-                    require_value(argument.name, value)
+                require_text(name, value)
+                if argument.is_text and str(value) in NOTHING:
+                    require(name, str(value), argument.is_optional, "cannot be left open")
+                    value = values[name] = None
             if argument.is_path:
-                values[argument.name] = _from_home(argument.name, value)
+                values[name] = _from_home(name, value)
         if run is None and values.get("resume") and self.takes_config:
             return self._resumed(tokens, values)
         return values

@@ -79,11 +79,6 @@ def require_project(name: str, project: str) -> None:
     require(name, project, is_name, "must have at most 128 letters and none of / \\ # ? % :")
 
 
-def require_value(name: str, value: Any) -> None:
-    """Text must be more than a language's word for nothing, which programs write where they mean an open setting."""
-    require(name, value, value not in NOTHING, "cannot be left open")
-
-
 def require_text(name: str, value: Any) -> None:
     """Text, alone or in a list, must hold something, and only what can be shown and recorded."""
     for text in value if isinstance(value, list) else [value]:

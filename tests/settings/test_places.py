@@ -96,6 +96,13 @@ def test_runs_to_resume_and_config_files_are_looked_for_in_the_home_folder(home)
             parse_settings(CnnSettings, "", argv)
 
 
+def test_an_output_that_is_called_nothing_makes_no_file_of_that_name(home):
+    for argv in (["x", "-o", "None"], ["x", "--out=None"], ["x", "--out", "null"]):
+        assert COMMANDS["export"].parse(argv)["out"] is None
+        with pytest.raises(UserError, match="out cannot be left open, but it is '(None|null)'"):
+            COMMANDS["sweep"].parse(argv)
+
+
 def test_a_file_whose_name_begins_with_a_tilde_is_found(home):
     with pytest.raises(UserError, match=r"photos: nobody called '\$copy.jpg' has a home folder"):
         from_home("photos", "~$copy.jpg")
