@@ -90,6 +90,7 @@ def entry_point(*, trains: bool = False) -> Iterator[None]:
             once the run is recorded no signal changes the exit code.
     """
     global _run_is_all
+    _use_utf8()
     _run_is_all = trains
     _obey_what_stops()
     if trains and _is_main_thread():
@@ -212,6 +213,15 @@ def _forgiving(stream: Any) -> Any:
         errors=stream.errors,
         line_buffering=stream.line_buffering or stream.write_through,  # python -u wants nothing to wait
     )
+
+
+def _use_utf8() -> None:
+    """Begin anew with names in UTF-8 where Python was told to know ASCII only: else a name would not stay itself.
+
+    By itself Python takes the C locale for UTF-8; ``PYTHONUTF8=0 PYTHONCOERCECLOCALE=0`` forbids it.
+    """
+    if sys.getfilesystemencoding() == "ascii" and sys.executable:
+        os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
 
 
 def _exit_code() -> Generator[None, None, int]:

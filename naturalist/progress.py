@@ -7,6 +7,13 @@ from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+NARROW = 60
+"""With fewer columns a table has no room for lines."""
+
+SHORTEST_NAME = 8
+"""Letters of a name that stand on one line."""
 
 PLAIN_LINE_SECONDS = 15.0
 """How often work that has no terminal reports itself."""
@@ -17,6 +24,35 @@ console = Console(stderr=True, highlight=False)
 def plain_console() -> Console:
     """Standard output for tables and sentences, in which no name is taken for markup; see also ``printable``."""
     return Console(highlight=False, markup=False, emoji=False)
+
+
+def print_table(table: Table) -> None:
+    """Print a table to standard output, its numbers whole however narrow the terminal is."""
+    console = plain_console()
+    keep_numbers(table, console.width)
+    console.print(table, crop=False)
+
+
+def keep_numbers(table: Table, width: int) -> None:
+    """Have a table break names, and no number, where it has not enough columns; a narrow one loses its lines.
+
+    Args:
+        table: its numbers are in columns that are justified to the right.
+        width: columns that there are.
+    """
+    if width < NARROW:
+        table.box = None
+    for column in table.columns:
+        column.overflow = "fold"
+        words = [word for cell in column.cells if isinstance(cell, str) for word in cell.split()]
+        longest = max(map(len, words), default=1)
+        column.min_width = longest if column.justify == "right" else min(longest, SHORTEST_NAME)
+
+
+def print_numbers(line: str) -> None:
+    """Print a sentence with numbers, which a narrow terminal breaks between words; elsewhere it stays on one line."""
+    console = plain_console()
+    console.print(line, soft_wrap=not console.is_terminal)
 
 
 class ProgressBar:

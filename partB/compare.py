@@ -39,7 +39,7 @@ class Options:
     """What to compare."""
     backbone: list[str] = option(["resnet50"], metavar="NAME …")
     """One or more."""
-    weights: list[str] = option(["DEFAULT"], metavar="NAME …")
+    weights: list[str] = option(["DEFAULT"], metavar="NAME …", path=True)
     """One for all backbones, or one for each."""
     seeds: int = 3
     """Runs of each strategy."""
@@ -47,9 +47,9 @@ class Options:
     """Equal epochs for all; by default 10."""
     minutes: float | None = None
     """Instead: equal time for all, by a pilot epoch of each."""
-    config: str | None = None
+    config: str | None = option(None, path=True)
     """YAML file of settings for the adapted backbones."""
-    scratch_config: str | None = None
+    scratch_config: str | None = option(None, path=True)
     """YAML file of settings for the CNN from scratch."""
     out: Path = option(Path("comparison"), short="-o", metavar="FOLDER")
     """New folder for runs, table and pictures."""

@@ -82,7 +82,7 @@ def train(
     strategy = Strategy(model, settings.strategy, settings.training, planned_epochs)
     print(f"Data: {start.plan.description}")
     print(f"Model: {backbone} with {weights}, strategy {settings.strategy.strategy}: {strategy.describe()}")
-    print(strategy)
+    strategy.show()
     if start.data is None:
         print(start.steps)
         return {"status": "dry run"}

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
-from conftest import run_python
+from conftest import REPOSITORY, environment, run_python
 
 from naturalist.entry import (
     forget_stop,
@@ -88,3 +90,15 @@ with entry_point(trains=True):
 """
     done = run_python(*option, "-c", code, cwd=tmp_path, env={"PYTHONUNBUFFERED": ""})
     assert (done.stdout, done.stderr) == ("out\n", "err\n")
+
+
+def test_names_stay_themselves_where_python_was_told_to_know_ascii_only(tmp_path):
+    env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONIOENCODING": ""}
+    done = subprocess.run(
+        [sys.executable, REPOSITORY / "partA" / "train.py", "--data", "Käfer 木", "--print_config"],
+        env=environment(env),
+        cwd=tmp_path,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "data: Käfer 木\n" in done.stdout.decode()

@@ -8,7 +8,7 @@ from rich.table import Table
 from naturalist.compare.sentences import share
 from naturalist.files import write_atomically, write_table
 from naturalist.printable import printable
-from naturalist.progress import plain_console
+from naturalist.progress import print_numbers, print_table
 from naturalist.runs.records import COLUMNS, Group, Run
 
 TERMINAL_COLUMNS = ("total_seconds", "val_accuracy", "test_accuracy", "test_balanced_accuracy")
@@ -61,16 +61,15 @@ def write_runs_csv(runs: Sequence[Run], path: Path) -> None:
 
 def print_comparison(groups: Sequence[Group], sentences: Sequence[str]) -> None:
     """Show the most telling columns, and the sentences, on the terminal."""
-    console = plain_console()
-    table = Table("", "runs")
-    for column in TERMINAL_COLUMNS:
-        table.add_column(COLUMNS[column], justify="right")
+    table = Table("")
+    for heading in ("runs", *(COLUMNS[column] for column in TERMINAL_COLUMNS)):
+        table.add_column(heading, justify="right")
     for group in groups:
         cells = (_cell(group, column) for column in TERMINAL_COLUMNS)
         table.add_row(printable(group.label), str(len(group.runs)), *cells)
-    console.print(table)
+    print_table(table)
     for sentence in sentences:
-        console.print(f"- {printable(sentence.replace('**', ''))}", soft_wrap=True)
+        print_numbers(f"- {printable(sentence.replace('**', ''))}")
 
 
 def _cell(group: Group, column: str) -> str:

@@ -11,7 +11,7 @@ from naturalist.data.dataset import cache_of, case_twins, describe_data, find_da
 from naturalist.data.images import ImageCache
 from naturalist.data.layout import Folders
 from naturalist.printable import printable
-from naturalist.progress import plain_console
+from naturalist.progress import plain_console, print_table
 from naturalist.settings.groups import DataSettings
 from naturalist.settings.run_settings import cache_folder
 from naturalist.settings.verbs import PrepareOptions
@@ -53,7 +53,7 @@ def prepare_data(options: PrepareOptions) -> None:
     table.add_section()
     table.add_row("files", *(f"{len(split.files):,}" for split in splits.values()))
     table.add_row("readable", *(f"{len(cache):,}" for cache in caches.values()))
-    console.print(table)
+    print_table(table)
     for line in _notes(folders, splits):
         console.print(line, soft_wrap=True)
     if "test" not in splits:

@@ -10,6 +10,7 @@ from torch import nn
 from naturalist.entry import stops_ignored, stops_let_through
 from naturalist.errors import describe_error
 from naturalist.evaluation.evaluate import evaluate_run
+from naturalist.progress import print_numbers
 from naturalist.runs.checkpoint import BEST, LAST
 from naturalist.runs.environment import shell_path
 from naturalist.runs.tracking import Tracker
@@ -70,7 +71,7 @@ def _look_at_validation(tracker: Tracker, settings: RunSettings, model: nn.Modul
 
 def _say_what_is_next(folder: Path, result: dict[str, Any], settings: RunSettings) -> None:
     if result["epochs"]:
-        print(
+        print_numbers(
             f"{result['status'].capitalize()} after {result['epochs']} epochs and {result['seconds']:.0f} s; best "
             f"validation accuracy {result['best_val_accuracy']:.1%} at epoch {result['best_epoch']}."
         )

@@ -17,7 +17,7 @@ from naturalist.evaluation.metrics import calibration, classification_metrics, m
 from naturalist.evaluation.results import Grid, write_results
 from naturalist.evaluation.split_images import SplitImages, images_of_split
 from naturalist.printable import printable
-from naturalist.progress import plain_console, progress_bar
+from naturalist.progress import plain_console, print_numbers, print_table, progress_bar
 from naturalist.runs.checkpoint import load_checkpoint
 from naturalist.runs.tracking import Tracker
 from naturalist.runs.weights_and_biases import log_grid_to_finished_run
@@ -153,10 +153,10 @@ def _print(metrics: dict[str, Any], output: Path) -> None:
             *("–" if scores[key] is None else f"{scores[key]:.1%}" for key in ("precision", "recall", "f1")),
             f"{scores['support']:,}",
         )
-    console.print(table)
-    console.print(_sentence("Accuracy", metrics), soft_wrap=True)
+    print_table(table)
+    print_numbers(_sentence("Accuracy", metrics))
     if "with_flips" in metrics:
-        console.print(_sentence("With flips: accuracy", metrics["with_flips"]), soft_wrap=True)
+        print_numbers(_sentence("With flips: accuracy", metrics["with_flips"]))
     looks = describe_looks(metrics.get("earlier_test_looks", []))
     if looks:
         console.print(printable(looks), soft_wrap=True)

@@ -14,7 +14,7 @@ from naturalist.errors import UserError
 from naturalist.evaluation.evaluate import evaluate_run
 from naturalist.evaluation.metrics import mcnemar, read_predictions_csv
 from naturalist.printable import printable
-from naturalist.progress import plain_console
+from naturalist.progress import print_numbers, print_table
 from naturalist.runs.folder import read_config
 from naturalist.settings.groups import BOOKKEEPING
 
@@ -73,7 +73,6 @@ def _differences(folders: list[Path]) -> list[str]:
 
 
 def _print(result: dict[str, Any], names: list[str], split: str, differences: list[str]) -> None:
-    console = plain_console()
     headings = {
         "accuracy": "accuracy",
         "balanced_accuracy": "balanced",
@@ -94,17 +93,15 @@ def _print(result: dict[str, Any], names: list[str], split: str, differences: li
         "mean ± deviation",
         *(f"{show(key, result['mean'][key])} ± {show(key, result['deviation'][key])}" for key in headings),
     )
-    console.print(table)
+    print_table(table)
     if differences:
-        console.print(
+        print_numbers(
             f"The runs differ in more than the seed ({', '.join(differences)}), so mean and deviation "
-            "describe this choice of runs, not chance.",
-            soft_wrap=True,
+            "describe this choice of runs, not chance."
         )
     if "paired" in result:
         paired, first, second = result["paired"], *map(printable, names)
-        console.print(
+        print_numbers(
             f"Only {first} right: {paired['only_first_right']:,} images; only {second} right: "
-            f"{paired['only_second_right']:,}; McNemar's exact test: p = {paired['p_value']:.3g}",
-            soft_wrap=True,
+            f"{paired['only_second_right']:,}; McNemar's exact test: p = {paired['p_value']:.3g}"
         )

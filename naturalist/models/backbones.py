@@ -42,7 +42,7 @@ class StagedNetwork(nn.Module):
 
     def __init__(self, backbone: str, num_classes: int, image_size: int, dropout: float = 0.0):
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.image_size = backbone, image_size
         self.network = _torchvision_model(backbone, image_size)
         self.graph = _StepTracer().trace(self.network)
         self.steps = _steps(self.graph)

@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
 from naturalist.errors import UserError
 from naturalist.models.backbones import HEAD, StagedNetwork
 from naturalist.models.parameter_groups import Group, split_parameters
+from naturalist.progress import print_table
 from naturalist.settings.groups import TrainingSettings
 from naturalist.settings.part_b import StrategySettings
 
@@ -48,7 +50,8 @@ class Strategy:
         planned_epochs: of the run that is resumed: what it has released does not wait again when it gets more epochs.
 
     Raises:
-        UserError: for a stage that there is not, or when no stage is left to freeze or to train.
+        UserError: for a stage that there is not, when no stage is left to freeze or to train, or when batches of one
+            image leave a stage that learns a single value to normalise over.
     """
 
     def __init__(
@@ -74,6 +77,22 @@ class Strategy:
             )
             for stage, parameters in model.parameters_by_stage().items()
         )
+        if training.batch_size == 1:  # no other batch is of one image, see batch_bounds
+            self._refuse_single_images()
+
+    def _refuse_single_images(self) -> None:
+        """Raise :class:`UserError` where batch normalisation that learns would get one value for a channel."""
+        size = self.model.image_size
+        with torch.device("meta"), torch.no_grad():
+            blank = StagedNetwork(self.model.backbone, 2, size)
+            blank.freeze(frozenset(stage.name for stage in self.plan if stage.release_epoch is None))
+            try:
+                blank.train()(torch.empty(1, 3, size, size))
+            except ValueError as error:  # torch's, of the size that it got
+                raise UserError(
+                    f"batch_size must be at least 2: a single image of {size} px leaves {self.model.backbone}'s batch "
+                    "normalisation one value for each channel; take larger batches, or larger images."
+                ) from error
 
     def release(self, epoch: int) -> list[Group]:
         """Freeze what does not learn in ``epoch``; returns the parameter groups that begin to learn in it.
@@ -119,8 +138,18 @@ class Strategy:
             "stages": [vars(stage) for stage in self.plan],
         }
 
+    def show(self) -> None:
+        """Print stages with their parameters, release and learning rate."""
+        print_table(self._table())
+
     def __str__(self) -> str:
-        """Stages with their parameters, release and learning rate, as a table of text."""
+        """What :meth:`show` prints, as text."""
+        console = Console(width=100)
+        with console.capture() as capture:
+            console.print(self._table())
+        return capture.get().rstrip()
+
+    def _table(self) -> Table:
         table = Table("stage")
         for heading in ("parameters", "learns from epoch", "learning rate"):
             table.add_column(heading, justify="right")
@@ -132,10 +161,7 @@ class Strategy:
         table.add_section()
         table.add_row("trainable", f"{self.trainable_parameters:,}", "", "")
         table.add_row("frozen", f"{self.frozen_parameters:,}", "", "")
-        console = Console(width=100)
-        with console.capture() as capture:
-            console.print(table)
-        return capture.get().rstrip()
+        return table
 
 
 def release_epochs(

@@ -23,6 +23,7 @@ from naturalist.runs.weights_and_biases import (
     lost_helper,
     read_wandb_record,
     start_wandb,
+    uploaded,
 )
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Tracker:
         run.define_metric("*", step_metric="epoch", step_sync=False)
         if run.url:  # the server knows what it has: after a kill less or more than the checkpoint
             return int(run.summary.get("epoch", 0))  # type: ignore[no-untyped-call]  # of wandb
-        if recorded and (earlier_url or any(self.folder.glob("wandb/*/*.synced"))):
+        if recorded and (earlier_url or uploaded(run)):
             return int(recorded[-1]["epoch"])
         return 0
 

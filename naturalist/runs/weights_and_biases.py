@@ -1,10 +1,14 @@
 """Weights & Biases (W&B): a run there beside the one in the folder.
 
+W&B's environment variables mean what they mean to W&B: ``WANDB_PROJECT``, ``ENTITY``, ``NAME``, ``NOTES``, ``TAGS``,
+``RUN_GROUP``, ``JOB_TYPE``, ``MODE``, ``DIR``, and all others that nothing here sets.
+
 W&B gets the settings, the environment, the metrics, pictures and the summary, and collects by itself the list
 of installed packages and the load of CPU, GPU, memory and disk. It gets no source code, no git patch, no
 console output, no host or user name, and of paths below the home folder only what follows ``~``.
 """
 
+import glob
 import os
 import re
 import shutil
@@ -18,9 +22,14 @@ from naturalist.errors import UserError
 from naturalist.reading import DamagedRecord, read_json
 from naturalist.runs.environment import shell_path, without_private
 from naturalist.runs.schemas import WandbRecord
+from naturalist.settings.places import from_home
+from naturalist.settings.rules import require_project
 
 if TYPE_CHECKING:
     import wandb
+
+VARIABLES = {"run_name": "name", "run_notes": "notes", "run_tags": "tags", "run_job_type": "job_type"}
+"""What follows ``WANDB_`` in the variables of W&B's settings, where that is not the setting's name."""
 
 INIT_TIMEOUT_SECONDS = 10
 """How long an online run may wait for the W&B server before it is recorded offline; W&B's default is 90."""
@@ -40,6 +49,7 @@ def start_wandb(
     import wandb  # half a second that a disabled run should not pay
 
     in_sweep = IN_SWEEP in os.environ
+    require_project("WANDB_PROJECT", os.environ.get("WANDB_PROJECT", ""))
     asked: dict[str, Any] = {"silent": True} if mode == "auto" else {"silent": True, "mode": mode}
     try:
         session = wandb.setup(wandb.Settings(**asked))
@@ -48,19 +58,17 @@ def start_wandb(
         settings = _settings(
             folder,
             project=os.environ.get("WANDB_PROJECT") or project,
-            run_name=name,
-            run_job_type=job_type,
+            run_name=os.environ.get("WANDB_NAME") or name,
+            run_job_type=os.environ.get("WANDB_JOB_TYPE") or job_type,
             run_id=run_id,
             resume="allow" if run_id else None,
         )
     except (wandb.errors.AuthenticationError, wandb.errors.UsageError, ValueError) as error:
-        raise UserError(f"W&B refuses its settings: {' '.join(str(error).split())}") from error
+        raise UserError(explain_refusal(error)) from error
 
     if not offline and not logged_in and (mode == "online" or in_sweep):
         raise UserError("Nobody is logged in to W&B: run `wandb login`, or choose --wandb offline.")
-    for part in (folder / "wandb").glob("offline-run-*"):
-        if not any(part.glob("*.synced")):
-            shutil.rmtree(part)  # not uploaded before the run is resumed: the new record repeats its epochs
+    _remove_earlier(folder, Path(settings.wandb_dir), run_id)
     if offline:
         reason = "recorded offline"
     elif not logged_in:
@@ -161,11 +169,59 @@ def lost_helper(error: Exception) -> bool:
     return True
 
 
+def uploaded(run: "wandb.Run") -> bool:
+    """Whether an offline part of the run was uploaded by ``wandb sync``."""
+    return any(Path(run.settings.wandb_dir).glob(f"*-{glob.escape(run.id)}/*.synced"))
+
+
+def _root(folder: Path) -> Path:
+    """Where W&B's own files go: to ``WANDB_DIR``, else to the run's folder.
+
+    Raises :class:`UserError` when ``WANDB_DIR`` cannot be used, where W&B would take the system's temporary folder.
+    """
+    named = os.environ.get("WANDB_DIR", "").strip()
+    if not named or (IN_SWEEP in os.environ and Path(named) == Path.cwd()):  # an agent sets it for those that do not
+        return folder
+    root = Path(from_home("WANDB_DIR", named))
+    with suppress(OSError):
+        root.mkdir(parents=True, exist_ok=True)
+    if not os.access(root, os.W_OK | os.X_OK):
+        raise UserError(f"WANDB_DIR names {named!r}, which cannot be written to; name another folder, or unset it.")
+    return root
+
+
+def _remove_earlier(folder: Path, wandb_dir: Path, run_id: str | None) -> None:
+    """Remove what was not uploaded of a run before it is resumed: the new record repeats its epochs."""
+    if wandb_dir.parent == folder:
+        parts = wandb_dir.glob("offline-run-*")
+    elif run_id:  # the folder is that of other runs, too
+        parts = wandb_dir.glob(f"offline-run-*-{glob.escape(run_id)}")
+    else:
+        return
+    for part in list(parts):
+        if not any(part.glob("*.synced")):
+            shutil.rmtree(part)
+
+
+def explain_refusal(error: Exception) -> str:
+    """The sentence for a setting that W&B does not take, which comes from its environment variables or files."""
+    problems = error.errors() if hasattr(error, "errors") else []  # pydantic's, whose own words are many lines
+    if not problems:
+        return f"W&B refuses its settings: {' '.join(str(error).split())}"
+    name = str(problems[0]["loc"][0])
+    variable = f"WANDB_{VARIABLES.get(name, name).upper()}"
+    setting = variable if variable in os.environ else f"its setting {name}"
+    value = os.environ.get(variable, problems[0]["input"])
+    choices = problems[0].get("ctx", {}).get("expected")
+    advice = f"; it may be {choices}" if choices else "; change it, or unset it"
+    return f"W&B cannot take {value!r} for {setting}{advice}."
+
+
 def _settings(folder: Path, **more: Any) -> "wandb.Settings":
     import wandb
 
     return wandb.Settings(
-        root_dir=str(folder),
+        root_dir=str(_root(folder)),
         init_timeout=INIT_TIMEOUT_SECONDS,
         finish_timeout=FINISH_TIMEOUT_SECONDS,
         finish_timeout_raises=True,

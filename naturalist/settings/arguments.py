@@ -30,11 +30,23 @@ class Argument:
     """What the flag means without a value; None where it needs one."""
     is_repeated: bool = False
     """Every use of the flag adds a value."""
+    is_path: bool = False
+    """Its value names a file or folder, so that ``~`` at its beginning is the home folder."""
 
     @property
     def is_flag(self) -> bool:
         """Whether its value is true or false."""
         return self.type is bool
+
+    @property
+    def is_optional(self) -> bool:
+        """Whether it may be left open: None is a value of it."""
+        return NoneType in get_args(self.type)
+
+    @property
+    def is_text(self) -> bool:
+        """Whether its value is text of any kind."""
+        return parts_of(self.type) in ((str,), (Path,))
 
     @property
     def choices(self) -> tuple[str, ...]:
@@ -77,6 +89,7 @@ def option(
     short: str | None = None,
     bare: str | None = None,
     repeated: bool = False,
+    path: bool = False,
 ) -> Any:
     """A field that is not an ordinary flag.
 
@@ -88,16 +101,18 @@ def option(
         short: one letter with a hyphen.
         bare: what the flag means without a value.
         repeated: whether the flag may be given again, each time with another value.
+        path: whether its value names a file or folder, where its type is not Path and its name does not end in _dir.
     """
     more = {"group": group, "metavar": metavar, "name": name, "short": short, "bare": bare, "repeated": repeated}
+    more["path"] = path
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=more)
     return field(default=default, metadata=more)
 
 
-def positional(metavar: str, default: Any = MISSING) -> Any:
-    """A field that is given by its place on the command line."""
-    more = {"metavar": metavar, "positional": True}
+def positional(metavar: str, default: Any = MISSING, *, path: bool = False) -> Any:
+    """A field that is given by its place on the command line; ``path`` as for :func:`option`."""
+    more = {"metavar": metavar, "positional": True, "path": path}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=more)
     return field(default=default, metadata=more)
@@ -124,6 +139,7 @@ def arguments_of(dataclass_: type) -> tuple[Argument, ...]:
                 bare=more.get("bare"),
                 is_positional=more.get("positional", False),
                 is_repeated=more.get("repeated", False),
+                is_path=_is_path(item.name, hints[item.name]) or more.get("path", False),
             )
         )
     return tuple(arguments)
@@ -140,6 +156,10 @@ def describe_type(hint: Any) -> str:
     """A type in words, for messages."""
     words = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
     return " or ".join("a list of five" if get_origin(part) is list else words[part] for part in parts_of(hint))
+
+
+def _is_path(name: str, hint: Any) -> bool:
+    return name.endswith("_dir") or any(Path in (part, *get_args(part)) for part in parts_of(hint))
 
 
 def _metavar(name: str, hint: Any) -> str:

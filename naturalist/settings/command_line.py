@@ -18,10 +18,12 @@ import yaml
 from jsonargparse import ArgumentError, ArgumentParser
 
 from naturalist.errors import UserError, describe_error
-from naturalist.settings.arguments import Argument, arguments_of, describe_type
+from naturalist.settings.agent import WRITE_ARGS, flags_of_agent, name_of, require_same
+from naturalist.settings.arguments import Argument, arguments_of, describe_type, parts_of
 from naturalist.settings.groups import NOT_RECORDED
+from naturalist.settings.places import from_home
 from naturalist.settings.resume import AUTO, IDENTITY, refuse_changes, settings_of_run
-from naturalist.settings.rules import require_text
+from naturalist.settings.rules import NOTHING, require, require_text
 from naturalist.settings.run_settings import RunSettings
 from naturalist.settings.spelling import nearest
 from naturalist.settings.tokens import DEBUG, PRINT_CONFIG, Information, Known, Tokens
@@ -33,6 +35,9 @@ WIDEST_HELP = 100
 """Columns of ``--help`` on a wide terminal."""
 
 BOOLEANS = "A switch is written --flag, --no_flag, --flag=true or --flag=false; hyphens may stand for underscores."
+
+
+QUOTES = " (YAML reads bare numbers, yes, no, on and off as no text; write it in quotes)"
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,9 @@ class Command:
         ``--help``, ``--print_config`` and the flags of ``information`` print and exit with code 0. Raises
         :class:`UserError` for anything that is not understood.
         """
-        tokens = Tokens(argv, self.known).own
-        prints_config = f"--{PRINT_CONFIG}" in tokens  # not left to jsonargparse, which has its own of that name
-        values = self._values([token for token in tokens if token != f"--{PRINT_CONFIG}"])
-        if prints_config:
+        tokens = Tokens(argv, self.known)
+        values = self._values(tokens)
+        if tokens.prints_config:
             kept = {
                 name: value for name, value in values.items() if name in self.known.flags and name not in NOT_RECORDED
             }
@@ -73,35 +77,44 @@ class Command:
             sys.exit(0)
         return {argument.field_name: values[argument.name] for argument in self.arguments}
 
-    def _values(self, tokens: list[str], run: dict[str, Any] | None = None) -> dict[str, Any]:
+    def _values(self, tokens: Tokens, run: dict[str, Any] | None = None) -> dict[str, Any]:
         """What the tokens say, on top of the defaults or of a run's own settings."""
         parser = self._parser()
         parser.set_defaults(**run or {})
+        hint = QUOTES
         try:
-            values: dict[str, Any] = parser.parse_args(tokens).as_dict()
+            config = parser.parse_object(tokens.config, defaults=False) if tokens.config else None
+            hint = ""
+            values: dict[str, Any] = parser.parse_args(tokens.own, namespace=config).as_dict()
         except ArgumentError as error:
-            raise UserError(self._one_sentence(str(error))) from None
+            raise UserError(self._one_sentence(str(error), hint)) from None
         except (RecursionError, ValueError, TypeError) as error:
             raise UserError(f"{self.program} cannot make sense of its values ({describe_error(error)}).") from None
+        values |= dict.fromkeys(tokens.open)
         for argument in self.arguments:
+            name, value = argument.name, values[argument.name]
             if not argument.is_positional:
-                require_text(argument.name, values[argument.name])
+                require_text(name, value)
+                if argument.is_text and str(value) in NOTHING:
+                    require(name, str(value), argument.is_optional, "cannot be left open")
+                    value = values[name] = None
+            if argument.is_path:
+                values[name] = _from_home(name, value)
         if run is None and values.get("resume") and self.takes_config:
             return self._resumed(tokens, values)
         return values
 
-    def _resumed(self, tokens: list[str], values: dict[str, Any]) -> dict[str, Any]:
+    def _resumed(self, tokens: Tokens, values: dict[str, Any]) -> dict[str, Any]:
         """The same for a run that goes on: its own settings, of which only some may change."""
         run, is_auto = Path(values["resume"]), values["resume"] == AUTO
         if is_auto:
             if not values["name"]:
                 raise UserError(f"--resume {AUTO} needs the run's --name, too.")
             run = Path(values["runs_dir"], values["name"])
-            tokens = [f"--resume={run}" if token == f"--resume={AUTO}" else token for token in tokens]
         if is_auto and not (run / IDENTITY).is_file():
             return {**values, "resume": str(run) if run.is_dir() else None}
         own = settings_of_run(run, self.known.flags)
-        resumed = self._values(tokens, own)
+        resumed = {**self._values(tokens, own), "resume": str(run)}
         refuse_changes(own, {name: resumed[name] for name in own})
         return resumed
 
@@ -124,7 +137,7 @@ class Command:
         others = parser.add_argument_group("Help" if self.arguments else "Options")
         if self.takes_config:
             words = "YAML file of settings, or the name of a recipe in configs/; flags override it."
-            others.add_argument("--config", action="config", metavar="FILE", help=words)
+            others.add_argument("--config", metavar="FILE", help=words)
             words = "Print all settings as such a file, and stop."
             others.add_argument(f"--{PRINT_CONFIG}", action="store_true", help=words)
         words = "Show where an error came from, for a report."
@@ -144,8 +157,11 @@ class Command:
         config = ["[--config FILE]"] if self.takes_config else []
         return " ".join([self.program, *positions, *config, "[--flag value …]"])
 
-    def _one_sentence(self, message: str) -> str:
-        """Rewrite a complaint of several lines as one sentence, with the nearest value for a choice."""
+    def _one_sentence(self, message: str, hint: str) -> str:
+        """Rewrite a complaint of several lines as one sentence, with the nearest value for a choice.
+
+        ``hint`` follows where text was wanted and something else was read.
+        """
         see = f"see {self.program} --help"
         if missing := re.search(r"arguments are required: (.*)", message):
             names = missing[1].split(", ")
@@ -161,8 +177,10 @@ class Command:
             return " ".join(message.split())
         argument, value = by_name[match[1]], match[2].strip().partition("\n")[0]
         if argument.choices:
-            return f"{argument.name} cannot be {value!r}{nearest(value, argument.choices)}"
-        return f"{argument.name} must be {describe_type(argument.type)}, but it is {value!r}."
+            why = hint if value in ("True", "False") else ""
+            return f"{argument.name} cannot be {value!r}{why}{nearest(value, argument.choices)}"
+        why = hint if argument.is_text and value[0] not in "[{" else ""
+        return f"{argument.name} must be {describe_type(argument.type)}, but it is {value!r}{why}."
 
 
 def parse_settings(
@@ -178,13 +196,18 @@ def parse_settings(
 
     With ``--resume RUN`` the run's own settings stand where the defaults would, and most must stay as they are.
     Raises :class:`UserError` for an unknown setting (naming the nearest) or an impossible value. ``--help`` and
-    ``--print_config`` print and exit with code 0.
+    ``--print_config`` print and exit with code 0. Under a W&B agent, which chooses the settings of the run, they must
+    be those that its server shows.
     """
     arguments = tuple(argument for group in settings_class.groups().values() for argument in arguments_of(group))
     summary += f"\n\nSettings come from the defaults, then --config, then the flags. {BOOLEANS}"
     program = f"python {settings_class.SCRIPT}"
     command = Command(program, summary, arguments, example, True, recipes, information or {})
-    settings = settings_class.of(**command.parse(sys.argv[1:] if argv is None else argv))
+    values = command.parse(sys.argv[1:] if argv is None else argv)
+    if argv is None and (shown := flags_of_agent()):
+        meant = command.parse([*sys.argv[1:], *shown])
+        require_same({name: meant[name] for name in map(name_of, shown)}, values, f"by its command; {WRITE_ARGS}")
+    settings = settings_class.of(**values)
     settings.validate()
     return settings
 
@@ -237,13 +260,22 @@ def _add(group: Any, argument: Argument) -> None:
     # A switch's letter is spelled out before: argparse would take -1 for a flag wherever there is a flag -0.
     short = [] if argument.short is None or argument.is_flag else [argument.short]
     names = [*short, f"--{argument.name}"]
-    more: dict[str, Any] = {"type": argument.type, "default": argument.default}
+    # Without None, as else text that YAML reads as nothing would be lost; it is a default, and see Tokens.open.
+    parts = parts_of(argument.type)
+    more: dict[str, Any] = {"type": parts[0] if len(parts) == 1 else argument.type, "default": argument.default}
     if argument.is_list and not argument.takes_number:
         element = argument.type.__args__[0]
         more = {"type": element, "default": argument.default}
         more |= {"action": "append"} if argument.is_repeated else {"nargs": "+"}
     action = group.add_argument(*names, metavar=argument.metavar, help=words, **more)
     action.letter = argument.short if argument.is_flag else None
+
+
+def _from_home(name: str, value: Any) -> Any:
+    """A path, or each of a list, with ``~`` filled in."""
+    if isinstance(value, list):
+        return [_from_home(name, item) for item in value]
+    return None if value is None else type(value)(from_home(name, str(value)))
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

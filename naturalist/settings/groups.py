@@ -7,14 +7,15 @@ groups are also those of ``--help``.
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from naturalist.settings.arguments import option
 from naturalist.settings.rules import (
     require,
     require_below_one,
     require_device,
-    require_home,
     require_not_negative,
     require_positive,
     require_positive_share,
+    require_project,
     require_seed,
     require_share,
 )
@@ -29,7 +30,7 @@ class DataSettings:
 
     TITLE: ClassVar[str] = "Data"
 
-    data: str = "sample"
+    data: str = option("sample", path=True)
     """'sample' (small, drawn by the project), 'nature_12K' (downloaded once) or a folder of photographs."""
     datasets_dir: str = "datasets"
     """Folder that 'sample' and 'nature_12K' are stored in."""
@@ -57,15 +58,10 @@ class DataSettings:
     def validate(self) -> None:
         """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
         require_positive(self, ["image_size"])
-        self._validate_places()
         require_seed(self, ["split_seed"])
         require("val_fraction", self.val_fraction, 0 < self.val_fraction < 1, "must lie between 0 and 1, both excluded")
         require_positive_share(self, ["train_fraction"])
         self._validate_cache_size(self.image_size)
-
-    def _validate_places(self) -> None:
-        for name in ("data", "datasets_dir", "cache_dir"):
-            require_home(name, getattr(self, name))
 
     def _validate_cache_size(self, at_least: int) -> None:
         holds = self.cache_size is None or self.cache_size >= at_least
@@ -206,7 +202,7 @@ class RecordSettings:
     checkpoint_seconds: float = 60.0
     """How often last.pt is written within an epoch, in seconds; 0 for only at the end of each. A stop always does.
     Saving takes 2 % of the time at most: epochs that are too short for that wait for a later one."""
-    resume: str | None = None
+    resume: str | None = option(None, path=True)
     """Run folder to go on with, with its own settings; auto, with --name N, goes on with N where it exists."""
     dry_run: bool = False
     """Say what would be trained (data, model, device, precision, steps), and stop."""
@@ -214,9 +210,7 @@ class RecordSettings:
     def validate(self) -> None:
         """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
         require_not_negative(self, ["checkpoint_seconds"])
-        require_home("runs_dir", self.runs_dir)
-        is_name = len(self.wandb_project) <= 128 and not set("/\\#?%:") & set(self.wandb_project)
-        require("wandb_project", self.wandb_project, is_name, "must have at most 128 letters and none of / \\ # ? % :")
+        require_project("wandb_project", self.wandb_project)
 
 
 NOT_RECORDED = ("resume", "dry_run")

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
 from naturalist.errors import UserError
+from naturalist.settings.arguments import option
 from naturalist.settings.groups import DataSettings, Normalization, ResizeMode, TrainingSettings
 from naturalist.settings.rules import (
     require,
@@ -37,7 +38,6 @@ class BackboneDataSettings(DataSettings):
     def validate(self) -> None:
         """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
         require("val_fraction", self.val_fraction, 0 < self.val_fraction < 1, "must lie between 0 and 1, both excluded")
-        self._validate_places()
         require_seed(self, ["split_seed"])
         require_positive_share(self, ["train_fraction"])
         if self.image_size is not None:
@@ -63,7 +63,7 @@ class BackboneSettings:
 
     backbone: str = "resnet50"
     """Any classification model of torchvision; --help_backbones lists them."""
-    weights: str = "DEFAULT"
+    weights: str = option("DEFAULT", path=True)
     """Name of official weights (DEFAULT is the best), a file (.pth, .safetensors), or 'none' for random ones."""
     dropout: float = 0.2
     """Probability of dropping an input of the new head's linear layer, in [0, 1)."""

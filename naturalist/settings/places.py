@@ -1,5 +1,6 @@
-"""Files and folders that may be named by their last part: a recipe of ``configs/``, a run of ``runs/``."""
+"""Files and folders: below the home folder, or by their last part: a recipe of ``configs/``, a run of ``runs/``."""
 
+import os
 from pathlib import Path
 
 from naturalist.errors import UserError
@@ -7,6 +8,29 @@ from naturalist.settings.spelling import guess, nearest
 
 RUNS = Path("runs")
 """Where a run is looked for by its name."""
+
+
+def from_home(name: str, path: str) -> str:
+    """A path whose ``~`` or ``~user`` is that home folder; variables of the environment are not filled in.
+
+    Shells do the same for a flag's value only where it stands apart, and nobody does it in YAML: the folder that would
+    be made is called ``~``.
+
+    Args:
+        name: of the setting, for messages.
+        path: as it was given.
+
+    Raises:
+        UserError: when nobody of that name has a home folder, and no file is called so.
+    """
+    if not path.startswith("~"):
+        return path
+    try:
+        return str(Path(path).expanduser())
+    except RuntimeError:
+        if os.path.lexists(path):
+            return path
+        raise UserError(f"{name}: nobody called {Path(path).parts[0][1:]!r} has a home folder here.") from None
 
 
 def find_recipe(name: str, recipes: Path | None) -> Path:

@@ -3,13 +3,15 @@
 import math
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from naturalist.errors import UserError
 
 LARGEST_SEED = 2**32 - 1
 """NumPy's generators take no larger one."""
+
+NOTHING = ("None", "null")
+"""Words for a setting that is left open, as Python, and so W&B's agent, and YAML write it."""
 
 DEVICES = re.compile(r"auto|cpu|mps|cuda(:\d{1,3})?")
 
@@ -71,14 +73,10 @@ def require_device(name: str) -> None:
     require("device", name, DEVICES.fullmatch(name) is not None, "must be auto, cpu, mps, cuda or cuda:N")
 
 
-def require_home(name: str, path: str | None) -> None:
-    """``~user`` at the beginning of a path must be somebody with a home folder."""
-    if path is None or not path.startswith("~"):
-        return
-    try:
-        Path(path).expanduser()
-    except RuntimeError:
-        raise UserError(f"{name}: nobody called {Path(path).parts[0][1:]!r} has a home folder here.") from None
+def require_project(name: str, project: str) -> None:
+    """A project's name must be one that W&B takes."""
+    is_name = len(project) <= 128 and not set("/\\#?%:") & set(project)
+    require(name, project, is_name, "must have at most 128 letters and none of / \\ # ? % :")
 
 
 def require_text(name: str, value: Any) -> None:

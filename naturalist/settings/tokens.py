@@ -5,18 +5,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from naturalist.entry import show_tracebacks
 from naturalist.errors import UserError
 from naturalist.settings.arguments import Argument
-from naturalist.settings.places import find_recipe, find_run
+from naturalist.settings.places import find_recipe, find_run, from_home
 from naturalist.settings.resume import AUTO
+from naturalist.settings.rules import NOTHING
 from naturalist.settings.spelling import nearest
-from naturalist.settings.yaml_file import read_yaml
+from naturalist.settings.yaml_file import read_yaml, without_wandb
 
 PRINT_CONFIG = "print_config"
-BARE = ("help", PRINT_CONFIG)
-"""Flags without a value."""
 DEBUG = "debug"
 """The switch of every command that shows where an error came from; it is no setting, and not recorded."""
 MISSING = {"config": "file", "resume": "run folder"}
@@ -68,7 +68,7 @@ class Known:
 
 
 class Tokens:
-    """A command line, spelled out: configuration files first, so that flags win wherever they stand.
+    """A command line, spelled out.
 
     Raises :class:`UserError` for a name that is not known (naming the nearest), and for a file that cannot be read.
     A flag of ``information`` prints and exits with code 0.
@@ -76,14 +76,19 @@ class Tokens:
 
     def __init__(self, argv: Sequence[str], known: Known) -> None:
         self._argv, self._known = list(argv), known
-        self._configs: list[str] = []
-        self._rest: list[str] = []
+        self.own: list[str] = []
+        """What the parser reads."""
+        self.config: dict[str, Any] = {}
+        """Settings of configuration files, whose later ones win over earlier ones; flags win wherever they stand."""
+        self.open: set[str] = set()
+        """Names of settings that flags leave open."""
+        self.prints_config = False
         self.passed_on: list[str] = []
         """What goes to other programs."""
         while self._argv:
             token = self._argv.pop(0)
             if token == "--":  # what follows is no flag, whatever it looks like
-                self._rest += [token, *self._argv]
+                self.own += [token, *self._argv]
                 break
             if token.startswith("--"):
                 name, equals, value = token[2:].partition("=")
@@ -92,12 +97,7 @@ class Tokens:
                 self._read(switch, None)
             else:
                 _refuse_empty("an argument", token)
-                self._rest.append(token)
-
-    @property
-    def own(self) -> list[str]:
-        """What the parser reads."""
-        return self._configs + self._rest
+                self.own.append(token)
 
     def _read(self, name: str, value: str | None) -> None:
         known = self._known
@@ -111,28 +111,34 @@ class Tokens:
             follows = self._argv[0] if self._argv and not self._argv[0].startswith("-") else ""
             print(known.information[name].text(follows if value is None else value))
             sys.exit(0)
-        if name in BARE and name not in known.flags:
-            self._rest.append(f"--{name}")
+        self.open.discard(name)
+        if name == PRINT_CONFIG and known.takes_config:
+            self.prints_config = True
+        elif name == "help" and name not in known.flags:
+            self.own.append(f"--{name}")
         elif name == DEBUG:
             show_tracebacks(self._switch(value) == "true")
         elif known.is_switch(name):
             self._keep(name, self._switch(value))
         elif name == "config" and known.takes_config:
-            self._add_config(find_recipe(self._value(name, value), known.recipes))
+            self._add_config(find_recipe(from_home(name, self._value(name, value)), known.recipes))
         elif name == "resume" and known.takes_config:
-            run = self._value(name, value)
+            run = from_home(name, self._value(name, value))
             self._keep(name, run if run == AUTO else str(find_run(Path(run))))
+        elif name in known.flags and known.flags[name].is_optional and (value or "".join(self._argv[:1])) in NOTHING:
+            self._value(name, value)
+            self.open.add(name)
         elif name in known.flags:
             if self._argv and value is None:
                 _refuse_empty(f"--{name}", self._argv[0])
             if value is None and (not self._argv or self._argv[0].startswith("--")):
                 value = known.flags[name].bare
-            self._rest.append(f"--{name}" if value is None else f"--{name}={value}")
+            self.own.append(f"--{name}" if value is None else f"--{name}={value}")
         else:
             self._keep(name, self._value(name, value))
 
     def _keep(self, name: str, value: str) -> None:
-        (self._rest if name in self._known.flags else self.passed_on).append(f"--{name}={value}")
+        (self.own if name in self._known.flags else self.passed_on).append(f"--{name}={value}")
 
     def _switch(self, value: str | None) -> str:
         if value is None:
@@ -151,14 +157,13 @@ class Tokens:
 
     def _add_config(self, path: Path) -> None:
         """Take a configuration file whose lines all name settings."""
-        content = read_yaml(path, "configuration file")
-        for name, value in content.items():
+        for name, value in without_wandb(read_yaml(path, "configuration file")).items():
             if name not in self._known.flags:
                 raise UserError(f"{path}: there is no setting {name!r}{nearest(str(name), sorted(self._known.flags))}")
-            if value is None and self._known.flags[name].default is not None:
+            is_open = value is None or (self._known.flags[name].is_optional and value in NOTHING)
+            if is_open and not self._known.flags[name].is_optional:
                 raise UserError(f"{path}: {name} is empty; give it a value, or take the line out.")
-        if any(value is not None for value in content.values()):  # else the parser would take the file for no settings
-            self._configs.append(f"--config={path}")
+            self.config[name] = None if is_open else value
 
 
 def _refuse_empty(what: str, value: str | None) -> None:

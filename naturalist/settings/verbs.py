@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from naturalist.settings.arguments import option, positional
 from naturalist.settings.groups import ResizeMode
-from naturalist.settings.rules import require_at_least_one, require_device, require_home, require_seed
+from naturalist.settings.rules import require_at_least_one, require_device, require_seed
 
 Split = Literal["test", "val"]
 
@@ -17,7 +17,7 @@ class PrepareOptions:
 
     EXAMPLE: ClassVar[str] = "naturalist prepare --data nature_12K --image_size 128"
 
-    data: str = option("sample", group="Data")
+    data: str = option("sample", group="Data", path=True)
     """'sample', 'nature_12K' or a folder."""
     image_size: int = option(128, group="Data")
     """Side of the images that a model is to see, in pixels."""
@@ -64,7 +64,7 @@ class EvaluateOptions:
     compared image by image."""
     split: Split = option("test", group="Data")
     """Images to use."""
-    data: str | None = option(None, group="Data")
+    data: str | None = option(None, group="Data", path=True)
     """Another data set than the run's own."""
     cache_dir: str | None = option(None, group="Data")
     """Another folder for decoded images than the run's own."""
@@ -79,7 +79,6 @@ class EvaluateOptions:
         """Refuse impossible values; raises :class:`UserError` naming the option."""
         require_at_least_one(self, ["batch_size"])
         require_device(self.device)
-        require_home("data", self.data)
 
 
 @dataclass(frozen=True)
@@ -90,7 +89,7 @@ class PredictOptions:
 
     run: Path = positional("RUN")
     """Run folder, a checkpoint file, or the name of a run in runs/."""
-    photos: list[str] = positional("PHOTO")
+    photos: list[str] = positional("PHOTO", path=True)
     """Photograph, folder of photographs, or - for a list of paths on standard input."""
     top: int = 3
     """Classes to name."""
@@ -134,7 +133,7 @@ class ExplainOptions:
     """Of the choice of images."""
     split: Split = option("val", group="Data")
     """Images to draw from; test is a look at the test set, and remembered as one."""
-    data: str | None = option(None, group="Data")
+    data: str | None = option(None, group="Data", path=True)
     """Another data set than the run's own."""
     cache_dir: str | None = option(None, group="Data")
     """Another folder for decoded images than the run's own."""
@@ -147,7 +146,6 @@ class ExplainOptions:
         """Refuse impossible values; raises :class:`UserError` naming the option."""
         require_seed(self, ["seed"])
         require_device(self.device)
-        require_home("data", self.data)
 
 
 @dataclass(frozen=True)
@@ -160,16 +158,12 @@ class ExportOptions:
     """Run folder, a checkpoint file, or the name of a run in runs/."""
     format: Literal["onnx", "torch"] = "onnx"
     """ONNX, or torch.export's program."""
-    data: str | None = option(None, group="Data")
+    data: str | None = option(None, group="Data", path=True)
     """Data set to check it on, if not the run's own."""
     cache_dir: str | None = option(None, group="Data")
     """Another folder for decoded images than the run's own."""
     out: Path | None = option(None, group="Record", short="-o", metavar="FILE")
     """File to write; by default model.onnx or model.pt2 beside the checkpoint."""
-
-    def validate(self) -> None:
-        """Refuse impossible values; raises :class:`UserError` naming the option."""
-        require_home("data", self.data)
 
 
 @dataclass(frozen=True)
@@ -227,7 +221,7 @@ class SweepOptions:
     """Run the same settings again where the search suggests them again."""
     seed: int = 0
     """Seed of the search."""
-    data: str | None = option(None, group="Data")
+    data: str | None = option(None, group="Data", path=True)
     """Data set of every trial: 'sample', 'nature_12K' or a folder."""
     name: str | None = option(None, group="Record")
     """Name of the sweep; by default its name in the file, or the file's."""
@@ -240,7 +234,6 @@ class SweepOptions:
     def validate(self) -> None:
         """Refuse impossible values; raises :class:`UserError` naming the option."""
         require_seed(self, ["seed"])
-        require_home("data", self.data)
 
 
 @dataclass(frozen=True)

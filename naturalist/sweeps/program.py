@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from naturalist.errors import UserError, describe_error
+from naturalist.settings.agent import WRITE_ARGS, flags, name_of, require_same
 from naturalist.settings.command_line import parse_settings
 from naturalist.settings.run_settings import RunSettings
 from naturalist.settings.spelling import nearest
@@ -24,9 +25,8 @@ from naturalist.sweeps.space import SweepFile
 
 REFUSED_MACROS = {
     "${args_no_hyphens}": "the scripts read --name=value only",
-    "${args_json}": "the scripts read no JSON",
-    "${args_json_file}": "the scripts read no JSON",
-    "${args_dict}": "the scripts read no Hydra overrides",
+    "${args_json}": "the scripts read no JSON among their arguments",
+    "${args_json_file}": "no such file is written here",
 }
 
 OWN_SETTINGS = ("runs_dir", "resume")
@@ -93,7 +93,8 @@ def command_line(sweep: SweepFile, settings: dict[str, Any]) -> list[str]:
     Raises :class:`UserError` for a command that is not this Python running the program.
     """
     where = f"{sweep.path}: command"
-    parts = [part for part in sweep.command if part not in ("${env}", "/usr/bin/env")]
+    parts = list(sweep.command)
+    parts = parts[1:] if parts[:1] in (["${env}"], ["/usr/bin/env"]) else parts
     interpreter, program = [*parts, "", ""][:2]
     if interpreter != "${interpreter}" and re.fullmatch(r"python[\d.]*", interpreter) is None:
         raise UserError(
@@ -131,7 +132,7 @@ def check_sweep(sweep: SweepFile, program: Program) -> None:
 def _check_given(sweep: SweepFile) -> None:
     """Refuse what the file sets too, and what the sweep sets itself."""
     searched = [parameter.name.replace("-", "_") for parameter in sweep.parameters]
-    given = [item[2:].partition("=")[0].replace("-", "_") for item in sweep.given]
+    given = list(map(name_of, sweep.given))
     for name in given:
         for spelling in (name, name.removeprefix("no_")):
             is_free = spelling not in searched
@@ -154,16 +155,28 @@ def parse_some(sweep: SweepFile, program: Program, some: dict[str, Any], last: S
     for attempt in range(1 + (COUPLED_TRIES if others else 0)):
         more = {item.name: draw.choice(item.examples()) for item in others} if attempt else {}
         try:
-            return program.parse([*sweep.given, *command_line(sweep, {**known, **more}), *last])
+            return _parse_trial(sweep, program, {**known, **more}, last)
         except UserError as error:
             first_error = first_error or error
     raise first_error or UserError(f"{sweep.path}: no settings go together.")
 
 
+def _parse_trial(sweep: SweepFile, program: Program, settings: dict[str, Any], last: Sequence[str]) -> RunSettings:
+    """Settings of a trial, by the sweep's command; raises :class:`UserError` when they are not those of the trial."""
+    arguments = command_line(sweep, settings)
+    parsed = program.parse([*sweep.given, *arguments, *last])
+    if arguments != flags(settings):
+        meant = program.parse([*sweep.given, *flags(settings), *last]).flat()
+        names = map(name_of, flags(settings))
+        where = f"by the command in {sweep.path}; {WRITE_ARGS}"
+        require_same({name: meant[name] for name in names}, parsed.flat(), where)
+    return parsed
+
+
 def _expand(where: str, part: str, settings: dict[str, Any]) -> list[str]:
     if part == "${args}":
-        return [f"--{name}={value}" for name, value in settings.items()]
-    if part == "${args_no_boolean_flags}":
+        return flags(settings)
+    if part == "${args_no_boolean_flags}":  # the script's default then stands for what is false, see _parse_trial
         shown = {name: value for name, value in settings.items() if value is not False}
         return [f"--{name}" if value is True else f"--{name}={value}" for name, value in shown.items()]
     require(part not in REFUSED_MACROS, f"{where} has {part}, but {REFUSED_MACROS.get(part)}; write ${{args}}.")
@@ -173,7 +186,9 @@ def _expand(where: str, part: str, settings: dict[str, Any]) -> list[str]:
         require(is_set, f"{where} has {variable[0]}, but the environment has no {variable[1]}.")
         return os.environ[variable[1]]
 
-    rest = re.search(r"\$\{(?!envvar:\w+\}).*?\}", part)
+    rest = re.search(r"\$\{(?!envvar:[A-Z0-9_]+\}).*?\}", part)
     if rest:
-        raise UserError(f"{where} has {rest[0]}, which is not honoured here; write ${{args}}.")
-    return [re.sub(r"\$\{envvar:(\w+)\}", value_of, part)]
+        is_variable = rest[0].startswith("${envvar:")
+        advice = "W&B knows variables of capital letters only" if is_variable else "write ${args}"
+        raise UserError(f"{where} has {rest[0]}, which is not honoured here; {advice}.")
+    return [re.sub(r"\$\{envvar:([A-Z0-9_]+)\}", value_of, part)]

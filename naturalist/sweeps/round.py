@@ -11,6 +11,7 @@ import optuna
 
 from naturalist.errors import OUT_OF_MEMORY, UserError
 from naturalist.runs.folder import write_summary
+from naturalist.settings.agent import flags, name_of
 from naturalist.sweeps.program import command_line
 from naturalist.sweeps.read_runs import CUT_OFF
 from naturalist.sweeps.table import TrialTable
@@ -77,11 +78,17 @@ class Round:
             if trial is None:
                 return False
             log = self._logs / f"trial{self._label}-{trial.number:04d}.log"
-            command = command_line(self._trials.sweep, self._trials.settings(trial))
-            worker.start([*self._before, *command, *self._after], log)
+            settings = self._trials.settings(trial)
+            command = command_line(self._trials.sweep, settings)
+            worker.start([*self._before, *command, *self._after], self._shown(settings), log)
             self._running[worker] = RunningTrial(trial, log, time.monotonic())
             self._table.update(running=len(self._running))
         return True
+
+    def _shown(self, settings: dict[str, Any]) -> list[str]:
+        """The flags of a trial's settings, but for those that its round overrides."""
+        overridden = [name_of(flag) for flag in self._after]
+        return [flag for flag in flags(settings) if name_of(flag) not in overridden]
 
     def _listen(self, stopping: bool = False) -> None:
         """Take in what the workers say; while ``stopping``, trials end and are run again later."""

@@ -4,13 +4,15 @@ import math
 import statistics
 
 from optuna.trial import FrozenTrial, TrialState
-from rich.console import Group, RenderableType
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from naturalist.printable import printable
-from naturalist.progress import plain_console
+from naturalist.progress import keep_numbers, plain_console
 from naturalist.sweeps.trials import Trials
 
 STATES = {
@@ -20,6 +22,25 @@ STATES = {
     TrialState.FAIL: "failed",
 }
 LINES_AROUND = 8
+
+
+class _Words:
+    """Text on one line, without the words that it has no room for: half a number is another number."""
+
+    def __init__(self, text: str):
+        self._text = text
+
+    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
+        """As much as there is."""
+        return Measurement(1, max(1, cell_len(self._text))).with_maximum(options.max_width)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """As many words as there is room for."""
+        words, shown = self._text.split(), self._text
+        while words and cell_len(shown) > options.max_width:
+            words.pop()
+            shown = " ".join([*words, "…"])
+        yield Text(shown, no_wrap=True, overflow="crop")
 
 
 class TrialTable:
@@ -85,7 +106,9 @@ class TrialTable:
     def _draw(self) -> Group:
         trials, best, counts = self._trials.shown(), self._trials.best(), self._trials.counts()
         metric = self._trials.sweep.metric
-        table = Table("trial", "state", "epochs", metric, "time", "settings", box=None, header_style="bold")
+        table = Table(box=None, header_style="bold")
+        for heading in ("trial", "state", "epochs", metric, "time", "settings"):
+            table.add_column(heading, justify="left" if heading in ("state", "settings") else "right")
         table.title, table.title_justify = self._title, "left"
         hidden = max(0, len(trials) - max(3, self._console.height - LINES_AROUND))
         for trial in trials[hidden:]:
@@ -98,9 +121,10 @@ class TrialTable:
                 str(len(trial.intermediate_values)),
                 "–" if value is None else f"{value:.4f}{' *' if is_best else ''}",
                 "" if seconds is None else _duration(seconds),
-                Text(printable(said), overflow="ellipsis", no_wrap=True),
+                _Words(printable(said)),
                 style="bold" if is_best else "dim" if trial.state == TrialState.PRUNED else None,
             )
+        keep_numbers(table, self._console.width)
         ends = f"{counts.finished} finished, {counts.pruned} pruned, {counts.failed} failed, {counts.running} running"
         lines: list[RenderableType] = [Text(f"({hidden} earlier trials are not shown)", style="dim")] if hidden else []
         lines = [*lines, table, Text(f"{ends}; {self._progress()}")]

@@ -23,6 +23,8 @@ from naturalist.entry import forget_stop, obey, output_may_fail
 from naturalist.errors import UserError, reason_of
 from naturalist.memory import give_memory_back
 from naturalist.printable import without_secrets
+from naturalist.runs.folder import read_config, write_summary
+from naturalist.settings.agent import name_of, require_same
 from naturalist.sweeps.program import Program, load_program
 
 STOP_SECONDS = 60
@@ -45,11 +47,17 @@ class Worker:
         self.index = index
         self.is_busy = False
 
-    def start(self, arguments: list[str], log: Path) -> None:
-        """Begin a trial; :meth:`read` tells how it goes."""
+    def start(self, arguments: list[str], shown: list[str], log: Path) -> None:
+        """Begin a trial; :meth:`read` tells how it goes.
+
+        Args:
+            arguments: the program's.
+            shown: flags for the settings that the sweep shows of the trial, which fails when it has others.
+            log: where to what it prints goes.
+        """
         self.is_busy = True
         with contextlib.suppress(BrokenPipeError):  # died idle: read() says so
-            self.connection.send((arguments, str(log)))
+            self.connection.send((arguments, shown, str(log)))
 
     def answer(self, stop: bool) -> None:
         """Say whether the trial ends after the epoch that :meth:`read` gave."""
@@ -129,14 +137,14 @@ def _work(connection: Connection, program_path: Path, index: int, count: int) ->
     program, scan_once = None, functools.cache(scan)
     while True:
         try:
-            arguments, log = connection.recv()
+            arguments, shown, log = connection.recv()
         except (EOFError, OSError):
             return
         _print_to(Path(log))
         try:
             if program is None:
                 program = load_program(program_path)
-            message: tuple[str, Any] = "done", _train(connection, program, arguments, index, scan_once)
+            message: tuple[str, Any] = "done", _train(connection, program, arguments, shown, index, scan_once)
         except Exception as error:  # whatever happens in a trial costs that trial only
             message = "failed", reason_of(error)
             if not isinstance(error, UserError):
@@ -152,9 +160,12 @@ def _work(connection: Connection, program_path: Path, index: int, count: int) ->
 
 
 def _train(
-    connection: Connection, program: Program, arguments: list[str], index: int, scan_once: Scan
+    connection: Connection, program: Program, arguments: list[str], shown: list[str], index: int, scan_once: Scan
 ) -> dict[str, Any]:
     settings = program.parse(arguments)
+    meant = program.parse([*arguments, *shown]).flat()
+    meant = {name: meant[name] for name in map(name_of, shown)}
+    require_same(meant, settings.flat(), "by its command")
     if settings.machine.device == "auto":
         import torch
 
@@ -172,9 +183,24 @@ def _train(
     obey(signal.SIGTERM)
     try:
         more = {"scan": scan_once} if program.takes_scan else {}
-        return program.train(settings, should_stop, **more)
+        result = program.train(settings, should_stop, **more)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    require_recorded(meant, result)
+    return result
+
+
+def require_recorded(meant: dict[str, Any], result: dict[str, Any]) -> None:
+    """Make a trial one that failed, and raise :class:`UserError`, when its folder says that it had other settings."""
+    folder = Path(result.get("folder") or "")
+    if not (folder / "config.yaml").is_file():
+        return
+    try:
+        require_same(meant, read_config(folder), f"in {folder / 'config.yaml'}")
+    except UserError as error:
+        kept = {name: value for name, value in result.items() if name != "folder"}
+        write_summary(folder, {**kept, "status": "failed", "reason": str(error), "exit_code": 1})
+        raise
 
 
 def _explain_exit(code: int | None) -> str:

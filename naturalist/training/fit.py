@@ -16,7 +16,7 @@ from naturalist.errors import UserError, describe_error
 from naturalist.memory import require_memory
 from naturalist.models.parameter_groups import parameter_groups
 from naturalist.plots.curves import plot_curves
-from naturalist.progress import progress_bar
+from naturalist.progress import print_numbers, progress_bar
 from naturalist.reading import one_line
 from naturalist.runs.checkpoint import BEST, fill_model, load_checkpoint, load_for_resume
 from naturalist.runs.tracking import Tracker
@@ -248,7 +248,7 @@ class _Fit:
             self.keeper.remember_best(self.progress)
         if time.perf_counter() - self.last_drawn >= DRAW_SECONDS:
             self.draw()
-        print(_epoch_line(label, self.progress), flush=True)
+        print_numbers(_epoch_line(label, self.progress))
 
     def keep(self) -> None:
         """Save and record all epochs so far, if they are not yet."""

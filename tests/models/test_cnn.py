@@ -110,3 +110,10 @@ def test_a_network_that_no_memory_holds_is_refused_before_any_is_asked_for(sizes
 def test_a_kernel_larger_than_the_image_is_refused():
     with pytest.raises(UserError, match="999×999 kernel is larger than the 128×128 image"):
         FiveBlockCNN(10, 128, kernel_size=999)
+
+
+def test_one_image_of_the_smallest_size_can_be_trained_on():
+    model = FiveBlockCNN(3, 32, num_filters=2, pooling="average").train()
+    assert model(torch.rand(1, 3, 32, 32)).isfinite().all()
+    with pytest.raises(UserError, match="left without pixels"):
+        FiveBlockCNN(3, 31, num_filters=2)

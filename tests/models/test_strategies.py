@@ -1,5 +1,7 @@
 """What learns, when, how fast; and what is frozen stays as it was, bit for bit."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
@@ -44,6 +46,16 @@ def settings_for(**changes) -> FinetuneSettings:
 def strategy_of(model, **changes) -> Strategy:
     settings = settings_for(**changes)
     return Strategy(model, settings.strategy, settings.training)
+
+
+@pytest.mark.parametrize(
+    ("size", "strategy", "refused"),
+    [(32, "full", True), (32, "gradual", True), (64, "full", False), (32, "head", False)],
+)
+def test_batches_of_one_image_are_refused_where_they_leave_nothing_to_normalise_over(size, strategy, refused):
+    model = build_model({**RESNET, "image_size": size})
+    with pytest.raises(UserError, match="batch_size must be at least 2") if refused else nullcontext():
+        strategy_of(model, image_size=size, strategy=strategy, batch_size=1)
 
 
 @pytest.fixture

@@ -10,11 +10,15 @@ from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+import wandb
 import yaml
 from fake_wandb import API_KEY, FakeWandb
+from wandb.proto.wandb_internal_pb2 import Record
 
 from naturalist.errors import UserError
 from naturalist.runs.folder import create_run_folder, read_metrics
+from naturalist.runs.weights_and_biases import explain_refusal, start_wandb
+from naturalist.sweeps.read_runs import _wandb_records
 
 TRAINING = """
 import json, os, socket, sys, time
@@ -182,6 +186,63 @@ def test_a_malformed_key_is_a_user_error(training):
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 2
     assert output.startswith("error: W&B refuses its settings: WANDB_API_KEY invalid")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("WANDB_MODE", "nowhere", "cannot take 'nowhere' for WANDB_MODE; it may be 'online', 'offline', "),
+        ("WANDB_TAGS", ",", "cannot take ',' for WANDB_TAGS; change it, or unset it."),
+        ("WANDB_INIT_TIMEOUT", "soon", "cannot take 'soon' for WANDB_INIT_TIMEOUT; change it, or unset it."),
+        ("WANDB_BASE_URL", "here", "cannot take 'here' for WANDB_BASE_URL; change it, or unset it."),
+    ],
+)
+def test_a_variable_that_wandb_does_not_take_is_named_in_our_words(monkeypatch, variable, value, sentence):
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(ValueError) as error:
+        wandb.Settings().update_from_env_vars({variable: value})
+    assert explain_refusal(error.value).startswith(f"W&B {sentence}")
+
+
+def test_folders_and_projects_that_wandb_would_not_use_are_refused(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "file"))
+    with pytest.raises(UserError, match="WANDB_DIR names .*file', which cannot be written to"):
+        start_wandb(tmp_path, "offline", "demo", "demo", "train", None, {})
+    monkeypatch.setenv("WANDB_PROJECT", "a/b")
+    with pytest.raises(UserError, match="WANDB_PROJECT must have at most 128 letters"):
+        start_wandb(tmp_path, "offline", "demo", "demo", "train", None, {})
+
+
+VARIABLES = {
+    "WANDB_NAME": "my run",
+    "WANDB_NOTES": "a note",
+    "WANDB_TAGS": "a,b",
+    "WANDB_RUN_GROUP": "my group",
+    "WANDB_JOB_TYPE": "my job",
+    "WANDB_ENTITY": "me",
+    "WANDB_PROJECT": "mine",
+    "WANDB_MODE": "offline",
+    "WANDB_DIR": "~/records",
+}
+
+
+def test_the_variables_of_wandb_are_honoured_and_a_shared_folder_keeps_the_runs_of_others(training):
+    output = training.run("auto", **VARIABLES)
+    assert output.startswith(
+        "W&B: recorded offline; upload it with: wandb sync home/secret-user/records/wandb/offline-run-"
+    )
+    folder = training.home / "records" / "wandb"
+    (path,) = folder.glob("offline-run-*/*.wandb")
+    (run,) = [record.run for record in map(Record.FromString, _wandb_records(path)) if record.HasField("run")][:1]
+    assert (run.display_name, run.notes, list(run.tags)) == ("my run", "a note", ["a", "b"])
+    assert (run.run_group, run.job_type, run.entity, run.project) == ("my group", "my job", "me", "mine")
+    assert not (training.run_folder / "wandb").exists() and not (training.folder / "~").exists()
+
+    (folder / "offline-run-20260101_000000-another1").mkdir()
+    training.run("auto", first=3, **VARIABLES)
+    ids = sorted(part.name.rpartition("-")[2] for part in folder.glob("offline-run-*"))
+    assert ids == sorted(["another1", json.loads((training.run_folder / "wandb.json").read_text())["id"]])
 
 
 def test_nothing_personal_is_recorded_or_uploaded(training, server):

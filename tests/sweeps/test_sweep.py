@@ -1,5 +1,6 @@
 """A sweep without a server: trials are neither lost nor repeated, whoever is killed."""
 
+import io
 import json
 import os
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import optuna
@@ -16,6 +18,7 @@ import yaml
 from conftest import run_python
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from rich.console import Console
 
 from naturalist.data.sources.sample import make_sample
 from naturalist.errors import MAKE_SMALLER, OUT_OF_MEMORY, UserError
@@ -23,7 +26,9 @@ from naturalist.settings.command_line import parse_settings
 from naturalist.settings.part_a import CnnSettings
 from naturalist.sweeps.space import read_sweep
 from naturalist.sweeps.store import Store
+from naturalist.sweeps.table import TrialTable
 from naturalist.sweeps.trials import Trials, is_cut_off
+from naturalist.sweeps.workers import require_recorded
 
 ROOT = Path(__file__).parents[2]
 
@@ -463,3 +468,33 @@ def test_the_trial_of_a_machine_that_vanished_is_run_again_by_another(place, mon
     assert trials.counts().running == 1
     first.close()
     second.close()
+
+
+@pytest.mark.parametrize(("recorded", "status"), [(2, "finished"), (3, "failed")])
+def test_a_trial_whose_folder_has_other_settings_than_the_sweep_shows_fails(tmp_path, recorded, status):
+    (tmp_path / "config.yaml").write_text(f"level: {recorded}\nquality: 0.5\n")
+    (tmp_path / "summary.json").write_text('{"status": "finished"}')
+    result = {"status": "finished", "folder": str(tmp_path)}
+    sentence = f"level is 2 in the sweep, but 3 in {tmp_path}/config.yaml."
+    with nullcontext() if status == "finished" else pytest.raises(UserError, match=sentence):
+        require_recorded({"level": 2, "quality": 0.5, "epochs": 1}, result)
+    assert json.loads((tmp_path / "summary.json").read_text())["status"] == status
+
+
+def test_the_live_table_leaves_settings_out_rather_than_half_a_number(place, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    place.write({"quality": {"values": [0.123456]}, "learning_rate": {"values": [1.25e-4, 1.5e-4]}})
+    with closing(Store(place.folder, None)) as store:
+        trials = Trials(store, "sweep", read_sweep(place.folder / "sweep.yaml"))
+        trial = trials.choose(9)
+        trials.report(trial, {"val_accuracy": 0.6123})
+        trials.finish(trial, seconds=3723)
+        for width in (40, 60, 90, 120):
+            console = Console(width=width, file=io.StringIO())
+            console.print(TrialTable(trials, 9)._draw(), crop=False)
+            text = console.file.getvalue()
+            table = text[: text.index("1 finished")].split()
+            assert {"0", "0.6123", "1", "h", "02", "min"} <= set(table), text
+            settings = {word for word in table if "=" in word}
+            assert settings <= {"quality=0.123", "level=1", "learning_rate=0.000125", "learning_rate=0.00015"}, text
+    assert len(settings) == 3

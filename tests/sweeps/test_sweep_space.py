@@ -3,16 +3,18 @@
 import itertools
 import math
 import random
+from contextlib import nullcontext
 from pathlib import Path
 
 import optuna
 import pytest
 import yaml
 from fake_wandb import hyperband_stops
+from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from naturalist.errors import UserError
 from naturalist.sweeps.hyperband import HyperbandPruner, HyperbandRule
-from naturalist.sweeps.program import check_sweep, command_line, load_program
+from naturalist.sweeps.program import check_sweep, command_line, load_program, parse_some
 from naturalist.sweeps.space import SweepFile, read_sweep
 from naturalist.sweeps.sweep import _folder_name
 
@@ -131,6 +133,16 @@ REFUSED = [
     ({"command": ["docker", "run", "${program}", "${args}"]}, "starts 'docker'"),
     ({"command": ["python", "other.py", "${args}"]}, "runs 'other.py'"),
     ({"command": ["python", "${program}", "${args_json}"]}, r"\$\{args_json\}, but the scripts read no JSON"),
+    ({"command": ["python", "${program}", "--config", "${args_json_file}"]}, r"\$\{args_json_file\}, but no such file"),
+    (
+        {"command": ["python", "${program}", "${args_no_hyphens}"]},
+        r"\$\{args_no_hyphens\}, but the scripts",
+    ),
+    ({"command": ["python", "${program}", "${args_no_equals}"]}, r"\$\{args_no_equals\}, which is not honoured here"),
+    ({"command": ["python", "${program}", "--seed=${args}"]}, r"\$\{args\}, which is not honoured here"),
+    ({"command": ["python", "${program}", "${env}", "${args}"]}, r"\$\{env\}, which is not honoured here"),
+    ({"command": ["python", "${program}", "${envvar:nope}", "${args}"]}, "variables of capital letters only"),
+    ({"command": ["python", "${program}", "--data=${envvar:NOT_SET}"]}, "the environment has no NOT_SET"),
     ({"command": ["python", "${program}", "${args}", "--batchnorm"]}, "no setting --batchnorm"),
     ({"program": "nothere.py"}, "'nothere.py' is not there"),
     ({"program": str(ROOT / "naturalist" / "errors.py")}, "has no function train"),
@@ -188,6 +200,58 @@ def test_the_command_is_expanded_as_an_agent_expands_it(tmp_path, monkeypatch):
     )
     arguments = command_line(sweep, {"batch_norm": True, "data_augmentation": False, "dropout": 0.2})
     assert arguments == ["--config", "smoke.yaml", "--epochs", "7", "--batch_norm", "--dropout=0.2"]
+
+
+SHOWN = {
+    "batch_norm": True,
+    "data_augmentation": False,
+    "num_filters": [8, 16, 32, 64, 64],
+    "data": "my photographs",
+    "cache_size": None,
+    "learning_rate": 1e-05,
+    "epochs": 7,
+}
+
+
+@pytest.mark.parametrize("macro", ["args", "args_no_boolean_flags"])
+def test_a_macro_stands_for_what_an_agent_puts_there(tmp_path, macro):
+    agents = create_sweep_command_args({"args": {name: {"value": value} for name, value in SHOWN.items()}})
+    head = ["${env}", "${interpreter}", "${program}"]
+    assert command_line(sweep_of(tmp_path, command=[*head, f"${{{macro}}}"]), SHOWN) == agents[macro]
+    assert command_line(sweep_of(tmp_path, command=["/usr/bin/env", "python3", "${program}"]), SHOWN) == []
+
+
+def test_a_trial_has_the_settings_that_the_sweep_shows(tmp_path):
+    sweep = sweep_of(tmp_path, parameters={name: {"value": value} for name, value in SHOWN.items()})
+    parsed = parse_some(sweep, load_program(sweep.program), {}).flat()
+    assert {name: parsed[name] for name in SHOWN} == SHOWN
+
+
+HIDDEN = [
+    (
+        ["${args_no_boolean_flags}"],
+        {"batch_norm": [True, False]},
+        "batch_norm is False in the sweep, but True by",
+    ),
+    ([], {"dropout": [0.2]}, "dropout is 0.2 in the sweep, but 0.3 by the command"),
+    (["${args}", "--dropout=0.7"], {"dropout": [0.2]}, "dropout is 0.2 in the sweep, but 0.7 by the command"),
+    (
+        ["${args}", "--no-batch-norm"],
+        {"batch-norm": [True]},
+        "batch_norm is True in the sweep, but False",
+    ),
+    (["${args}", "--config", "smoke.yaml"], {"epochs": [1, 2]}, None),
+    (["--dropout=0.7", "${args}"], {"dropout": [0.2]}, None),
+    (["${args_no_boolean_flags}"], {"batch_norm": [True], "dry_run": [False]}, None),
+]
+
+
+@pytest.mark.parametrize(("command", "values", "message"), HIDDEN, ids=[str(command) for command, _, _ in HIDDEN])
+def test_a_command_that_makes_other_trials_than_the_sweep_shows_is_refused(tmp_path, command, values, message):
+    parameters = {name: {"values": several} for name, several in values.items()}
+    sweep = sweep_of(tmp_path, command=["python", "${program}", *command], parameters=parameters)
+    with nullcontext() if message is None else pytest.raises(UserError, match=message):
+        check_sweep(sweep, load_program(sweep.program))
 
 
 def test_a_variable_is_filled_in_within_an_argument_too(tmp_path, monkeypatch):

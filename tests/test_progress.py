@@ -1,0 +1,48 @@
+"""What is printed on a narrow terminal."""
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+from rich.table import Table
+
+from naturalist.compare.tables import print_comparison
+from naturalist.progress import keep_numbers, print_numbers
+from naturalist.runs.records import COLUMNS, Group, Run
+
+
+@pytest.mark.parametrize("width", [20, 40, 60, 80])
+def test_numbers_stay_whole_and_names_lose_nothing(width):
+    table = Table("class", title="test: 9 images")
+    for heading in ("precision", "recall", "F1", "images"):
+        table.add_column(heading, justify="right")
+    table.add_row("parthenocissus_quinquefolia", "100.0%", "33.33%", "± 0.0012", "12,345")
+    keep_numbers(table, width)
+    console = Console(width=width, file=io.StringIO())
+    console.print(table, crop=False)
+    text = console.file.getvalue()
+    assert {"100.0%", "33.33%", "0.0012", "12,345"} <= set(re.split(r"[\s│]+", text)), text
+    assert (
+        "…" not in text and re.sub(r"[^a-z_]", "", text.partition("images")[2]).endswith("quinquefolia") or width < 80
+    )
+
+
+def test_a_comparison_is_whole_in_40_columns(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    values = {**dict.fromkeys(COLUMNS, 0.123), "total_seconds": 123456.0, "epochs": 5}
+    runs = [Run("a", "resnet50, partial", seed, {}, [], 0.0, {**values, "test_accuracy": seed / 3}) for seed in (1, 2)]
+    print_comparison([Group("resnet50, partial", tuple(runs))], [])
+    text = capsys.readouterr().out
+    assert {"123,456", "12.3", "50.0", "23.6"} <= set(text.split()), text
+
+
+def test_a_sentence_is_broken_between_words_on_a_terminal_only(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "40")
+    line = "epoch 1/1  train loss 1.1612 accuracy 33.3%  val loss 1.1101 accuracy 16.7% *  lr 0.002"
+    print_numbers(line)
+    assert capsys.readouterr().out == f"{line}\n"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    print_numbers(line)
+    text = capsys.readouterr().out
+    assert text.count("\n") > 1 and text.split() == line.split()
