@@ -30,6 +30,7 @@ TOLERANCE = 1e-3
 """Largest difference of logits, relative to the largest logit, that passes for rounding."""
 
 _PREPARE = """\
+sys.stdout.reconfigure(errors="backslashreplace")
 for path in sys.argv[2:]:
     photo, size = ImageOps.exif_transpose(Image.open(path)).convert("RGB"), [about["image_size"]] * 2
     squash, how = about["resize_mode"] == "squash", Image.Resampling[about["interpolation"].upper()]

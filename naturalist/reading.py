@@ -157,8 +157,10 @@ def one_line(words: str) -> str:
 def end_last_line(path: Path) -> None:
     """Give a file of lines the line end that a killed process owed, so that the next line is one of its own."""
     with path.open("ab+") as file:
-        if file.tell() and os.pread(file.fileno(), 1, file.tell() - 1) != b"\n":
-            file.write(b"\n")
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")  # at the end, wherever was read
 
 
 def _read(path: Path, remedy: str) -> bytes:

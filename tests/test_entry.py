@@ -1,12 +1,17 @@
 """What surrounds every command."""
 
+import errno
+import io
 import os
 import signal
+import sys
 
 import pytest
 from conftest import run_python
 
 from naturalist.entry import (
+    _forgiving,
+    _reader_is_gone,
     forget_stop,
     obey,
     run_in_progress,
@@ -88,3 +93,24 @@ with entry_point(trains=True):
 """
     done = run_python(*option, "-c", code, cwd=tmp_path, env={"PYTHONUNBUFFERED": ""})
     assert (done.stdout, done.stderr) == ("out\n", "err\n")
+
+
+def test_on_windows_a_reader_that_is_gone_is_no_mistake_either(monkeypatch):
+    gone, refused = OSError(errno.EINVAL, "Invalid argument"), OSError(errno.EINVAL, "Invalid argument", "a.png")
+    assert not _reader_is_gone(gone)
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert _reader_is_gone(gone) and not _reader_is_gone(refused)
+
+
+def test_a_console_of_windows_which_shows_all_letters_stays_what_it_is():
+    class Console(io.RawIOBase):
+        """Unlike a file, not to be replaced by its descriptor."""
+
+        def writable(self):
+            return True
+
+        def fileno(self):
+            return 1
+
+    console = io.TextIOWrapper(io.BufferedWriter(Console()), "utf-8")
+    assert _forgiving(console) is console

@@ -20,6 +20,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from naturalist.errors import UserError, describe_error
 from naturalist.settings.arguments import Argument, arguments_of, describe_type
 from naturalist.settings.groups import NOT_RECORDED
+from naturalist.settings.places import run_folder_name
 from naturalist.settings.resume import AUTO, IDENTITY, refuse_changes, settings_of_run
 from naturalist.settings.rules import require_text
 from naturalist.settings.run_settings import RunSettings
@@ -96,7 +97,7 @@ class Command:
         if is_auto:
             if not values["name"]:
                 raise UserError(f"--resume {AUTO} needs the run's --name, too.")
-            run = Path(values["runs_dir"], values["name"])
+            run = Path(values["runs_dir"], run_folder_name(values["name"]))
             tokens = [f"--resume={run}" if token == f"--resume={AUTO}" else token for token in tokens]
         if is_auto and not (run / IDENTITY).is_file():
             return {**values, "resume": str(run) if run.is_dir() else None}
