@@ -67,10 +67,8 @@ def predict_photos(
         ("--threshold", threshold, 0 <= threshold <= 1),
     ):
         if not holds:
-            raise UserError(
-                f"{name} cannot be {value}; it must be "
-                + ("between 0 and 1." if name == "--threshold" else "at least 1.")
-            )
+            limits = "between 0 and 1." if name == "--threshold" else "at least 1."
+            raise UserError(f"{name} cannot be {value}; it must be {limits}")
     if format != "table" and isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8")  # for programs, whatever the terminal's is
     classifier = load_classifier(run, device)
