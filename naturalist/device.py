@@ -1,6 +1,7 @@
 """Which device, and in which arithmetic."""
 
 import contextlib
+import copy
 import re
 import sys
 from pathlib import Path
@@ -11,6 +12,14 @@ from torch.nn import Module
 
 from naturalist.errors import UserError
 from naturalist.memory import give_memory_back, keep_freed_memory
+
+COMPARED = ("mps",)
+"""Kinds of device whose first batch is compared with the CPU's."""
+
+COMPARED_IMAGES = 8
+
+DIFFERENCE = 1e-3
+"""Relative to the CPU's numbers; see :func:`tell_difference`."""
 
 Model = TypeVar("Model", bound=Module)
 
@@ -50,7 +59,7 @@ def forget_peak_memory(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     with contextlib.suppress(OSError):  # not Linux, or a container without it
-        Path("/proc/self/clear_refs").write_text("5")  # see proc_pid_clear_refs(5)
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # see proc_pid_clear_refs(5)
 
 
 def peak_memory_mb(device: torch.device) -> float | None:
@@ -59,7 +68,9 @@ def peak_memory_mb(device: torch.device) -> float | None:
         return torch.cuda.max_memory_allocated(device) / 1e6
     with contextlib.suppress(OSError):
         # What getrusage tells never falls, and begins with that of the process that started this one.
-        if found := re.search(r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE):
+        if found := re.search(
+            r"^VmHWM:\s+(\d+) kB$", Path("/proc/self/status").read_text(encoding="utf-8"), re.MULTILINE
+        ):
             return int(found[1]) * 1024 / 1e6
     try:
         import resource
@@ -67,6 +78,45 @@ def peak_memory_mb(device: torch.device) -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # bytes on macOS, else units of 1,024 bytes
     return peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
+
+
+def tell_difference(model: Module, inputs: torch.Tensor) -> None:
+    """On a device of :data:`COMPARED`, say in one line when a model computes something else there than on the CPU.
+
+    Metal has computed wrong numbers without a word, in forward and in backward passes. So the first images of a batch
+    go through the model and through a copy on the CPU, in fp32 and evaluation mode, and the outputs and the gradients
+    of their squares are compared: by the length of the difference, relative to the length of the CPU's. Rounding, in
+    another order of summation, comes to 1e-7 to 1e-4 in deep networks; what is reported of wrong kernels, to 1e-2 and
+    far more. :data:`DIFFERENCE` lies between.
+
+    Args:
+        model: on the device; it is in evaluation mode afterwards, and otherwise unchanged.
+        inputs: a batch of what it takes, there.
+    """
+    if inputs.device.type not in COMPARED:
+        return
+    inputs = inputs[:COMPARED_IMAGES].detach()
+    there = _outputs_and_gradients(model.eval(), inputs)
+    here = _outputs_and_gradients(copy.deepcopy(model).cpu(), inputs.cpu())
+    for what, ours, expected in zip(("outputs", "gradients"), there, here, strict=True):
+        difference = float((ours - expected).norm() / expected.norm().clamp(min=1e-12))
+        if not difference <= DIFFERENCE:
+            print(
+                f"On this {inputs.device.type} device the network's {what} differ from the CPU's by {difference:.1%}, "
+                "which is more than rounding: do not trust its results; update macOS and torch, or use --device cpu.",
+                flush=True,
+            )
+            return
+
+
+@torch.enable_grad()
+def _outputs_and_gradients(model: Module, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both as float64 vectors on the CPU; the gradients are empty where nothing is trainable."""
+    outputs = model(inputs)
+    trainable = [weight for weight in model.parameters() if weight.requires_grad]
+    gradients = torch.autograd.grad(outputs.square().mean(), trainable, allow_unused=True) if trainable else ()
+    flat = [tensor.detach().cpu().double().flatten() for tensor in gradients if tensor is not None]
+    return outputs.detach().cpu().double().flatten(), torch.cat([torch.zeros(0, dtype=torch.float64), *flat])
 
 
 class Compute:

@@ -1,6 +1,7 @@
 """Around every command: mistakes become one sentence, requests to stop are obeyed, and output may fail."""
 
 import atexit
+import errno
 import io
 import os
 import select
@@ -21,8 +22,8 @@ IN_SWEEP = "WANDB_SWEEP_ID"
 """Environment variable that a W&B agent sets for the runs that it starts."""
 
 STOP_SIGNALS = [
-    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
-]  # Windows has no SIGHUP
+    getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
+]  # Windows has no SIGHUP, and it alone SIGBREAK
 """Ctrl-C; how agents and clusters stop a run; what a terminal sends when it is closed."""
 
 
@@ -196,23 +197,31 @@ class _ForgivingFile(io.FileIO):
         return written
 
 
+def forgiving_text(descriptor: int, encoding: str, errors: str, line_buffering: bool = False) -> io.TextIOWrapper:
+    """Text to a descriptor, for which :func:`output_may_fail` holds."""
+    file = io.BufferedWriter(_ForgivingFile(descriptor, "w", closefd=False))
+    return io.TextIOWrapper(file, encoding, errors, line_buffering=line_buffering)
+
+
 def _forgiving(stream: Any) -> Any:
-    """A stream to the same descriptor that does not fail; the stream itself where it has none."""
-    if not isinstance(stream, io.TextIOWrapper):
+    """A stream to the same descriptor that does not fail; the stream itself where it has none.
+
+    A console of Windows stays what it is, too: it shows all letters, which its descriptor does not.
+    """
+    if not isinstance(stream, io.TextIOWrapper) or not isinstance(_raw(stream), io.FileIO):
         return stream
     try:
         descriptor = stream.fileno()
     except (OSError, ValueError):
         return stream
-    file = _ForgivingFile(descriptor, "w", closefd=False)
     with suppress(OSError):  # what was printed before may already have nowhere to go
         stream.flush()
-    return io.TextIOWrapper(
-        io.BufferedWriter(file),
-        encoding=stream.encoding,
-        errors=stream.errors,
-        line_buffering=stream.line_buffering or stream.write_through,  # python -u wants nothing to wait
-    )
+    wants_lines = stream.line_buffering or stream.write_through  # python -u wants nothing to wait
+    return forgiving_text(descriptor, stream.encoding, stream.errors or "strict", wants_lines)
+
+
+def _raw(stream: io.TextIOWrapper) -> Any:
+    return getattr(stream.buffer, "raw", stream.buffer)
 
 
 def _use_utf8() -> None:
@@ -231,12 +240,20 @@ def _exit_code() -> Generator[None, None, int]:
     except KeyboardInterrupt:
         _say("Interrupted.")
         return 0 if IN_SWEEP in os.environ else 130  # for an agent, a run that it stopped has not failed
-    except BrokenPipeError:  # whoever read the output, such as head, has enough
+    except OSError as error:
+        if not _reader_is_gone(error):
+            return _tell(error)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:
         return _tell(error)
     return 0
+
+
+def _reader_is_gone(error: OSError) -> bool:
+    """Whether whoever read the output, such as head, has enough; Windows calls that an invalid argument."""
+    is_windows_word = sys.platform == "win32" and error.errno == errno.EINVAL and error.filename is None
+    return isinstance(error, BrokenPipeError) or is_windows_word
 
 
 def _tell(error: Exception) -> int:

@@ -30,6 +30,7 @@ TOLERANCE = 1e-3
 """Largest difference of logits, relative to the largest logit, that passes for rounding."""
 
 _PREPARE = '''
+sys.stdout.reconfigure(errors="backslashreplace")
 with contextlib.suppress(ImportError):  # HEIC, where pip install pillow-heif was done
     import pillow_heif
     pillow_heif.register_heif_opener()

@@ -4,6 +4,8 @@ import csv
 import io
 import os
 import re
+import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,6 +13,9 @@ from typing import Any, BinaryIO
 
 UNFINISHED = ("*.unfinished", "*.tmp")
 """What a write leaves that was killed."""
+
+PAUSES = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
+"""Seconds."""
 
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n＝＋－＠]")
 """How a cell begins that a spreadsheet may run, or that looks like one that was made harmless."""
@@ -28,7 +33,7 @@ def appearing_whole(path: Path) -> Iterator[Path]:
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
     try:
         yield unfinished
-        unfinished.replace(path)
+        replace(unfinished, path)
     except BaseException as error:
         with suppress(OSError):
             unfinished.unlink()
@@ -36,6 +41,21 @@ def appearing_whole(path: Path) -> Iterator[Path]:
             error.filename = str(path)
             del error.filename2
         raise
+
+
+def replace(new: Path, path: Path) -> None:
+    """Give a file the name of another, which is gone then.
+
+    Windows refuses that while anybody reads either, such as a virus scanner, a viewer or another process of ours; so it
+    is tried again for two seconds. Raises OSError.
+    """
+    for pause in PAUSES if sys.platform == "win32" else ():
+        try:
+            new.replace(path)
+            return
+        except PermissionError:
+            time.sleep(pause)
+    new.replace(path)
 
 
 @contextmanager

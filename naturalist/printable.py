@@ -6,6 +6,12 @@ from typing import Any
 
 HIDDEN = "***"
 
+JOINERS = "\u200c\u200d"
+"""Not shown, but without them other letters are: U+200C and U+200D."""
+
+_MARKUP = re.compile(r"[\\`*\[\]<>#|~$&]|(?<![^\W_])_|_(?![^\W_])")
+"""What means something to Markdown, its tables, its formulas or HTML; an underscore between two letters does not."""
+
 _PASSWORD = re.compile(r"([a-z][a-z0-9+.-]*://[^\s/:@?#\"'<>]*):(?!\d+(?:[/?#\s]|$))[^\s\"'<>]*@", re.IGNORECASE)
 """``scheme://user:PASSWORD@``; in a password there may be anything, but what looks like a port is one."""
 
@@ -21,10 +27,16 @@ _PARAMETER = re.compile(
 def printable(name: object) -> str:
     """A name on one line, with whatever a terminal would obey or could not show replaced by ``�``.
 
-    That are control characters, escape sequences with them, line ends of all kinds, and bytes that are no UTF-8.
+    That are control characters, escape sequences with them, line ends of all kinds, and bytes that are no UTF-8. What
+    joins letters, as Persian, Hindi and emoji need it, stays.
     """
     text = str(name).encode(errors="surrogateescape").decode(errors="replace")
-    return "".join(character if character.isprintable() else "�" for character in text)
+    return "".join(character if character.isprintable() or character in JOINERS else "�" for character in text)
+
+
+def in_markdown(name: object) -> str:
+    """A name as Markdown shows it: nothing in it is taken for markup, HTML, a formula or the edge of a table's cell."""
+    return _MARKUP.sub(r"\\\g<0>", printable(name))
 
 
 def quoted(value: object, only_ascii: bool = False) -> str:

@@ -18,6 +18,7 @@ from naturalist.evaluation.classifier import load_classifier
 from naturalist.explain.attribution import grad_cam
 from naturalist.explain.layers import last_feature_layer
 from naturalist.plots.explanations import overlay_heat
+from naturalist.printable import in_markdown, printable
 from naturalist.serve_guard import Guard
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from starlette.middleware import Middleware
 
 Answer = tuple[str, dict[str, float] | None, NDArray[np.uint8] | None, NDArray[np.uint8] | None]
-"""A sentence, the probabilities by class, the photograph as the model sees it, and the same under Grad-CAM."""
+"""A sentence (Markdown), the probabilities by class, the photograph as the model sees it, the same under Grad-CAM."""
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 SHOWN_CLASSES = 5
@@ -78,7 +79,7 @@ def serve_run(
         )
     except OSError as error:
         raise UserError(f"cannot listen on {host}, port {port}: {error}; choose another --port.") from None
-    print(f"Serving {run} at http://{host}:{port} ; stop it with Ctrl+C.", flush=True)
+    print(f"Serving {printable(run)} at http://{host}:{port} ; stop it with Ctrl+C.", flush=True)
     page.block_thread()
 
 
@@ -105,7 +106,7 @@ def make_answer(run: Path, device: str = "auto") -> tuple[str, Callable[[str | N
         try:
             pixels = classifier.decode(Path(path))
         except UnreadableImage as reason:
-            return f"This file cannot be read as a photograph: {reason}.", None, None, None
+            return f"This file cannot be read as a photograph: {in_markdown(reason)}.", None, None, None
         probabilities = classifier.probabilities(pixels[None])[0]
         inputs = classifier.inputs(pixels[None])
         picture = classifier.pictures(inputs)[0]
@@ -114,9 +115,9 @@ def make_answer(run: Path, device: str = "auto") -> tuple[str, Callable[[str | N
         if layer is not None:
             evidence = grad_cam(classifier.model, layer.module, inputs, best).cpu().numpy()
             heat = _enlarged(overlay_heat(picture, evidence, "grad_cam"))
-        names = [name.replace("_", " ") for name in classifier.class_names]
+        names = [printable(name) for name in classifier.class_names]
         by_class = dict(zip(names, probabilities.tolist(), strict=True))
-        return f"Most likely **{names[best]}**.", by_class, _enlarged(picture), heat
+        return f"Most likely **{in_markdown(names[best])}**.", by_class, _enlarged(picture), heat
 
     return classifier.name, answer
 
@@ -136,17 +137,18 @@ def _build_page(run: Path, max_megabytes: int, device: str) -> "gradio.Blocks":
     except ImportError:
         raise UserError("the page needs gradio: pip install -r requirements-app.txt") from None
     page = gradio.Blocks(
-        title=f"{name} – naturalist", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)
+        title=f"{printable(name)} – naturalist", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)
     )
     with page:
         gradio.Markdown(
-            f"## What is on this photograph?\nAsked is the run `{name}`. Files of up to {max_megabytes} "
-            "MB; they are deleted after a few minutes."
+            f"## What is on this photograph?\nAsked is the run {in_markdown(name)}. Files of up to {max_megabytes} "
+            "MB; they are deleted after a few minutes.",
+            latex_delimiters=[],
         )
         with gradio.Row():
             with gradio.Column():
                 file = gradio.File(label="Photograph", type="filepath", height=150)
-                sentence = gradio.Markdown(HINT, elem_id="sentence")
+                sentence = gradio.Markdown(HINT, elem_id="sentence", latex_delimiters=[])
                 label = gradio.Label(label="Confidence", num_top_classes=SHOWN_CLASSES, elem_id="confidence")
             with gradio.Column():
                 picture = gradio.Image(

@@ -135,7 +135,7 @@ def run_python(
         env=environment(env),
         timeout=timeout,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         stdin=subprocess.DEVNULL,
     )
 
@@ -148,7 +148,7 @@ def start_python(*arguments: object, cwd: Path) -> subprocess.Popen:
         env=environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        text=True,
+        encoding="utf-8",
         stdin=subprocess.DEVNULL,
     )
 

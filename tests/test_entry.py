@@ -1,5 +1,7 @@
 """What surrounds every command."""
 
+import errno
+import io
 import os
 import signal
 import subprocess
@@ -9,6 +11,8 @@ import pytest
 from conftest import REPOSITORY, environment, run_python
 
 from naturalist.entry import (
+    _forgiving,
+    _reader_is_gone,
     forget_stop,
     obey,
     run_in_progress,
@@ -102,3 +106,24 @@ def test_names_stay_themselves_where_python_was_told_to_know_ascii_only(tmp_path
     )
     assert done.returncode == 0, done.stderr
     assert "data: Käfer 木\n" in done.stdout.decode()
+
+
+def test_on_windows_a_reader_that_is_gone_is_no_mistake_either(monkeypatch):
+    gone, refused = OSError(errno.EINVAL, "Invalid argument"), OSError(errno.EINVAL, "Invalid argument", "a.png")
+    assert not _reader_is_gone(gone)
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert _reader_is_gone(gone) and not _reader_is_gone(refused)
+
+
+def test_a_console_of_windows_which_shows_all_letters_stays_what_it_is():
+    class Console(io.RawIOBase):
+        """Unlike a file, not to be replaced by its descriptor."""
+
+        def writable(self):
+            return True
+
+        def fileno(self):
+            return 1
+
+    console = io.TextIOWrapper(io.BufferedWriter(Console()), "utf-8")
+    assert _forgiving(console) is console

@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -189,6 +188,8 @@ def test_what_is_no_file_is_not_written_to(tmp_path, pictures, kind):
     run, target = make_run(tmp_path / "runs" / "first", pictures), tmp_path / "target"
     if kind == "folder":
         target.mkdir()
+    elif not hasattr(os, "mkfifo"):
+        pytest.skip("this system has no such files")
     elif kind == "pipe":
         os.mkfifo(target)
     else:
@@ -197,16 +198,12 @@ def test_what_is_no_file_is_not_written_to(tmp_path, pictures, kind):
         export_run(run, out=target)
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, pictures):
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, pictures, limit_files):
     run = make_run(tmp_path / "runs" / "first", pictures)
     (tmp_path / "out").mkdir()
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, before[1]))
-        with pytest.raises(UserError, match="cannot write .*model.pt2.*free some space"):
-            export_run(run, "torch", out=tmp_path / "out" / "model.pt2", data=str(pictures))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    limit_files(4000)
+    with pytest.raises(UserError, match="cannot write .*model.pt2.*free some space"):
+        export_run(run, "torch", out=tmp_path / "out" / "model.pt2", data=str(pictures))
     assert list((tmp_path / "out").iterdir()) == []
 
 

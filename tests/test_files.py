@@ -1,13 +1,14 @@
 """Files are whole or not there, and tables are no formulas."""
 
 import errno
-import resource
+import sys
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
 
+from naturalist import files
 from naturalist.files import appearing_whole, append_line, write_atomically, write_table, written_whole
 from naturalist.reading import read_csv
 
@@ -15,6 +16,7 @@ from naturalist.reading import read_csv
 @contextmanager
 def small_disk(size: int):
     """A file may have so many bytes, as on a disk that is full then."""
+    resource = pytest.importorskip("resource")
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))  # Python ignores SIGXFSZ
     try:
@@ -71,3 +73,29 @@ def test_cells_that_a_spreadsheet_would_run_are_made_harmless_and_read_back_righ
     lines = (tmp_path / "a.csv").read_bytes().splitlines()
     assert b"'=1+1,-0.5" in lines and b"'@x,-0.5" in lines and b"-1,-0.5" in lines and b"'x,-0.5" in lines
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
+
+
+@pytest.mark.parametrize(("refusals", "is_written"), [(0, True), (3, True), (99, False)])
+def test_a_file_that_somebody_reads_is_tried_again_on_windows(tmp_path, monkeypatch, refusals, is_written):
+    path, left, pauses = tmp_path / "best.pt", [refusals], []
+    path.write_text("old", encoding="utf-8")
+    really = Path.replace
+
+    def replace(self, target):
+        left[0] -= 1
+        if left[0] >= 0:
+            raise PermissionError(errno.EACCES, "used by another process", str(self))
+        return really(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace)
+    monkeypatch.setattr(sys, "platform", "win32")
+    monkeypatch.setattr(files.time, "sleep", pauses.append)
+    if is_written:
+        write_atomically(path, "new")
+    else:
+        with pytest.raises(PermissionError) as refused:
+            write_atomically(path, "new")
+        assert refused.value.filename == str(path)
+    assert path.read_text(encoding="utf-8") == ("new" if is_written else "old")
+    assert list(tmp_path.iterdir()) == [path]
+    assert len(pauses) == min(refusals, len(files.PAUSES)) and sum(files.PAUSES) < 2

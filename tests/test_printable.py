@@ -2,7 +2,7 @@
 
 import pytest
 
-from naturalist.printable import printable, without_secrets
+from naturalist.printable import in_markdown, printable, without_secrets
 
 
 @pytest.mark.parametrize(
@@ -14,10 +14,26 @@ from naturalist.printable import printable, without_secrets
         ("a\u2028b\u202ec", "a�b�c"),
         ("\udcff.jpg", "�.jpg"),
         ("[bold]x[/bold]", "[bold]x[/bold]"),
+        ("می\u200cخواهم 👩\u200d🌾", "می\u200cخواهم 👩\u200d🌾"),
     ],
 )
 def test_a_terminal_gets_nothing_that_it_would_obey(name, shown):
     assert printable(name) == shown
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("Acer negundo, learning_rate 1.0e-4 (2)", "Acer negundo, learning_rate 1.0e-4 (2)"),
+        ("a|b*c*", "a\\|b\\*c\\*"),
+        ("_hidden_ x_1", "\\_hidden\\_ x_1"),
+        ("<b>&lt;[a](b)`c`", "\\<b\\>\\&lt;\\[a\\](b)\\`c\\`"),
+        ("$$x$$ #1 ~y~ \\", "\\$\\$x\\$\\$ \\#1 \\~y\\~ \\\\"),
+        ("two\nlines", "two�lines"),
+    ],
+)
+def test_markdown_shows_a_name_as_it_is(name, written):
+    assert in_markdown(name) == written
 
 
 @pytest.mark.parametrize(

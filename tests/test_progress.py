@@ -32,7 +32,7 @@ def test_a_comparison_is_whole_in_40_columns(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "40")
     values = {**dict.fromkeys(COLUMNS, 0.123), "total_seconds": 123456.0, "epochs": 5}
     runs = [Run("a", "resnet50, partial", seed, {}, [], 0.0, {**values, "test_accuracy": seed / 3}) for seed in (1, 2)]
-    print_comparison([Group("resnet50, partial", tuple(runs))], [])
+    print_comparison([Group("resnet50, partial", tuple(runs))])
     text = capsys.readouterr().out
     assert {"123,456", "12.3", "50.0", "23.6"} <= set(text.split()), text
 

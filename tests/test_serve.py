@@ -12,6 +12,7 @@ import requests
 from quick_runs import make_run
 
 from naturalist.data.sources.sample import make_sample
+from naturalist.printable import in_markdown
 from naturalist.serve import make_answer
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -68,6 +69,18 @@ def test_the_answer_names_the_class_and_shows_where_the_evidence_lies(place):
     assert sum(probabilities.values()) == pytest.approx(1)
     assert picture.shape == heat.shape
     assert (picture != heat).any()
+
+
+def test_every_class_has_its_bar_and_no_name_is_taken_for_markup(tmp_path, own_photographs):
+    for folder, name in zip(
+        sorted((own_photographs / "train").iterdir()), ("a b", "a_b", "*<b>*", "$$x$$"), strict=True
+    ):
+        folder.rename(folder.with_name(name))
+        (own_photographs / "test" / folder.name).rename(own_photographs / "test" / name)
+    _, answer = make_answer(make_run(tmp_path / "runs" / "r", own_photographs), "cpu")
+    sentence, probabilities, *_ = answer(str(next((own_photographs / "test").glob("*/*.jpg"))))
+    assert set(probabilities) == {"a b", "a_b", "*<b>*", "$$x$$"}
+    assert sentence == f"Most likely **{in_markdown(max(probabilities, key=probabilities.get))}**."
 
 
 def test_a_file_that_is_no_image_gets_a_sentence(place):

@@ -24,7 +24,8 @@ CAN_RUN_WARM = "forkserver" in multiprocessing.get_all_start_methods()
 
 get_context = multiprocessing.get_context
 _server = get_context("forkserver" if CAN_RUN_WARM else None)
-_server.set_forkserver_preload([*LIBRARIES, *(f"naturalist.{room}" for room in (*ROOMS, *MORE_ROOMS))])
+if CAN_RUN_WARM:
+    _server.set_forkserver_preload([*LIBRARIES, *(f"naturalist.{room}" for room in (*ROOMS, *MORE_ROOMS))])
 
 
 def run_warm(
@@ -40,7 +41,7 @@ def run_warm(
             process.kill()
             process.join()
             raise subprocess.TimeoutExpired(arguments, timeout)
-        output, errors = (path.read_text() if path.exists() else "" for path in files)
+        output, errors = (path.read_text(encoding="utf-8") if path.exists() else "" for path in files)
     return subprocess.CompletedProcess(arguments, process.exitcode, output, errors)
 
 

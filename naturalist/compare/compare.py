@@ -7,7 +7,6 @@ from statistics import mean
 
 from msgspec import Struct
 
-from naturalist.compare.sentences import inferences
 from naturalist.compare.tables import print_comparison, write_csv, write_markdown, write_runs_csv
 from naturalist.errors import UserError
 from naturalist.plots.comparison import plot_accuracy_over_parameters, plot_accuracy_over_time, plot_learning_curves
@@ -71,14 +70,13 @@ def compare_runs(folders: Sequence[Path], output: Path | None = None) -> Path:
     groups = group_runs(runs)
     output = output or folders[0].resolve().parent.parent / "comparison"
     output.mkdir(parents=True, exist_ok=True)
-    sentences = inferences(groups)
     write_csv(groups, output / "comparison.csv")
     write_runs_csv(runs, output / "runs.csv")
     plot_accuracy_over_time(groups, output / "accuracy_over_time.png")
     plot_accuracy_over_parameters(groups, output / "accuracy_over_parameters.png")
     plot_learning_curves(groups, output / "learning_curves.png")
-    write_markdown(groups, sentences, Path(runs[0].config["data"]).name, output / "comparison.md")
-    print_comparison(groups, sentences)
+    write_markdown(groups, Path(runs[0].config["data"]).name, output / "comparison.md")
+    print_comparison(groups)
     print(
         f"In {printable(output)}: comparison.md, comparison.csv, runs.csv, accuracy_over_time.png, "
         "accuracy_over_parameters.png, learning_curves.png"

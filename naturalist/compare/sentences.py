@@ -11,8 +11,8 @@ MUCH_LESS_BALANCED = 0.02
 """How much lower than the accuracy the balanced accuracy must be to be mentioned."""
 
 
-def inferences(groups: Sequence[Group]) -> list[str]:
-    """What the numbers support, in sentences with the numbers."""
+def inferences(groups: Sequence[Group], emphasis: str = "") -> list[str]:
+    """What the numbers support, in sentences with the numbers; ``emphasis`` stands around the name of the best."""
     tested = all(group.average("test_accuracy") is not None for group in groups)
     column, where = ("test_accuracy", "test") if tested else ("val_accuracy", "validation")
     ranking = sorted(groups, key=lambda group: -_average(group, column))
@@ -20,7 +20,7 @@ def inferences(groups: Sequence[Group]) -> list[str]:
         return [f"All runs share their settings: {where} accuracy {share(ranking[0], column)}."]
     best, second = ranking[:2]
     return [
-        f"Best on {where} is **{best.label}** with {share(best, column)}, ahead of {second.label} with "
+        f"Best on {where} is {emphasis}{best.label}{emphasis} with {share(best, column)}, ahead of {second.label} with "
         f"{share(second, column)}; the {_points(_average(best, column) - _average(second, column))} between them "
         f"are {_verdict(best, second, column)}.",
         *_about_pretraining(ranking, column),

@@ -1,13 +1,14 @@
 """The numbers of a comparison as Markdown, as CSV and on the terminal."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.table import Table
 
-from naturalist.compare.sentences import share
+from naturalist.compare.sentences import inferences, share
 from naturalist.files import write_atomically, write_table
-from naturalist.printable import printable
+from naturalist.printable import in_markdown, printable
 from naturalist.progress import print_numbers, print_table
 from naturalist.runs.records import COLUMNS, Group, Run
 
@@ -27,10 +28,11 @@ PICTURES = """\
 """
 
 
-def write_markdown(groups: Sequence[Group], sentences: Sequence[str], data: str, path: Path) -> None:
-    """Write the table of groups with the sentences and pictures below it."""
+def write_markdown(groups: Sequence[Group], data: str, path: Path) -> None:
+    """Write the table of groups with what it supports and pictures below it."""
+    groups = [replace(group, label=in_markdown(group.label)) for group in groups]
     lines = [
-        f"# Comparison on {data}",
+        f"# Comparison on {in_markdown(data)}",
         "",
         "Mean ± standard deviation over the runs; accuracies in per cent, train and validation at the best epoch.",
         "",
@@ -40,7 +42,7 @@ def write_markdown(groups: Sequence[Group], sentences: Sequence[str], data: str,
     for group in groups:
         cells = " | ".join(_cell(group, column) for column in COLUMNS)
         lines.append(f"| {group.label} | {len(group.runs)} | {cells} |")
-    lines += ["", *(f"- {sentence}" for sentence in sentences), "", PICTURES]
+    lines += ["", *(f"- {sentence}" for sentence in inferences(groups, emphasis="**")), "", PICTURES]
     write_atomically(path, "\n".join(lines))
 
 
@@ -59,8 +61,8 @@ def write_runs_csv(runs: Sequence[Run], path: Path) -> None:
     write_table(path, [["run", "label", "seed", *COLUMNS], *rows])
 
 
-def print_comparison(groups: Sequence[Group], sentences: Sequence[str]) -> None:
-    """Show the most telling columns, and the sentences, on the terminal."""
+def print_comparison(groups: Sequence[Group]) -> None:
+    """Show the most telling columns, and what the numbers support, on the terminal."""
     table = Table("")
     for heading in ("runs", *(COLUMNS[column] for column in TERMINAL_COLUMNS)):
         table.add_column(heading, justify="right")
@@ -68,8 +70,8 @@ def print_comparison(groups: Sequence[Group], sentences: Sequence[str]) -> None:
         cells = (_cell(group, column) for column in TERMINAL_COLUMNS)
         table.add_row(printable(group.label), str(len(group.runs)), *cells)
     print_table(table)
-    for sentence in sentences:
-        print_numbers(f"- {printable(sentence.replace('**', ''))}")
+    for sentence in inferences(groups):
+        print_numbers(f"- {printable(sentence)}")
 
 
 def _cell(group: Group, column: str) -> str:

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 from naturalist.errors import UserError
+from naturalist.files import replace
 
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 UNFINISHED = ".unfinished"
@@ -127,7 +128,7 @@ def replace_text(path: Path, text: str) -> None:
     try:
         with written(unfinished) as file:
             file.write(text.encode())
-        unfinished.replace(path)
+        replace(unfinished, path)
     except BaseException:
         with contextlib.suppress(OSError):
             unfinished.unlink()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from naturalist.data.decode import decode_bytes, decode_file
 from naturalist.data.preprocessing import Preprocessing
-from naturalist.device import choose_device
+from naturalist.device import COMPARED, choose_device, tell_difference
 from naturalist.errors import UserError
 from naturalist.runs.checkpoint import load_checkpoint, restore_model
 
@@ -83,4 +83,9 @@ def load_classifier(
     names = checkpoint["class_names"]
     chosen_device = choose_device(device)
     folder = run if run.is_dir() else run.parent
-    return Classifier(model.to(chosen_device), preprocessing, tuple(names), chosen_device, folder.resolve().name)
+    model = model.to(chosen_device)
+    if chosen_device.type in COMPARED:
+        size = preprocessing.image_size
+        noise = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+        tell_difference(model, noise.to(chosen_device))
+    return Classifier(model, preprocessing, tuple(names), chosen_device, folder.resolve().name)

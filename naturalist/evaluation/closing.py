@@ -10,9 +10,10 @@ from torch import nn
 from naturalist.entry import stops_ignored, stops_let_through
 from naturalist.errors import describe_error
 from naturalist.evaluation.evaluate import evaluate_run
+from naturalist.printable import printable
 from naturalist.progress import print_numbers
 from naturalist.runs.checkpoint import BEST, LAST
-from naturalist.runs.environment import shell_path
+from naturalist.runs.environment import shell_path, shell_word
 from naturalist.runs.tracking import Tracker
 from naturalist.settings.run_settings import RunSettings
 
@@ -63,7 +64,7 @@ def _look_at_validation(tracker: Tracker, settings: RunSettings, model: nn.Modul
                 model=model,
             )
     except (Exception, KeyboardInterrupt) as error:  # of whatever kind: the run is finished
-        again = f"python -m naturalist evaluate {shell_path(str(folder))} --split val"
+        again = f"python -m naturalist evaluate {shell_path(folder)} --split val"
         print(
             f"The look at the validation set failed ({describe_error(error)}); make it again with: {again}", flush=True
         )
@@ -76,12 +77,12 @@ def _say_what_is_next(folder: Path, result: dict[str, Any], settings: RunSetting
             f"validation accuracy {result['best_val_accuracy']:.1%} at epoch {result['best_epoch']}."
         )
         shown = (BEST, LAST, "metrics.jsonl", "curves.png", "evaluation/val")
-        print(f"In {folder}: {', '.join(name for name in shown if (folder / name).exists())}")
+        print(f"In {printable(folder)}: {', '.join(name for name in shown if (folder / name).exists())}")
     elif (folder / LAST).is_file():
-        print(f"Stopped before the first epoch was finished; {folder / LAST} holds what was learnt so far.")
+        print(f"Stopped before the first epoch was finished; {printable(folder / LAST)} holds what was learnt so far.")
     else:
-        print(f"Stopped before the first epoch was finished; {folder} holds no checkpoint.")
+        print(f"Stopped before the first epoch was finished; {printable(folder)} holds no checkpoint.")
     if result["status"] == "stopped" and (folder / LAST).is_file():
-        print(f"Go on with:        python {settings.SCRIPT} --resume {folder}")
+        print(f"Go on with:        python {settings.SCRIPT} --resume {shell_word(folder)}")
     if (folder / BEST).is_file():
-        print(f"Test it once with: python -m naturalist evaluate {folder}", flush=True)
+        print(f"Test it once with: python -m naturalist evaluate {shell_word(folder)}", flush=True)

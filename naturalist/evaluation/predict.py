@@ -1,6 +1,7 @@
 """``python -m naturalist predict RUN PHOTO|FOLDER|- …``: what a run says about new photographs."""
 
 import csv
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -46,7 +47,7 @@ def predict_photos(
         photos: files, folders (searched at any depth), or ``"-"`` for a list of paths, one a line, on standard input.
         top: how many classes to name.
         threshold: confidence below which the prediction is ``NONE_OF_THESE``, in [0, 1].
-        format: ``"table"``, ``"csv"`` or ``"json"`` (an object per line).
+        format: ``"table"``, ``"csv"`` or ``"json"`` (an object per line); the latter two are UTF-8 in a file or a pipe.
         null: whether NUL characters separate the paths on standard input, not line ends.
         batch_size: photographs per batch.
         device: see :func:`naturalist.device.choose_device`.
@@ -63,10 +64,10 @@ def predict_photos(
         ("--threshold", threshold, 0 <= threshold <= 1),
     ):
         if not holds:
-            raise UserError(
-                f"{name} cannot be {value}; it must be "
-                + ("between 0 and 1." if name == "--threshold" else "at least 1.")
-            )
+            limits = "between 0 and 1." if name == "--threshold" else "at least 1."
+            raise UserError(f"{name} cannot be {value}; it must be {limits}")
+    if format != "table" and isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
+        sys.stdout.reconfigure(encoding="utf-8")  # for programs, whatever the terminal's is
     classifier = load_classifier(run, device)
     paths = find_photos(photos, null=null)
     # On a terminal, printing goes through the bar, which stays below; a pipe gets nothing but the predictions.

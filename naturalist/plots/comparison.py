@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullLocator
 
+from naturalist.plots.fonts import fonts_for
 from naturalist.plots.style import (
     BLUE,
     GREEN,
@@ -22,6 +23,7 @@ from naturalist.plots.style import (
     percent_ticks,
     words,
 )
+from naturalist.printable import printable
 from naturalist.runs.records import Group, Run
 
 COLOURS = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY, INK)
@@ -36,7 +38,7 @@ def plot_accuracy_over_time(groups: Sequence[Group], path: Path) -> None:
         ax = figure.subplots()
         for number, group in enumerate(groups):
             for position, run in enumerate(group.runs):
-                label = group.label if position == 0 else None
+                label = printable(group.label) if position == 0 else None
                 ax.plot(_seconds(run), [epoch["val_accuracy"] for epoch in run.history], **_line(number), label=label)
         _log_ticks(ax)
         _label(ax, "seconds since the start of training", "validation accuracy")
@@ -62,7 +64,7 @@ def plot_accuracy_over_parameters(groups: Sequence[Group], path: Path) -> None:
                 capsize=4,
                 linestyle="",
                 alpha=0.8,
-                label=group.label,
+                label=printable(group.label),
             )
         _log_ticks(ax)
         _label(ax, "trainable parameters", f"{name} (bar: standard deviation)")
@@ -78,7 +80,7 @@ def plot_learning_curves(groups: Sequence[Group], path: Path) -> None:
             for number, group in enumerate(groups):
                 epochs = min(len(run.history) for run in group.runs)
                 values = np.mean([[epoch[quantity] for epoch in run.history[:epochs]] for run in group.runs], axis=0)
-                ax.plot(range(1, epochs + 1), values, **_line(number), label=group.label)
+                ax.plot(range(1, epochs + 1), values, **_line(number), label=printable(group.label))
             ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
             _label(ax, "epoch", words(quantity).replace("val", "validation"))
         _legend_beside(val)
@@ -118,4 +120,5 @@ def _label(ax: Axes, x_label: str, y_label: str) -> None:
 
 
 def _legend_beside(ax: Axes) -> None:
-    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+    family = fonts_for(*ax.get_legend_handles_labels()[1])
+    ax.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), prop={"family": family})

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
 
+from naturalist.plots.fonts import fonts_for
 from naturalist.plots.style import BLUE, INK, PALE, clip, draw_title, new_figure, percent, percent_ticks
 
 MOST_COUNTED = 15
@@ -49,8 +51,9 @@ def plot_confusion_matrix(matrix: NDArray[np.int64], class_names: Sequence[str],
         ax.invert_yaxis()
         ax.grid(False)
         ax.tick_params(length=0)
-        ax.set_xticks(range(size), names, rotation=45, ha="right", rotation_mode="anchor", fontsize=fontsize)
-        ax.set_yticks(range(size), names, fontsize=fontsize)
+        style: dict[str, Any] = {"fontsize": fontsize, "fontfamily": fonts_for(*names)}
+        ax.set_xticks(range(size), names, rotation=45, ha="right", rotation_mode="anchor", **style)
+        ax.set_yticks(range(size), names, **style)
         margin = ax.secondary_yaxis("right")
         margin.set_yticks(range(size), recalls, fontsize=fontsize)
         margin.set_ylabel("recall")

@@ -4,6 +4,7 @@ Colours are those of Okabe and Ito, "Color Universal Design" (2008), which stay 
 What they tell is told by a line style, a hatch or a sign as well.
 """
 
+import re
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import PercentFormatter
 
 from naturalist.files import appearing_whole
+from naturalist.plots.fonts import BASE, fonts_for, missing_letters_told
 from naturalist.printable import printable
 
 BLUE, VERMILLION, ORANGE, GREEN, SKY, PURPLE = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#56B4E9", "#CC79A7"
@@ -26,7 +28,7 @@ INK, GREY, PALE = "#222222", "#666666", "#E6E6E6"
 STYLE = {
     "figure.dpi": 150,
     "savefig.dpi": 150,
-    "font.family": "DejaVu Sans",
+    "font.family": BASE,
     "font.size": 9,
     "text.color": INK,
     "text.parse_math": False,  # a class name may hold a dollar sign
@@ -63,7 +65,7 @@ def new_figure(path: str | Path, width: float, height: float, **options: Any) ->
 
     The file appears whole or not at all. ``options`` go to :class:`matplotlib.figure.Figure`.
     """
-    with matplotlib.style.context(["default", STYLE]):
+    with matplotlib.style.context(["default", STYLE]), missing_letters_told():
         figure = Figure(figsize=(width, height), **options)
         FigureCanvasAgg(figure)
         yield figure
@@ -81,8 +83,8 @@ def new_page(figure: Figure) -> Axes:
 
 def draw_title(figure: Figure, title: str) -> None:
     """Write the title of a figure of axes, wrapped, above them on the left."""
-    lines = textwrap.fill(_shown(title), int(LETTERS_PER_INCH * figure.get_figwidth()))
-    figure.suptitle(lines, x=0.012, ha="left", fontsize=11, fontweight="bold")
+    lines = textwrap.fill(shown(title), int(LETTERS_PER_INCH * figure.get_figwidth()))
+    figure.suptitle(lines, x=0.012, ha="left", fontsize=11, fontweight="bold", fontfamily=fonts_for(lines))
 
 
 def legend_above(ax: Axes) -> None:
@@ -101,8 +103,8 @@ def percent(share: float, decimals: int = 0) -> str:
 
 
 def words(name: str) -> str:
-    """A class, or a measure, as a reader would write it."""
-    return printable(name).replace("_", " ")
+    """A class, or a measure, as a reader would write it: an underscore between two letters or digits is a space."""
+    return re.sub(r"(?<=[^\W_])_(?=[^\W_])", " ", printable(name))
 
 
 def clip(name: str, length: int) -> str:
@@ -118,8 +120,8 @@ def fit_text(page: Axes, x: float, y: float, text: str, width: float, max_lines:
     """
     if not text.strip():
         return
-    text = _shown(text)
-    artist = page.text(x, y, text, **options)
+    text = shown(text)
+    artist = page.text(x, y, text, fontfamily=fonts_for(text), **options)
     fit = max(2, int(width / _width(artist) * len(text)))
     # Better smaller letters than a broken word, within reason.
     limit = max(fit, min(max(map(len, text.split())), int(1.4 * fit)))
@@ -132,8 +134,8 @@ def fit_line(page: Axes, x: float, y: float, text: str, width: float, **options:
 
     ``options`` go to :meth:`matplotlib.axes.Axes.text`.
     """
-    text = _shown(text)
-    artist = page.text(x, y, text, **options)
+    text = shown(text)
+    artist = page.text(x, y, text, fontfamily=fonts_for(text), **options)
     share = width / _width(artist)
     if share < SMALLEST_LINE:
         artist.set_text(text[: int(share / SMALLEST_LINE * len(text)) - 2] + "…")
@@ -141,8 +143,8 @@ def fit_line(page: Axes, x: float, y: float, text: str, width: float, **options:
     _shrink(artist, share)
 
 
-def _shown(text: str) -> str:
-    """The lines of a text, each of what can be drawn."""
+def shown(text: str) -> str:
+    """The lines of a text of others, each of what can be drawn."""
     return "\n".join(map(printable, text.split("\n")))
 
 

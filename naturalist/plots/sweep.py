@@ -1,5 +1,6 @@
 """The figures of a sweep, in the style of :mod:`naturalist.plots.style`."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +16,9 @@ from matplotlib.path import Path as Curve
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
-from naturalist.plots.style import BLUE, GREY, INK, ORANGE, PALE, VERMILLION, new_figure
+from naturalist.plots.fonts import fonts_for
+from naturalist.plots.style import BLUE, GREY, INK, ORANGE, PALE, VERMILLION, draw_title, new_figure, shown, words
+from naturalist.printable import printable
 from naturalist.runs.records import Influences, RunRecord, amount, as_numbers, is_number, level_name
 
 COLOURS = "cividis"
@@ -62,7 +65,7 @@ def plot_accuracy_by_run(
         style = {"color": BLUE, "markersize": 15, "markeredgecolor": "white"}
         ax.plot(numbers[position], heights[position], "*", label=label, **style)
         ax.set_xlabel(f"run, in the order of creation ({note})")
-        ax.set_ylabel(f"best {metric.removeprefix('best_').replace('_', ' ')}")
+        ax.set_ylabel(f"best {words(metric.removeprefix('best_'))}")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         ax.margins(y=0.1)
         if metric.endswith("accuracy"):
@@ -96,10 +99,10 @@ def plot_parallel_coordinates(
             line |= {"linewidth": 3.2, "alpha": 1} if run == order[-1] else {}
             ax.add_patch(PathPatch(_curve(heights[run]), fill=False, edgecolor=colours.to_rgba(values[run]), **line))
         for position, (name, column) in enumerate(settings.items()):
-            _draw_axis(ax, position, name.replace("_", "\n", 1), _ticks(column))
+            _draw_axis(ax, position, re.sub(r"\B_\B", "\n", name, count=1), _ticks(column))
         shares = (0.5,) if high == low else (0, 0.25, 0.5, 0.75, 1)
         ticks = [(share, amount(low + share * (high - low), metric)) for share in shares]
-        _draw_axis(ax, len(columns) - 1, f"best\n{metric.removeprefix('best_')}".replace("_", " "), ticks)
+        _draw_axis(ax, len(columns) - 1, f"best\n{words(metric.removeprefix('best_'))}", ticks)
         percent = PercentFormatter(1, symbol=" %") if metric.endswith("accuracy") else None
         figure.colorbar(colours, ax=ax, fraction=0.02, pad=0.01, format=percent).outline.set_visible(False)
         dashed = "; dashed: stopped by hyperband" if any(run.state == "pruned" for run in runs) else ""
@@ -109,8 +112,8 @@ def plot_parallel_coordinates(
 def plot_influences(table: Influences, path: Path, metric: str, runs: int) -> None:
     """Draw the table of settings: importance and correlation with the metric, a bar for each."""
     rows = table.rows[:ROWS_SHOWN]
-    labels = [f"{row.label}  ({row.n})" if row.level is not None else row.label for row in rows]
-    title = f"What goes with {metric.replace('_', ' ')}, over {runs} runs"
+    labels = [printable(f"{row.label}  ({row.n})" if row.level is not None else row.label) for row in rows]
+    title = f"What goes with {words(metric)}, over {runs} runs"
     with _titled_figure(path, 9, 0.3 * len(rows) + 1.7, title) as figure:
         importance, correlation = figure.subplots(1, 2, sharey=True)
         bars = importance.barh(range(len(rows)), [row.importance for row in rows], color=BLUE, height=0.62)
@@ -121,7 +124,7 @@ def plot_influences(table: Influences, path: Path, metric: str, runs: int) -> No
             style = {"color": colour, "hatch": hatch, "edgecolor": "white", "linewidth": 0, "height": 0.62}
             bar = correlation.barh(position, row.correlation, **style)
             correlation.bar_label(bar, [f"{row.correlation:+.2f}".replace("-", "−")], padding=3, fontsize=8)
-        importance.set_yticks(range(len(rows)), labels)
+        importance.set_yticks(range(len(rows)), labels, fontfamily=fonts_for(*labels))
         importance.invert_yaxis()
         importance.set_xlim(0, 1.15 * max(row.importance for row in rows))
         explained = ""
@@ -140,7 +143,7 @@ def plot_influences(table: Influences, path: Path, metric: str, runs: int) -> No
 @contextmanager
 def _titled_figure(path: Path, width: float, height: float, title: str) -> Iterator[Figure]:
     with new_figure(path, width, height, layout="constrained") as figure:
-        figure.suptitle(title, x=0.012, ha="left", fontsize=11, fontweight="bold")
+        draw_title(figure, title)
         yield figure
 
 
@@ -195,14 +198,18 @@ def _curve(heights: Numbers) -> Curve:
 
 def _draw_axis(ax: Axes, position: int, name: str, ticks: list[tuple[float, str]]) -> None:
     ax.plot([position, position], [0, 1], color=INK, linewidth=1, zorder=3)
-    ax.text(position, 1.03, name, ha="center", va="bottom", fontweight="bold", fontsize=8.5)
+    name = shown(name)
+    style: dict[str, Any] = {"fontsize": 8.5, "fontfamily": fonts_for(name)}
+    ax.text(position, 1.03, name, ha="center", va="bottom", fontweight="bold", **style)
     for height, label in ticks:
+        label = printable(label)
         ax.text(
             position + 0.05,
             height,
             label,
             va="center",
             fontsize=8,
+            fontfamily=fonts_for(label),
             zorder=4,
             bbox={"facecolor": "white", "edgecolor": PALE, "alpha": 0.85, "pad": 1.2, "linewidth": 0.5},
         )

@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import sys
+from contextlib import suppress
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -53,9 +54,18 @@ def without_private(value: Any) -> Any:
     return value
 
 
-def shell_path(path: str) -> str:
+def shell_path(path: str | Path) -> str:
     """A path as it is typed in a shell, from the working directory."""
-    return shlex.quote(os.path.relpath(path))
+    with suppress(ValueError):  # on another drive of Windows
+        path = os.path.relpath(path)
+    return shell_word(path)
+
+
+def shell_word(word: str | Path) -> str:
+    """A word as it is typed in a shell: on Windows in double quotes, where it needs any."""
+    if os.name != "nt":
+        return shlex.quote(str(word))
+    return f'"{word}"' if re.search(r"[^\w./\\:=+-]", str(word)) else str(word)
 
 
 def _git_state() -> dict[str, Any] | None:
@@ -76,7 +86,9 @@ def _git_state() -> dict[str, Any] | None:
 
 def _cpu_name() -> str:
     try:
-        found = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+        found = re.search(
+            r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace"), re.MULTILINE
+        )
     except OSError:  # not Linux
         found = None
     return found[1] if found else platform.processor() or platform.machine()

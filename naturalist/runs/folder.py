@@ -2,7 +2,6 @@
 
 import json
 import math
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import pairwise
@@ -15,33 +14,31 @@ from naturalist.errors import UserError
 from naturalist.files import UNFINISHED, write_atomically
 from naturalist.reading import Settings, damaged, fit, read_json_lines
 from naturalist.runs.schemas import Epoch
+from naturalist.settings.places import run_folder_name
 from naturalist.settings.yaml_file import read_yaml
 
 LOCK = "run.lock"
 """File in a run folder that a training process holds; the system frees it when the process is killed."""
 
-LONGEST_NAME = 240
-"""Bytes of a folder's name: file systems take 255, and a number may come on top."""
-
 
 def create_run_folder(runs_dir: Path, name: str) -> Path:
     """Make ``runs_dir/name``, or ``name-2``, ``name-3`` … when that is taken; two processes never share one.
 
-    Characters that file systems or shells object to become ``-``. Raises :class:`UserError` when ``runs_dir``
-    cannot be written.
+    The name is made safe by :func:`naturalist.settings.places.run_folder_name`; one that differs from another run's
+    only in its case is taken. Raises :class:`UserError` when ``runs_dir`` cannot be written.
     """
-    name = _short(re.sub(r"[^\w.=+-]+", "-", name)[:120]).strip(".-") or "run"
-    folder = runs_dir / name
-    taken = 1
+    name = run_folder_name(name)
+    number = 1
     try:
         runs_dir.mkdir(parents=True, exist_ok=True)
+        there = {other.name.casefold() for other in runs_dir.iterdir()}
         while True:
-            try:
-                folder.mkdir()  # one atomic step: checks and takes the name
-                return folder
-            except FileExistsError:
-                taken += 1
-                folder = runs_dir / f"{name}-{taken}"
+            folder = runs_dir / (name if number == 1 else f"{name}-{number}")
+            if folder.name.casefold() not in there:
+                with suppress(FileExistsError):
+                    folder.mkdir()  # one atomic step: checks and takes the name
+                    return folder
+            number += 1
     except FileExistsError:
         raise UserError(
             f"Cannot make a run folder in {runs_dir}: it is a file, or a link that leads nowhere. Choose another one "
@@ -51,11 +48,6 @@ def create_run_folder(runs_dir: Path, name: str) -> Path:
         raise UserError(
             f"Cannot make a run folder in {runs_dir}: {error.strerror}. Choose another one with --runs_dir."
         ) from error
-
-
-def _short(name: str) -> str:
-    """A name cut to :data:`LONGEST_NAME` bytes, between two letters."""
-    return name.encode(errors="replace")[:LONGEST_NAME].decode(errors="ignore")
 
 
 @contextmanager

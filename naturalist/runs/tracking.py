@@ -14,6 +14,7 @@ import yaml
 from naturalist.entry import IN_SWEEP
 from naturalist.errors import UserError, describe_error
 from naturalist.files import append_line, write_atomically
+from naturalist.printable import printable
 from naturalist.reading import DamagedRecord, read_json
 from naturalist.runs.environment import describe_environment, shell_path, without_private
 from naturalist.runs.folder import json_line, read_metrics, write_json, write_summary
@@ -152,7 +153,7 @@ class Tracker:
         except OSError as error:
             raise UserError(
                 f"the run is {summary.get('status')}, but its summary cannot be written: {error.strerror or error}; "
-                f"mend that and write it with --resume {shell_path(str(self.folder))}."
+                f"mend that and write it with --resume {shell_path(self.folder)}."
             ) from None
 
     def finish(self, summary: dict[str, Any], exit_code: int = 0) -> None:
@@ -193,7 +194,7 @@ class Tracker:
                 self._run, reason = None, "its process died"
             else:
                 reason = f"something was not sent ({describe_error(error)})"
-            print(f"W&B: {reason}; {self.folder} still records the run.", flush=True)
+            print(f"W&B: {reason}; {printable(self.folder)} still records the run.", flush=True)
 
 
 def _environment_before(path: Path) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from naturalist.errors import UserError, describe_error
 from naturalist.settings.agent import WRITE_ARGS, flags_of_agent, name_of, require_same
 from naturalist.settings.arguments import Argument, arguments_of, describe_type, parts_of
 from naturalist.settings.groups import NOT_RECORDED
-from naturalist.settings.places import from_home
+from naturalist.settings.places import from_home, run_folder_name
 from naturalist.settings.resume import AUTO, IDENTITY, refuse_changes, settings_of_run
 from naturalist.settings.rules import NOTHING, require, require_text
 from naturalist.settings.run_settings import RunSettings
@@ -110,7 +110,7 @@ class Command:
         if is_auto:
             if not values["name"]:
                 raise UserError(f"--resume {AUTO} needs the run's --name, too.")
-            run = Path(values["runs_dir"], values["name"])
+            run = Path(values["runs_dir"], run_folder_name(values["name"]))
         if is_auto and not (run / IDENTITY).is_file():
             return {**values, "resume": str(run) if run.is_dir() else None}
         own = settings_of_run(run, self.known.flags)

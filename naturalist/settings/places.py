@@ -1,6 +1,8 @@
-"""Files and folders: below the home folder, or by their last part: a recipe of ``configs/``, a run of ``runs/``."""
+"""Files and folders: below the home folder, or by their last part; and what names they can have."""
 
 import os
+import re
+from contextlib import suppress
 from pathlib import Path
 
 from naturalist.errors import UserError
@@ -8,6 +10,11 @@ from naturalist.settings.spelling import guess, nearest
 
 RUNS = Path("runs")
 """Where a run is looked for by its name."""
+
+LONGEST_NAME = 240
+"""Bytes of a folder's name: file systems take 255, and a number may come on top."""
+
+_DEVICE = re.compile(r"^(con|prn|aux|nul|(com|lpt)[0-9¹²³])(?= *(\.|$))", re.IGNORECASE)
 
 
 def from_home(name: str, path: str) -> str:
@@ -69,10 +76,36 @@ def refuse_missing(path: Path, what: str) -> None:
     """Raise :class:`UserError` when a file is not there, with the most similar one beside it."""
     if path.is_file():
         return
-    beside = [other.name for other in sorted(path.parent.glob(f"*{path.suffix[:2]}*")) if other.is_file()]
-    meant = guess(path.name, beside)
+    meant = guess(path.name, _beside(path))
     hint = "" if meant is None else f"; did you mean {path.parent / meant}?"
     raise UserError(f"there is no {what} {str(path)!r}{hint or '.'}")
+
+
+def run_folder_name(name: str) -> str:
+    """What the folder of a run with that name is called.
+
+    What file systems or shells object to becomes ``-``; see also :func:`portable`.
+    """
+    name = re.sub(r"[^\w.=+-]+", "-", name)[:120].encode(errors="replace")[:LONGEST_NAME].decode(errors="ignore")
+    return portable(name.strip(".-") or "run")
+
+
+def portable(name: str) -> str:
+    """A folder's name that Windows can hold, too: results are copied from one machine to another.
+
+    Signs that mean something in its paths become ``-``, a name of a device, such as ``aux``, gets one at its end, and
+    spaces and dots at the end, which it forgets, are left out.
+    """
+    return _DEVICE.sub(r"\g<0>-", re.sub(r'[<>:"/\\|?*]', "-", name).rstrip(" ."), count=1)
+
+
+def _beside(path: Path) -> list[str]:
+    """Files that lie where a path points, of a similar kind."""
+    with suppress(OSError):
+        return sorted(
+            other.name for other in path.parent.iterdir() if path.suffix[:2] in other.name and other.is_file()
+        )
+    return []
 
 
 def _short(folder: Path) -> str:

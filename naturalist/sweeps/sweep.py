@@ -2,7 +2,6 @@
 
 import math
 import os
-import shlex
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +9,8 @@ from pathlib import Path
 from naturalist.errors import UserError
 from naturalist.memory import machine_memory
 from naturalist.printable import printable
-from naturalist.runs.folder import LONGEST_NAME
+from naturalist.runs.environment import shell_word
+from naturalist.settings.places import LONGEST_NAME, portable
 from naturalist.settings.run_settings import RunSettings
 from naturalist.sweeps.fidelity import name_round, plan_rounds, promoted
 from naturalist.sweeps.parameter import require
@@ -88,7 +88,7 @@ def _folder_name(name: str) -> str:
     require(is_shown, f"a sweep cannot be called {name!r}; give it a name of letters with --name.")
     is_short = len(os.fsencode(name)) <= LONGEST_NAME
     require(is_short, f"the sweep's name {name[:20]!r}… is too long; give it one of at most {LONGEST_NAME} letters.")
-    return name.replace("/", "-")
+    return portable(name)
 
 
 def _make_folder(folder: Path) -> Path:
@@ -164,5 +164,5 @@ def _say_what_is_next(trials: Trials) -> None:
     if not Path(run).is_dir():
         print(f"The best trial, {best.number}, was run on another machine, in its folder {run}.")
     else:
-        print(f"Look at the best:  python -m naturalist evaluate {shlex.quote(run)} --split val")
-        print(f"Test it once with: python -m naturalist evaluate {shlex.quote(run)}")
+        print(f"Look at the best:  python -m naturalist evaluate {shell_word(run)} --split val")
+        print(f"Test it once with: python -m naturalist evaluate {shell_word(run)}")

@@ -19,13 +19,16 @@ from typing import Any
 
 from naturalist.data.catalog import scan
 from naturalist.data.dataset import Scan
-from naturalist.entry import forget_stop, obey, output_may_fail
+from naturalist.entry import forget_stop, forgiving_text, obey, output_may_fail
 from naturalist.errors import UserError, reason_of
 from naturalist.memory import give_memory_back
 from naturalist.printable import without_secrets
 from naturalist.runs.folder import read_config, write_summary
 from naturalist.settings.agent import name_of, require_same
 from naturalist.sweeps.program import Program, load_program
+
+SENDS_SIGNALS = sys.platform != "win32"
+"""On Windows what asks a process to end ends it at once, with all that it has not saved."""
 
 STOP_SECONDS = 60
 """How long a trial may take to save and finish after it was told to stop."""
@@ -37,13 +40,15 @@ class Worker:
     def __init__(self, program: Path, index: int, count: int):
         context = multiprocessing.get_context("spawn")
         self.connection, remote = context.Pipe()
-        self._process = context.Process(target=_work, args=(remote, program, index, count), daemon=False)
+        self._bell, heard = context.Pipe()
+        self._process = context.Process(target=_work, args=(remote, heard, program, index, count), daemon=False)
         before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # the child inherits that, until it has its own handlers
         try:
             self._process.start()
         finally:
             signal.signal(signal.SIGINT, before)
         remote.close()
+        heard.close()
         self.index = index
         self.is_busy = False
 
@@ -79,11 +84,16 @@ class Worker:
 
     def interrupt(self) -> None:
         """Make a trial save, finish and end now."""
-        self._process.terminate()
+        if SENDS_SIGNALS:
+            self._process.terminate()
+            return
+        with contextlib.suppress(BrokenPipeError):  # died
+            self._bell.send(True)
 
     def close(self) -> None:
         """End the process at once: an idle one has nothing to save."""
         self.connection.close()
+        self._bell.close()
         self._process.kill()
         self._process.join()
 
@@ -127,19 +137,27 @@ def folder_in_log(log: Path) -> str | None:
 
 
 @output_may_fail()
-def _work(connection: Connection, program_path: Path, index: int, count: int) -> None:
+def _work(connection: Connection, bell: Connection, program_path: Path, index: int, count: int) -> None:
     """The process: wait for arguments, train, send what came out."""
+    # Logs are UTF-8 whatever the terminal is; a console of Windows would not follow its descriptor to them.
+    sys.stdout, sys.stderr = (
+        forgiving_text(number, "utf-8", "backslashreplace", line_buffering=True) for number in (1, 2)
+    )
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the sweep decides what it means
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    threading.Thread(target=_stop_when_told, args=(bell,), daemon=True).start()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // count)))  # torch asks when it is imported
     program, scan_once = None, functools.cache(scan)
     while True:
         try:
-            arguments, shown, log = connection.recv()
+            told = connection.recv()
         except (EOFError, OSError):
             return
+        if isinstance(told, bool):  # the answer to a trial that was stopped before it came
+            continue
+        arguments, shown, log = told
         _print_to(Path(log))
         try:
             if program is None:
@@ -218,6 +236,12 @@ def _print_to(log: Path) -> None:
     with log.open("a", encoding="utf-8") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+
+
+def _stop_when_told(bell: Connection) -> None:
+    with contextlib.suppress(EOFError, OSError):
+        while bell.recv():
+            signal.raise_signal(signal.SIGTERM)
 
 
 def _die_with_parent() -> None:

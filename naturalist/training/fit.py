@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from naturalist.data.dataset import TrainingData
-from naturalist.device import Compute, forget_peak_memory, peak_memory_mb
+from naturalist.device import COMPARED, Compute, forget_peak_memory, peak_memory_mb, tell_difference
 from naturalist.entry import stop_requested, stops_held
 from naturalist.errors import UserError, describe_error
 from naturalist.memory import require_memory
@@ -19,6 +19,7 @@ from naturalist.plots.curves import plot_curves
 from naturalist.progress import print_numbers, progress_bar
 from naturalist.reading import one_line
 from naturalist.runs.checkpoint import BEST, fill_model, load_checkpoint, load_for_resume
+from naturalist.runs.environment import shell_word
 from naturalist.runs.tracking import Tracker
 from naturalist.settings.groups import AugmentationSettings, TrainingSettings
 from naturalist.training.average import WeightAverage
@@ -205,7 +206,10 @@ class _Fit:
 
     def train(self, should_stop: ShouldStop | None) -> str:
         """Train to the end; returns the status."""
-        settings = self.learner.settings
+        settings, compute = self.learner.settings, self.learner.compute
+        if compute.device.type in COMPARED:
+            images, _ = next(self.train_loader.epoch(0))
+            tell_difference(self.learner.model, compute.lay_out(self.prepare(images)))
         while not self._has_ended():
             if stop_requested():
                 self.keep()
@@ -281,7 +285,7 @@ class _Fit:
             if self.progress.history and self.tracker.folder.is_dir():
                 plot_curves(self.progress.history, self.tracker.folder / "curves.png", self.tracker.folder.name)
         except Exception as error:  # of whatever kind: metrics.jsonl has the numbers
-            again = f"--resume {self.tracker.folder}"
+            again = f"--resume {shell_word(self.tracker.folder)}"
             print(f"The curves were not drawn ({describe_error(error)}); make them again with: {again}", flush=True)
         self.last_drawn = time.perf_counter()
 

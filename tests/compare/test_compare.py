@@ -117,6 +117,19 @@ def test_groups_of_one_name_are_told_apart_by_what_differs(tmp_path):
     assert "CNN from scratch, learning_rate 0.1 |" in text and "CNN from scratch, learning_rate 0.2 |" in text
 
 
+def test_a_name_does_not_break_the_table_or_become_markup(tmp_path, capsys):
+    adapted = {"strategy": "head", "backbone": "resnet18"}
+    folders = [
+        write_run(tmp_path / str(i), test=0.5, weights=weights, data="_<b>_", **adapted)
+        for i, weights in enumerate(["a|b*[red]*.pth", "$x$ 猫.pth"])
+    ]
+    text = (compare_runs(folders, tmp_path / "out") / "comparison.md").read_text(encoding="utf-8")
+    assert text.startswith("# Comparison on \\_\\<b\\>\\_\n")
+    assert "\n| resnet18, head, weights a\\|b\\*\\[red\\]\\*.pth | 1 |" in text
+    assert "is **resnet18, head, weights a\\|b\\*\\[red\\]\\*.pth** with" in text
+    assert "is resnet18, head, weights a|b*[red]*.pth with" in capsys.readouterr().out
+
+
 def test_what_cannot_be_compared_is_refused(tmp_path, runs):
     with pytest.raises(UserError, match="at least two runs"):
         compare_runs(runs[:1])

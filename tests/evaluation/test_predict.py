@@ -73,6 +73,16 @@ def test_json_and_csv_say_what_the_model_says_whatever_the_batch_size(place, cap
         assert said["prediction"] == row["prediction"] == order[0]
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "cp437", "ascii"])
+def test_what_programs_read_is_utf8_whatever_the_terminal_is(place, tmp_path, monkeypatch, encoding):
+    photo = shutil.copy(place / "photos" / "0.jpg", tmp_path / "é猫🐱.jpg")
+    for flag, read in (("--json", json.loads), ("--csv", str)):
+        output = io.TextIOWrapper(io.BytesIO(), encoding, errors="backslashreplace", write_through=True)
+        monkeypatch.setattr(sys, "stdout", output)
+        main(["predict", str(place / "runs" / "first"), str(photo), flag])
+        assert "é猫🐱.jpg" in str(read(output.buffer.getvalue().decode("utf-8")))
+
+
 def test_below_the_threshold_it_is_none_of_these(place, capsys):
     run, photos = place / "runs" / "first", place / "photos"
     _, out, _ = run_main(capsys, "predict", run, photos, "--json")

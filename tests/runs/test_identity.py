@@ -206,12 +206,12 @@ def test_a_run_goes_on_with_data_that_moved_and_not_with_data_that_changed(home)
 
 
 def test_resume_auto_begins_what_is_not_there_and_goes_on_with_what_is(home):
-    command = [TRAIN, *TINY, "--data=photographs", "--resume=auto", "--name=again"]
+    command = [TRAIN, *TINY, "--data=photographs", "--resume=auto", "--name=again: 1"]
     for epochs in (1, 2):
         done = run_python(*command, f"--epochs={epochs}", cwd=home)
         assert done.returncode == 0, done.stderr
-    assert [path.name for path in sorted((home / "runs").iterdir()) if path.is_dir()] == ["again", "first"]
-    assert len((home / "runs/again/metrics.jsonl").read_text().splitlines()) == 2
+    assert [path.name for path in sorted((home / "runs").iterdir()) if path.is_dir()] == ["again-1", "first"]
+    assert len((home / "runs/again-1/metrics.jsonl").read_text().splitlines()) == 2
     with pytest.raises(UserError, match="--resume auto needs the run's --name"):
         parse_settings(CnnSettings, "", ["--resume=auto"])
 

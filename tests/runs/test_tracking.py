@@ -336,10 +336,19 @@ def test_two_processes_never_share_a_run_folder(tmp_path):
         ("../..", "run"),
         ("", "run"),
         ("é" * 300, "é" * 120),
+        ("aux", "aux-"),
+        ("Com1.x", "Com1-.x"),
+        ("console. ", "console"),
+        ("$a_1$ [red]{}%s <b>", "a_1-red-s-b"),
     ],
 )
 def test_names_are_made_safe_for_file_systems(tmp_path, name, folder):
     assert create_run_folder(tmp_path / "new" / "runs", name) == tmp_path / "new" / "runs" / folder
+
+
+def test_names_that_differ_in_case_alone_are_two_folders_on_every_disk(tmp_path):
+    names = [create_run_folder(tmp_path, name).name for name in ("Run", "run", "RUN", "straße", "STRASSE")]
+    assert names == ["Run", "run-2", "RUN-3", "straße", "STRASSE-2"]
 
 
 def test_a_runs_dir_that_cannot_be_written_is_a_user_error(tmp_path):

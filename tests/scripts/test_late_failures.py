@@ -18,6 +18,7 @@ import torch
 from conftest import REPOSITORY, TIMEOUT, environment, run_python
 from fake_wandb import FakeWandb
 
+from naturalist.entry import STOP_SIGNALS
 from naturalist.settings.part_a import CnnSettings
 
 SCRIPT = REPOSITORY / "partA" / "train.py"
@@ -168,7 +169,7 @@ def test_a_summary_that_a_full_disk_refuses_is_one_sentence_that_says_how_to_wri
 # Stops
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_signals_that_are_repeated_while_the_record_is_closed_change_nothing(number, photographs, tmp_path):
     with started(SCRIPT, *flags(photographs), cwd=tmp_path, stderr=subprocess.PIPE) as process:
         wait_for((tmp_path / "runs" / "run" / "summary.json").is_file)
@@ -182,7 +183,7 @@ def test_signals_that_are_repeated_while_the_record_is_closed_change_nothing(num
     assert "Finished after 1 epochs" in output
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_signals_that_are_repeated_while_training_leave_a_run_that_can_go_on(number, photographs, tmp_path):
     with started(SCRIPT, *flags(photographs, epochs=ENDLESS), cwd=tmp_path, stderr=subprocess.PIPE) as process:
         read_until(process, "epoch 2/")

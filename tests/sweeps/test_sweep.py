@@ -28,7 +28,7 @@ from naturalist.sweeps.space import read_sweep
 from naturalist.sweeps.store import Store
 from naturalist.sweeps.table import TrialTable
 from naturalist.sweeps.trials import Trials, is_cut_off
-from naturalist.sweeps.workers import require_recorded
+from naturalist.sweeps.workers import Worker, folder_in_log, require_recorded
 
 ROOT = Path(__file__).parents[2]
 
@@ -306,6 +306,27 @@ def test_a_trial_that_ended_by_itself_when_the_sweep_was_stopped_is_kept(place):
     os.kill(process.pid, signal.SIGINT)
     process.communicate(timeout=60)
     assert len(place.settings("COMPLETE")) == 1
+
+
+def test_where_no_signal_can_stop_a_trial_it_saves_and_ends_all_the_same(place, monkeypatch):
+    """As on Windows, where what asks a process to end ends it at once. Logs are UTF-8 whatever the terminal is."""
+    monkeypatch.setattr("naturalist.sweeps.workers.SENDS_SIGNALS", False)
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
+    worker, runs, log = Worker(place.folder / "program.py", 0, 1), place.folder / "猫", place.folder / "log"
+    try:
+        worker.start([f"--runs_dir={runs}", "--device=cpu", "--pause=0.05", "--epochs=1000"], log)
+        assert worker.read()[0] == "epoch"
+        worker.answer(False)
+        worker.interrupt()
+        while (said := worker.read())[0] == "epoch":
+            worker.answer(False)
+        assert said == ("done", {"status": "stopped", "folder": folder_in_log(log)})
+        worker.start([f"--runs_dir={runs}", "--device=cpu", "--epochs=1"], log)
+        assert worker.read()[0] == "epoch"
+        worker.answer(False)
+        assert worker.read()[1]["status"] == "finished"
+    finally:
+        worker.close()
 
 
 def test_a_trial_that_was_cut_off_does_not_reach_the_target(place):

@@ -364,6 +364,8 @@ def test_a_sweep_whose_name_would_lie_elsewhere_is_refused(name):
     with pytest.raises(UserError, match="name"):
         _folder_name(name)
     assert _folder_name("../a") == "..-a"
+    assert _folder_name('a:b|c"*?<d>. ') == "a-b-c----d-"
+    assert _folder_name("NUL") == "NUL-"
 
 
 @pytest.mark.parametrize("value", ["SGD", None, True, [1, 2], 10**400, math.inf])
