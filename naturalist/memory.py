@@ -50,7 +50,7 @@ def machine_memory() -> int | None:
         return None
     for limit in CONTAINER_LIMITS:
         with contextlib.suppress(OSError, ValueError):  # of the other version; "max" where there is no limit
-            memory = min(memory, int(limit.read_text()))
+            memory = min(memory, int(limit.read_text(encoding="ascii")))
     return memory if memory > 0 else None
 
 

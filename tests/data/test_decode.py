@@ -337,7 +337,7 @@ def test_heic_is_read_where_its_library_is_installed(picture, mode, orientation)
     pillow_heif.register_heif_opener()
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encode(picture.convert(mode), "HEIF", quality=95, exif=exif)
+    data = encode(picture.convert(mode), "HEIF", quality=95, exif=exif.tobytes())  # as it is, it would be ignored
     upright = picture.convert("L" if mode == "L" else "RGB").rotate({6: -90, 8: 90}.get(orientation, 0), expand=True)
     assert psnr(decode_bytes(data, SIZE, "crop"), resized(upright, SIZE, "crop")) > 33
     with pytest.raises(UnreadableImage):

@@ -227,7 +227,7 @@ def test_names_lead_back_to_their_files_and_are_printed_safely(place, tmp_path, 
         patch.setattr("sys.stdout", stdout)
         predict_photos(place / "runs" / "first", [os.fsdecode(name) for name in ODD_NAMES], format=format, top=1)
         stdout.flush()
-    text = stream.getvalue().decode(encoding)
+    text = stream.getvalue().decode(encoding if format == "table" else "utf-8")
     assert text.replace("\n", "").isprintable()
     if format == "json":
         found = [json.loads(line)["file"] for line in text.splitlines()]

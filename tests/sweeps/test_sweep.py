@@ -314,7 +314,7 @@ def test_where_no_signal_can_stop_a_trial_it_saves_and_ends_all_the_same(place, 
     monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
     worker, runs, log = Worker(place.folder / "program.py", 0, 1), place.folder / "猫", place.folder / "log"
     try:
-        worker.start([f"--runs_dir={runs}", "--device=cpu", "--pause=0.05", "--epochs=1000"], log)
+        worker.start([f"--runs_dir={runs}", "--device=cpu", "--pause=0.05", "--epochs=1000"], [], log)
         assert worker.read()[0] == "epoch"
         worker.answer(False)
         worker.interrupt()
