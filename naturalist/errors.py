@@ -42,6 +42,10 @@ ALLOCATION_FAILED = (
 """What torch says, in errors of other kinds, of memory that it did not get."""
 
 
+CONNECTION_LOST = ("gloo", "NCCL", "Connection closed by peer", "Connection reset by peer", "Broken pipe")
+"""What torch says, in a RuntimeError, when another process of the same training has ended."""
+
+
 class UserError(Exception):
     """A mistake in the input, told in one sentence: what is wrong, where, and what to do.
 
@@ -74,6 +78,11 @@ def explain_error(error: BaseException) -> str | None:
         return f"{OUT_OF_MEMORY}: {MAKE_SMALLER}."
     if isinstance(error, OSError):
         return f"{_path_of(error)}{cause_of(error)}."
+    if isinstance(error, RuntimeError) and any(part in str(error) for part in CONNECTION_LOST):
+        return (
+            "another process of this training has ended, so that this one cannot go on; torchrun's table says which "
+            "and how. What is saved goes on with --resume."
+        )
     return None
 
 

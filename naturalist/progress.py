@@ -8,6 +8,8 @@ from typing import TextIO
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from naturalist.ranks import this_rank
+
 PLAIN_LINE_SECONDS = 15.0
 """How often work that has no terminal reports itself."""
 
@@ -54,7 +56,7 @@ def progress_bar(
     On a terminal a bar that vanishes when the work is done; elsewhere a plain line every
     ``PLAIN_LINE_SECONDS`` seconds, so that a log stays readable; to ``plain_to``, by default standard output.
     """
-    if not console.is_terminal:
+    if not console.is_terminal or not this_rank().is_first:
         yield ProgressBar(description, total, unit, live=None, plain_to=plain_to)
         return
     columns = (

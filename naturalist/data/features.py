@@ -23,7 +23,8 @@ from naturalist.data.augment import Augmentation
 from naturalist.data.dataset import Batches, TrainingData, Transform
 from naturalist.data.images import ImageCache
 from naturalist.data.index import FORMAT_VERSION as PIXELS_VERSION
-from naturalist.data.loader import RESIDENT_SHARE, BatchLoader, batch_bounds, batch_order
+from naturalist.data.loader import RESIDENT_SHARE, BatchLoader, batch_bounds, batch_order, places
+from naturalist.data.share import Share
 from naturalist.device import Compute
 from naturalist.errors import UserError
 from naturalist.progress import progress_bar
@@ -90,13 +91,15 @@ class FeatureData(TrainingData):
     seconds: float
     """What computing the features took, now or when they were first needed."""
 
-    def loaders(self, batch_size: int, seed: int, device: torch.device) -> tuple[Batches, Batches]:
-        """Training batches in an order that the seed decides, and validation batches."""
+    def loaders(
+        self, batch_size: int, seed: int, device: torch.device, share: Share | None = None
+    ) -> tuple[Batches, Batches]:
+        """Training batches in an order that the seed decides, and validation batches; of both a rank's share."""
         train_labels = self.train_cache.labels[self.train_indices]
         val_labels = self.val_cache.labels[self.val_indices]
         return (
-            FeatureLoader(self.train_features, train_labels, batch_size, device, shuffle_seed=seed),
-            FeatureLoader(self.val_features, val_labels, batch_size, device),
+            FeatureLoader(self.train_features, train_labels, batch_size, device, shuffle_seed=seed, share=share),
+            FeatureLoader(self.val_features, val_labels, batch_size, device, share=share),
         )
 
     def transforms(self, augmentation: AugmentationSettings, seed: int) -> tuple[Transform, Transform]:
@@ -113,6 +116,7 @@ class FeatureLoader:
         batch_size: images per batch.
         device: where batches are wanted; on a GPU with room, features are copied there once.
         shuffle_seed: seed of order and views; None keeps the order and takes the first view.
+        share: which rows of every batch are wanted, where several ranks work on each; None for all.
     """
 
     def __init__(
@@ -123,8 +127,9 @@ class FeatureLoader:
         device: torch.device,
         *,
         shuffle_seed: int | None = None,
+        share: Share | None = None,
     ) -> None:
-        self.device, self.shuffle_seed = device, shuffle_seed
+        self.device, self.shuffle_seed, self.share = device, shuffle_seed, share
         self.features, self.labels = features, torch.from_numpy(labels)
         size = features.numel() * features.element_size()
         if device.type == "cuda" and size < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
@@ -140,6 +145,11 @@ class FeatureLoader:
         """Images per epoch."""
         return len(self.labels)
 
+    @property
+    def batches(self) -> list[int]:
+        """Images of each batch of an epoch."""
+        return [stop - start for start, stop in self._bounds]
+
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of one epoch, from batch ``start`` on: features ``[B, …]``, labels int64 ``[B]``, on the device."""
         order = torch.from_numpy(batch_order(self.num_images, self.shuffle_seed, epoch))
@@ -150,8 +160,9 @@ class FeatureLoader:
             )
         order, views = order.to(self.features.device), views.to(self.features.device)
         for first, stop in self._bounds[start:]:
-            chosen = order[first:stop]
-            yield self.features[views[first:stop], chosen].to(self.device), self.labels[chosen].to(self.device)
+            wanted = places(self.share, first, stop)
+            chosen = order[wanted]
+            yield self.features[views[wanted], chosen].to(self.device), self.labels[chosen].to(self.device)
 
 
 def cache_features(

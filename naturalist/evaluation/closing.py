@@ -10,6 +10,7 @@ from torch import nn
 from naturalist.entry import stops_ignored, stops_let_through
 from naturalist.errors import describe_error
 from naturalist.evaluation.evaluate import evaluate_run
+from naturalist.ranks import leave, this_rank
 from naturalist.runs.checkpoint import BEST, LAST
 from naturalist.runs.environment import shell_path
 from naturalist.runs.tracking import Tracker
@@ -21,7 +22,7 @@ def finish_run(
 ) -> dict[str, Any]:
     """Close the record, look at the validation set with the best checkpoint, say what lies where and what is next.
 
-    The result comes first: whatever fails after it costs a line.
+    The result comes first: whatever fails after it costs a line. Of several ranks the first does all of it, alone.
 
     Args:
         tracker: of the run.
@@ -33,6 +34,9 @@ def finish_run(
         The result, with the run's ``folder``.
     """
     folder = tracker.folder
+    leave()
+    if not this_rank().is_first:
+        return result
     with stops_ignored():
         tracker.conclude(result)
         was_cut_short = result["status"] in ("stopped", "pruned")  # whoever stops a run does not want to wait
