@@ -14,9 +14,9 @@ from enum import Enum
 from types import FrameType
 from typing import Any
 
-from naturalist.errors import describe_error, explain_error
+from naturalist.errors import UserError, describe_error, explain_error
 from naturalist.printable import printable, without_secrets
-from naturalist.ranks import is_first_to_speak
+from naturalist.ranks import is_first_to_speak, this_rank
 
 IN_SWEEP = "WANDB_SWEEP_ID"
 """Environment variable that a W&B agent sets for the runs that it starts."""
@@ -95,8 +95,9 @@ def entry_point(*, trains: bool = False) -> Iterator[None]:
     _obey_what_stops()
     if trains and _is_main_thread():
         atexit.register(_ignore_what_stops)  # the last to be called: after it Python would let signals kill
-    if os.environ.get("RANK", "0") != "0" and os.environ.get("WORLD_SIZE", "1") != "1":
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the first rank prints
+    with suppress(UserError):  # which the first who asks for it again tells
+        if not this_rank().is_first:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     for stream in (sys.stdout, sys.stderr):  # a file's name may be no text that the terminal can show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

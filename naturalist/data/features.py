@@ -28,6 +28,7 @@ from naturalist.data.share import Share
 from naturalist.device import Compute
 from naturalist.errors import UserError
 from naturalist.progress import progress_bar
+from naturalist.ranks import Agreement, in_turn, this_rank
 from naturalist.seeding import generator
 from naturalist.settings.groups import AugmentationSettings
 
@@ -189,12 +190,16 @@ def cache_features(
         "prefix": prefix.fingerprint,
     }
     kept = _FeatureStore(prefix, data, compute, cache_folder)
-    try:
-        train, train_seconds = kept.find(data.train_cache, data.train_indices, {**recipe, **views.recipe()}, views)
-        val, val_seconds = kept.find(data.val_cache, data.val_indices, {**recipe, "views": 1}, None)
-    except store.NoRoom as problem:
-        print(f"Features are not kept, every epoch passes through the whole network: {problem}", flush=True)
+    found, rank = [], this_rank()
+    with in_turn(rank):
+        try:
+            found.append(kept.find(data.train_cache, data.train_indices, {**recipe, **views.recipe()}, views))
+            found.append(kept.find(data.val_cache, data.val_indices, {**recipe, "views": 1}, None))
+        except store.NoRoom as problem:
+            print(f"Features are not kept, every epoch passes through the whole network: {problem}", flush=True)
+    if Agreement(rank).now(len(found) < 2):
         return None
+    (train, train_seconds), (val, val_seconds) = found
     return FeatureData(**vars(data), train_features=train, val_features=val, seconds=train_seconds + val_seconds)
 
 
