@@ -115,7 +115,8 @@ def is_first_to_speak() -> bool:
 
     try:  # of torchrun itself, so that it is there whichever rank died
         place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-        store = distributed.TCPStore(*place, is_master=False, wait_for_workers=False, timeout=timedelta(seconds=5))
+        wait = timedelta(seconds=5)
+        store = distributed.TCPStore(*place, is_master=False, wait_for_workers=False, timeout=wait)  # type: ignore[attr-defined]
         return bool(store.add(f"naturalist/spoken/{os.environ.get('TORCHELASTIC_RESTART_COUNT', 0)}", 1) == 1)
     except (RuntimeError, ValueError):
         return True  # told twice is better than not at all

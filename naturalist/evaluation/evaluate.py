@@ -81,18 +81,30 @@ def evaluate_run(
         return metrics
     output = folder / "evaluation" / split
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        if split == "test":
-            metrics["earlier_test_looks"] = record_look(run, images.files, checkpoint["epoch"], metrics["accuracy"])
-        if mirrored is not None:
-            metrics["with_flips"] = _with_flips(probabilities, mirrored, images, output)
-        grid = write_results(output, metrics, probabilities, images)
+        grid = _write(output, run, metrics, images, probabilities, mirrored)
     except OSError as error:
         raise UserError(f"cannot write the evaluation to {str(output)!r}: {cause_of(error)}.") from None
     _send(grid, metrics, folder, tracker)
     if not quiet:
         _print(metrics, output)
     return metrics
+
+
+def _write(
+    output: Path,
+    run: Path,
+    metrics: dict[str, Any],
+    images: SplitImages,
+    probabilities: NDArray[np.float64],
+    mirrored: NDArray[np.float64] | None,
+) -> Grid:
+    """Add to the metrics what is to be said of looks and flips, and write everything."""
+    output.mkdir(parents=True, exist_ok=True)
+    if metrics["split"] == "test":
+        metrics["earlier_test_looks"] = record_look(run, images.files, metrics["epoch"], metrics["accuracy"])
+    if mirrored is not None:
+        metrics["with_flips"] = _with_flips(probabilities, mirrored, images, output)
+    return write_results(output, metrics, probabilities, images)
 
 
 def _send(grid: Grid, metrics: dict[str, Any], folder: Path, tracker: Tracker | None) -> None:

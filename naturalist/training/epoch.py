@@ -100,8 +100,8 @@ def train_one_epoch(
     """
     learner.model.train()
     so_far, accumulate, share = so_far or EpochSoFar(loader.device), learner.settings.accumulate, loader.share
-    sizes, asked = loader.batches, Agreement(Rank() if share is None else share.rank)
-    last_sync = time.perf_counter()
+    rank = Rank() if share is None else share.rank
+    sizes, asked, last_sync = loader.batches, Agreement(rank), time.perf_counter()
     start = last_sync - so_far.seconds
     for step, batch in enumerate(loader.epoch(epoch, so_far.batches), so_far.batches):
         first_in_group = step - step % accumulate
@@ -109,11 +109,10 @@ def train_one_epoch(
         ends_group = step + 1 == first_in_group + group_size
         part = None if share is None else share.part(sizes[step])
         with _gradients(learner, ends_group):
-            logits, targets = _forward(learner, augment, batch, epoch, step, part)
-            loss = _loss(logits, targets, learner, part)
+            loss, logits, targets = _forward(learner, augment, batch, epoch, step, part)
             # DistributedDataParallel averages over the ranks, whose losses are shares of one sum.
-            weight = group_size if share is None else group_size / share.rank.count
-            learner.compute.scaler.scale(loss / weight).backward()  # type: ignore[no-untyped-call]
+            loss_of_group = loss / (group_size / rank.count)
+            learner.compute.scaler.scale(loss_of_group).backward()  # type: ignore[no-untyped-call]
         so_far.add(loss.detach(), logits.detach(), targets, sizes[step])
         if ends_group:
             earlier = epoch * optimizer_steps(len(loader), accumulate)
@@ -121,8 +120,7 @@ def train_one_epoch(
         so_far.seconds = time.perf_counter() - start
         if bar is not None:
             (is_due,) = asked.soon(time.perf_counter() - last_sync >= SYNC_SECONDS)
-            if is_due:
-                last_sync = time.perf_counter()
+            last_sync = time.perf_counter() if is_due else last_sync
             bar.advance(sizes[step], _note(learner, so_far, share, epoch) if is_due else None)
         if ends_group and after_step is not None:
             after_step()
@@ -211,32 +209,31 @@ def _forward(
     epoch: int,
     step: int,
     part: Part | None,
-) -> tuple[Tensor, Tensor]:
-    """Logits in float32 and targets of one batch, or of a rank's own rows of it.
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss, logits in float32 and targets of one batch; all chance in it comes from (seed, purpose, epoch, step).
 
-    All chance comes from (seed, purpose, epoch, step).
+    Of a part, logits and targets are those of the rank's own rows, and the loss is their share of the batch's mean.
     """
     images, labels = batch
     torch.manual_seed(derive_seed(learner.settings.seed, "dropout", epoch, step))
-    if isinstance(augment, Augmentation):
-        inputs, targets = augment(images, labels, epoch, step, part)
-    else:
+    if not isinstance(augment, Augmentation):
         inputs, targets = augment(images), labels
+    elif part is None:
+        inputs, targets = augment(images, labels, epoch, step)
+    else:
+        inputs, targets = augment(images, labels, epoch, step, part)
     inputs = learner.compute.lay_out(inputs)
     with learner.compute.autocast():
         if learner.parallel is None or part is None:
             logits: Tensor = learner.model(inputs)
         else:
             logits, targets = learner.parallel(inputs, part), targets[: part.own]
-    return logits.float(), targets
-
-
-def _loss(logits: Tensor, targets: Tensor, learner: Learner, part: Part | None) -> Tensor:
-    """The mean over a batch; of a part of it, the part's share of that mean."""
-    smoothing = learner.settings.label_smoothing
+    logits, smoothing = logits.float(), learner.settings.label_smoothing
     if part is None:
-        return cross_entropy(logits, targets, label_smoothing=smoothing)
-    return cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum") / part.batch
+        loss = cross_entropy(logits, targets, label_smoothing=smoothing)
+    else:
+        loss = cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum") / part.batch
+    return loss, logits, targets
 
 
 def _step(learner: Learner, number: int) -> float:
