@@ -80,8 +80,8 @@ def explain_error(error: BaseException) -> str | None:
         return f"{_path_of(error)}{cause_of(error)}."
     if _is_connection_lost(error):
         return (
-            "another process of this training has ended or cannot be reached, so that this one cannot go on; torchrun's "
-            "table says which and how. What is saved goes on with --resume."
+            "another process of this training has ended or cannot be reached, so that this one cannot go on; "
+            "torchrun's table says which and how. What is saved goes on with --resume."
         )
     return None
 

@@ -68,8 +68,7 @@ def evaluate_run(
         UserError: for a run that cannot be read, or data that does not fit it.
     """
     checkpoint = load_checkpoint(run)
-    folder = run if run.is_dir() else run.parent
-    rank = this_rank() if shared else Rank()
+    folder, rank = run if run.is_dir() else run.parent, this_rank() if shared else Rank()
     with in_turn(rank):
         images = images_of_split(folder, checkpoint, split, data=data, cache_dir=cache_dir)
     classifier = load_classifier(run, device, checkpoint=checkpoint, model=model)

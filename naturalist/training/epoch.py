@@ -111,8 +111,7 @@ def train_one_epoch(
         with _gradients(learner, ends_group):
             loss, logits, targets = _forward(learner, augment, batch, epoch, step, part)
             # DistributedDataParallel averages over the ranks, whose losses are shares of one sum.
-            loss_of_group = loss / (group_size / rank.count)
-            learner.compute.scaler.scale(loss_of_group).backward()  # type: ignore[no-untyped-call]
+            learner.compute.scaler.scale(loss / (group_size / rank.count)).backward()  # type: ignore[no-untyped-call]
         so_far.add(loss.detach(), logits.detach(), targets, sizes[step])
         if ends_group:
             earlier = epoch * optimizer_steps(len(loader), accumulate)

@@ -158,7 +158,7 @@ def test_a_stop_of_any_rank_saves_and_any_number_of_ranks_goes_on(train, photogr
     decoded = (tmp_path / "decoded").read_text().splitlines()
     assert sorted(decoded) == sorted(map(str, (photographs / "train").rglob("*.jpg")))  # each once
     assert json.loads((runs / "cut" / "summary.json").read_text())["status"] == "stopped"
-    assert load_checkpoint(runs / "cut", LAST)["training"]["so_far"]["batches"] > 0
+    assert 0 < load_checkpoint(runs / "cut", LAST)["training"]["so_far"]["batches"] < 4  # within an epoch
     assert train(2, "cut", **MIXED) == [0, 0], (tmp_path / "errors-0").read_text()
     assert train(1, "whole", **MIXED) == [0]
     assert_same_to_rounding(runs / "whole", runs / "cut")
