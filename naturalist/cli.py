@@ -8,6 +8,7 @@ from typing import Any
 import naturalist
 from naturalist.entry import entry_point
 from naturalist.errors import UserError
+from naturalist.ranks import join, leave, require_alone
 from naturalist.settings import verbs
 from naturalist.settings.command_line import parse_options
 from naturalist.settings.places import find_run, refuse_missing
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     if name not in VERBS:
         raise UserError(f"there is no verb {name!r}{nearest(name, list(VERBS), 'naturalist --help lists them')}")
+    if name != "evaluate":
+        require_alone(f"naturalist {name}")
     verb = VERBS[name]
     return verb.run(parse_options(verb.options, f"naturalist {name}", arguments)) or 0
 
@@ -70,7 +73,9 @@ def _evaluate(options: verbs.EvaluateOptions) -> None:
         "batch_size": options.batch_size,
         "tta": options.tta,
         "device": options.device,
+        "shared": True,
     }
+    join()
     if len(runs) == 1:
         from naturalist.evaluation.evaluate import evaluate_run
 
@@ -79,6 +84,7 @@ def _evaluate(options: verbs.EvaluateOptions) -> None:
         from naturalist.evaluation.several import evaluate_runs
 
         evaluate_runs(runs, **more)
+    leave()
 
 
 def _predict(options: verbs.PredictOptions) -> int:

@@ -12,6 +12,7 @@ from torch.nn import Module
 
 from naturalist.errors import UserError
 from naturalist.memory import give_memory_back, keep_freed_memory
+from naturalist.ranks import this_rank
 
 COMPARED = ("mps",)
 """Kinds of device whose first batch is compared with the CPU's."""
@@ -27,10 +28,12 @@ Model = TypeVar("Model", bound=Module)
 def choose_device(name: str) -> torch.device:
     """The device that ``--device`` names, ready to be computed on; ``auto`` is the GPU if CUDA has one, else the CPU.
 
-    Raises :class:`UserError` when the device is not there.
+    Of several ranks each has a GPU of its own. Raises :class:`UserError` when the device is not there.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if not this_rank().is_alone:
+        name = _own_device(name, this_rank().local)
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -43,11 +46,29 @@ def choose_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("there is no device 'mps' here; use --device cpu or --device auto.")
     if device.type == "cuda":
+        if not this_rank().is_alone:
+            torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
     if device.type == "cpu":
         keep_freed_memory()
     return device
+
+
+def _own_device(name: str, number: int) -> str:
+    """The device of the rank that has this number on its machine."""
+    if name == "cpu":
+        return name
+    if name != "cuda":
+        raise UserError(
+            f"under torchrun every process has a device of its own, not {name!r}: use --device cuda or cpu."
+        )
+    if number >= torch.cuda.device_count():
+        raise UserError(
+            f"torchrun started more processes here than CUDA finds GPUs ({torch.cuda.device_count()}): start as many "
+            "with --nproc_per_node, or use --device cpu."
+        )
+    return f"cuda:{number}"
 
 
 def forget_peak_memory(device: torch.device) -> None:

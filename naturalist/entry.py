@@ -15,8 +15,9 @@ from enum import Enum
 from types import FrameType
 from typing import Any
 
-from naturalist.errors import describe_error, explain_error
+from naturalist.errors import UserError, describe_error, explain_error
 from naturalist.printable import printable, without_secrets
+from naturalist.ranks import is_first_to_speak, this_rank
 
 IN_SWEEP = "WANDB_SWEEP_ID"
 """Environment variable that a W&B agent sets for the runs that it starts."""
@@ -96,6 +97,9 @@ def entry_point(*, trains: bool = False) -> Iterator[None]:
     _obey_what_stops()
     if trains and _is_main_thread():
         atexit.register(_ignore_what_stops)  # the last to be called: after it Python would let signals kill
+    with suppress(UserError):  # which the first who asks for it again tells
+        if not this_rank().is_first:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     for stream in (sys.stdout, sys.stderr):  # a file's name may be no text that the terminal can show
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
@@ -238,7 +242,8 @@ def _exit_code() -> Generator[None, None, int]:
     try:
         yield
     except KeyboardInterrupt:
-        _say("Interrupted.")
+        if is_first_to_speak():
+            _say("Interrupted.")
         return 0 if IN_SWEEP in os.environ else 130  # for an agent, a run that it stopped has not failed
     except OSError as error:
         if not _reader_is_gone(error):
@@ -257,11 +262,13 @@ def _reader_is_gone(error: OSError) -> bool:
 
 
 def _tell(error: Exception) -> int:
-    """Say what went wrong; returns the exit code."""
+    """Say what went wrong, unless another rank has said it; returns the exit code."""
+    words = explain_error(error)
+    if not is_first_to_speak():
+        return 1 if words is None else 2
     if _shows_tracebacks:
         with suppress(OSError):
             print(without_secrets("".join(traceback.format_exception(error))), file=sys.stderr, end="")
-    words = explain_error(error)
     if words is not None:
         _say(f"error: {words}")
         return 2

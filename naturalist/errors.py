@@ -42,6 +42,10 @@ ALLOCATION_FAILED = (
 """What torch says, in errors of other kinds, of memory that it did not get."""
 
 
+CONNECTION_LOST = ("/gloo/", "NCCL", "Connection closed by peer", "Connection reset by peer")
+"""What torch says, in a RuntimeError, when another process of the same training has ended."""
+
+
 class UserError(Exception):
     """A mistake in the input, told in one sentence: what is wrong, where, and what to do.
 
@@ -74,6 +78,11 @@ def explain_error(error: BaseException) -> str | None:
         return f"{OUT_OF_MEMORY}: {MAKE_SMALLER}."
     if isinstance(error, OSError):
         return f"{_path_of(error)}{cause_of(error)}."
+    if _is_connection_lost(error):
+        return (
+            "another process of this training has ended or cannot be reached, so that this one cannot go on; "
+            "torchrun's table says which and how. What is saved goes on with --resume."
+        )
     return None
 
 
@@ -98,6 +107,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     words = str(error)
     is_torchs = isinstance(error, RuntimeError | TypeError)
     return is_torchs and any(part in words for part in ALLOCATION_FAILED)
+
+
+def _is_connection_lost(error: BaseException) -> bool:
+    is_torchs = any(kind.__name__ == "DistError" for kind in type(error).__mro__)
+    return is_torchs or (isinstance(error, RuntimeError) and any(part in str(error) for part in CONNECTION_LOST))
 
 
 def _path_of(error: OSError) -> str:

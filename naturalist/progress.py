@@ -9,6 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from naturalist.ranks import this_rank
+
 NARROW = 60
 """With fewer columns a table has no room for lines."""
 
@@ -90,7 +92,7 @@ def progress_bar(
     On a terminal a bar that vanishes when the work is done; elsewhere a plain line every
     ``PLAIN_LINE_SECONDS`` seconds, so that a log stays readable; to ``plain_to``, by default standard output.
     """
-    if not console.is_terminal:
+    if not console.is_terminal or not this_rank().is_first:
         yield ProgressBar(description, total, unit, live=None, plain_to=plain_to)
         return
     columns = (

@@ -14,6 +14,7 @@ from typing import ClassVar, Literal
 
 from naturalist.entry import entry_point, shows_tracebacks
 from naturalist.errors import UserError
+from naturalist.ranks import require_alone
 from naturalist.runs.folder import read_metrics
 from naturalist.settings.arguments import option
 from naturalist.settings.command_line import parse_options_and_rest
@@ -57,6 +58,7 @@ class Options:
 
 def main() -> None:
     """Parse the command line, train, evaluate and compare."""
+    require_alone("partB/compare.py")
     scripts = (FinetuneSettings, CnnSettings)
     compare_strategies(*parse_options_and_rest(Options, "python partB/compare.py", sys.argv[1:], scripts))
 

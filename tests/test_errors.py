@@ -36,6 +36,8 @@ FORESEEN = [
     (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"), "out of memory"),
     (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate"), "out of memory"),
     (too_large(), "out of memory"),
+    (RuntimeError("[third_party/gloo/gloo/transport/tcp/pair.cc:534] Connection closed by peer"), "another process of"),
+    (torch.distributed.DistBackendError("a peer left"), "another process of this training has ended"),
 ]
 
 

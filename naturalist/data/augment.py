@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
 from naturalist.data.preprocessing import Preprocessing, per_channel
+from naturalist.data.share import Part
 from naturalist.seeding import derive_seed, generator
 from naturalist.settings.groups import AugmentationSettings
 
@@ -45,20 +46,23 @@ class Augmentation:
         if settings.cutmix:
             self.mixes.append(v2.CutMix(alpha=settings.cutmix, num_classes=num_classes))
 
-    def __call__(self, images: Tensor, labels: Tensor, epoch: int, step: int) -> tuple[Tensor, Tensor]:
-        """Augment one batch.
+    def __call__(
+        self, images: Tensor, labels: Tensor, epoch: int, step: int, part: Part | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Augment one batch, or a rank's part of it to what the whole batch would have there.
 
         Args:
             images: uint8 ``[B, 3, S, S]``.
             labels: int64 ``[B]``.
             epoch: epoch, for the random draws.
             step: step within the epoch, for the random draws.
+            part: which rows of a batch these are; None for all.
 
         Returns:
             Normalised float32 ``[B, 3, image_size, image_size]``; labels, or soft targets ``[B, classes]`` from
             MixUp (Zhang et al. 2018) and CutMix (Yun et al. 2019).
         """
-        draws = _Draws(len(images), generator(self.seed, "augment", epoch, step), images.device)
+        draws = _Draws(len(images), generator(self.seed, "augment", epoch, step), images.device, part)
         pictures = self._warp(images.float() / 255, draws)
         pictures = self._jitter_colors(pictures, draws)
         pictures = self._erase(self.preprocessing.normalize(pictures), draws)
@@ -126,10 +130,11 @@ class _Draws:
     COUNT = 16
     """Numbers set aside per image: all are drawn, and sent to the device, at once."""
 
-    def __init__(self, batch: int, generator: torch.Generator, device: torch.device) -> None:
-        self._numbers: Iterator[Tensor] = iter(
-            torch.rand(self.COUNT, batch, generator=generator).to(device, non_blocking=True)
-        )
+    def __init__(self, batch: int, generator: torch.Generator, device: torch.device, part: Part | None) -> None:
+        numbers = torch.rand(self.COUNT, batch if part is None else part.batch, generator=generator)
+        if part is not None:
+            numbers = numbers[:, part.rows]
+        self._numbers: Iterator[Tensor] = iter(numbers.to(device, non_blocking=True))
 
     def uniform(self, low: float, high: float) -> Tensor:
         """``[B]`` numbers between ``low`` and ``high``."""

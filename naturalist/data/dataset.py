@@ -19,6 +19,7 @@ from naturalist.data.layout import Folders, find_folders
 from naturalist.data.loader import BatchLoader
 from naturalist.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, channel_statistics
 from naturalist.data.recorded_split import RecordedSplit, find_recorded, record_split
+from naturalist.data.share import Share
 from naturalist.data.split import stratified_part, stratified_split
 from naturalist.errors import UserError
 from naturalist.printable import printable
@@ -38,6 +39,8 @@ class Batches(Protocol):
     """What trains and measures a model: batches on a device, epoch by epoch."""
 
     device: torch.device
+    share: Share | None
+    """Of several ranks, each with the rows of every batch that :class:`naturalist.data.share.Part` names."""
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -45,6 +48,10 @@ class Batches(Protocol):
     @property
     def num_images(self) -> int:
         """Images per epoch."""
+
+    @property
+    def batches(self) -> list[int]:
+        """Images of each batch of an epoch, all ranks' together."""
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of one epoch, from batch ``start`` on: inputs ``[B, …]`` and labels int64 ``[B]``."""
@@ -80,11 +87,13 @@ class TrainingData:
         """The same in numbers."""
         return DataPlan(len(self.train_indices), len(self.class_names), self.description)
 
-    def loaders(self, batch_size: int, seed: int, device: torch.device) -> tuple[Batches, Batches]:
-        """Training batches in an order that the seed decides, and validation batches."""
+    def loaders(
+        self, batch_size: int, seed: int, device: torch.device, share: Share | None = None
+    ) -> tuple[Batches, Batches]:
+        """Training batches in an order that the seed decides, and validation batches; of both a rank's share."""
         return (
-            BatchLoader(self.train_cache, self.train_indices, batch_size, device, shuffle_seed=seed),
-            BatchLoader(self.val_cache, self.val_indices, batch_size, device),
+            BatchLoader(self.train_cache, self.train_indices, batch_size, device, shuffle_seed=seed, share=share),
+            BatchLoader(self.val_cache, self.val_indices, batch_size, device, share=share),
         )
 
     def transforms(self, augmentation: AugmentationSettings, seed: int) -> tuple[Augmentation | Transform, Transform]:

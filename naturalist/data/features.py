@@ -23,10 +23,12 @@ from naturalist.data.augment import Augmentation
 from naturalist.data.dataset import Batches, TrainingData, Transform
 from naturalist.data.images import ImageCache
 from naturalist.data.index import FORMAT_VERSION as PIXELS_VERSION
-from naturalist.data.loader import RESIDENT_SHARE, BatchLoader, batch_bounds, batch_order
+from naturalist.data.loader import RESIDENT_SHARE, BatchLoader, batch_bounds, batch_order, places
+from naturalist.data.share import Share
 from naturalist.device import Compute
 from naturalist.errors import UserError
 from naturalist.progress import progress_bar
+from naturalist.ranks import Agreement, in_turn, this_rank
 from naturalist.seeding import generator
 from naturalist.settings.groups import AugmentationSettings
 
@@ -90,13 +92,15 @@ class FeatureData(TrainingData):
     seconds: float
     """What computing the features took, now or when they were first needed."""
 
-    def loaders(self, batch_size: int, seed: int, device: torch.device) -> tuple[Batches, Batches]:
-        """Training batches in an order that the seed decides, and validation batches."""
+    def loaders(
+        self, batch_size: int, seed: int, device: torch.device, share: Share | None = None
+    ) -> tuple[Batches, Batches]:
+        """Training batches in an order that the seed decides, and validation batches; of both a rank's share."""
         train_labels = self.train_cache.labels[self.train_indices]
         val_labels = self.val_cache.labels[self.val_indices]
         return (
-            FeatureLoader(self.train_features, train_labels, batch_size, device, shuffle_seed=seed),
-            FeatureLoader(self.val_features, val_labels, batch_size, device),
+            FeatureLoader(self.train_features, train_labels, batch_size, device, shuffle_seed=seed, share=share),
+            FeatureLoader(self.val_features, val_labels, batch_size, device, share=share),
         )
 
     def transforms(self, augmentation: AugmentationSettings, seed: int) -> tuple[Transform, Transform]:
@@ -113,6 +117,7 @@ class FeatureLoader:
         batch_size: images per batch.
         device: where batches are wanted; on a GPU with room, features are copied there once.
         shuffle_seed: seed of order and views; None keeps the order and takes the first view.
+        share: which rows of every batch are wanted, where several ranks work on each; None for all.
     """
 
     def __init__(
@@ -123,8 +128,9 @@ class FeatureLoader:
         device: torch.device,
         *,
         shuffle_seed: int | None = None,
+        share: Share | None = None,
     ) -> None:
-        self.device, self.shuffle_seed = device, shuffle_seed
+        self.device, self.shuffle_seed, self.share = device, shuffle_seed, share
         self.features, self.labels = features, torch.from_numpy(labels)
         size = features.numel() * features.element_size()
         if device.type == "cuda" and size < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
@@ -140,6 +146,11 @@ class FeatureLoader:
         """Images per epoch."""
         return len(self.labels)
 
+    @property
+    def batches(self) -> list[int]:
+        """Images of each batch of an epoch."""
+        return [stop - start for start, stop in self._bounds]
+
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of one epoch, from batch ``start`` on: features ``[B, …]``, labels int64 ``[B]``, on the device."""
         order = torch.from_numpy(batch_order(self.num_images, self.shuffle_seed, epoch))
@@ -150,8 +161,9 @@ class FeatureLoader:
             )
         order, views = order.to(self.features.device), views.to(self.features.device)
         for first, stop in self._bounds[start:]:
-            chosen = order[first:stop]
-            yield self.features[views[first:stop], chosen].to(self.device), self.labels[chosen].to(self.device)
+            wanted = places(self.share, first, stop)
+            chosen = order[wanted]
+            yield self.features[views[wanted], chosen].to(self.device), self.labels[chosen].to(self.device)
 
 
 def cache_features(
@@ -178,12 +190,16 @@ def cache_features(
         "prefix": prefix.fingerprint,
     }
     kept = _FeatureStore(prefix, data, compute, cache_folder)
-    try:
-        train, train_seconds = kept.find(data.train_cache, data.train_indices, {**recipe, **views.recipe()}, views)
-        val, val_seconds = kept.find(data.val_cache, data.val_indices, {**recipe, "views": 1}, None)
-    except store.NoRoom as problem:
-        print(f"Features are not kept, every epoch passes through the whole network: {problem}", flush=True)
+    found, rank = [], this_rank()
+    with in_turn(rank):
+        try:
+            found.append(kept.find(data.train_cache, data.train_indices, {**recipe, **views.recipe()}, views))
+            found.append(kept.find(data.val_cache, data.val_indices, {**recipe, "views": 1}, None))
+        except store.NoRoom as problem:
+            print(f"Features are not kept, every epoch passes through the whole network: {problem}", flush=True)
+    if Agreement(rank).now(len(found) < 2):
         return None
+    (train, train_seconds), (val, val_seconds) = found
     return FeatureData(**vars(data), train_features=train, val_features=val, seconds=train_seconds + val_seconds)
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from naturalist.data.images import ImageCache
+from naturalist.data.share import Share
 from naturalist.seeding import generator
 
 RESIDENT_SHARE = 0.5
@@ -34,6 +35,7 @@ class BatchLoader:
         device: where batches are wanted.
         shuffle_seed: seed of the order; None keeps the order of ``indices``.
         resident: keep the images on the device; None decides by free memory.
+        share: which rows of every batch are wanted, where several ranks work on each; None for all.
     """
 
     def __init__(
@@ -45,9 +47,10 @@ class BatchLoader:
         *,
         shuffle_seed: int | None = None,
         resident: bool | None = None,
+        share: Share | None = None,
     ):
         self.cache, self.indices, self.batch_size, self.device = cache, indices, batch_size, device
-        self.shuffle_seed = shuffle_seed
+        self.shuffle_seed, self.share = shuffle_seed, share
         self._bounds = batch_bounds(len(indices), batch_size)
         if resident is None:
             image_bytes = 3 * cache.size**2
@@ -66,6 +69,11 @@ class BatchLoader:
         """Images per epoch."""
         return len(self.indices)
 
+    @property
+    def batches(self) -> list[int]:
+        """Images of each batch of an epoch."""
+        return [stop - start for start, stop in self._bounds]
+
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of one epoch: images uint8 ``[B, 3, S, S]`` channels last, labels int64 ``[B]``, on the device.
 
@@ -80,7 +88,7 @@ class BatchLoader:
             yield from self._prefetch(order, bounds)
         else:
             for first, stop in bounds:
-                images, labels = self._read(order[first:stop])
+                images, labels = self._read(order[places(self.share, first, stop)])
                 yield images.to(self.device), labels.to(self.device)
                 self._release_after(first, stop)
 
@@ -103,13 +111,13 @@ class BatchLoader:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         order_on_device = torch.from_numpy(order).to(self.device)
         for start, stop in bounds:
-            chosen = order_on_device[start:stop]
+            chosen = order_on_device[places(self.share, start, stop)]
             # Indexing the permuted view would give a channels-first copy.
             yield images.permute(0, 2, 3, 1)[chosen].permute(0, 3, 1, 2), labels[chosen]
 
     def _prefetch(self, order: NDArray[np.int64], bounds: list[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
         def read_pinned(start: int, stop: int) -> tuple[Tensor, Tensor]:
-            images, labels = self._read(order[start:stop])
+            images, labels = self._read(order[places(self.share, start, stop)])
             self._release_after(start, stop)
             return images.pin_memory(), labels.pin_memory()
 
@@ -133,6 +141,11 @@ def batch_order(num_images: int, shuffle_seed: int | None, epoch: int) -> NDArra
         return np.arange(num_images)
     order: NDArray[np.int64] = torch.randperm(num_images, generator=generator(shuffle_seed, "order", epoch)).numpy()
     return order
+
+
+def places(share: Share | None, start: int, stop: int) -> slice | NDArray[np.int64]:
+    """Where in an epoch's order the wanted rows of the batch from ``start`` to ``stop`` are."""
+    return slice(start, stop) if share is None else share.positions(start, stop)
 
 
 def batch_bounds(num_images: int, batch_size: int) -> list[tuple[int, int]]:

@@ -12,6 +12,7 @@ from naturalist.errors import describe_error
 from naturalist.evaluation.evaluate import evaluate_run
 from naturalist.printable import printable
 from naturalist.progress import print_numbers
+from naturalist.ranks import leave, this_rank
 from naturalist.runs.checkpoint import BEST, LAST
 from naturalist.runs.environment import shell_path, shell_word
 from naturalist.runs.tracking import Tracker
@@ -23,7 +24,7 @@ def finish_run(
 ) -> dict[str, Any]:
     """Close the record, look at the validation set with the best checkpoint, say what lies where and what is next.
 
-    The result comes first: whatever fails after it costs a line.
+    The result comes first: whatever fails after it costs a line. Of several ranks the first does all of it, alone.
 
     Args:
         tracker: of the run.
@@ -35,6 +36,9 @@ def finish_run(
         The result, with the run's ``folder``.
     """
     folder = tracker.folder
+    leave()
+    if not this_rank().is_first:
+        return result
     with stops_ignored():
         tracker.conclude(result)
         was_cut_short = result["status"] in ("stopped", "pruned")  # whoever stops a run does not want to wait

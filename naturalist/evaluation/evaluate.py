@@ -1,5 +1,6 @@
 """``python -m naturalist evaluate RUN …``: how good a finished run is, in numbers and pictures."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from naturalist.data.loader import BatchLoader
+from naturalist.data.share import Share
 from naturalist.device import Compute
 from naturalist.errors import UserError, cause_of
 from naturalist.evaluation.classifier import Classifier, load_classifier, require_finite
@@ -18,6 +20,7 @@ from naturalist.evaluation.results import Grid, write_results
 from naturalist.evaluation.split_images import SplitImages, images_of_split
 from naturalist.printable import printable
 from naturalist.progress import plain_console, print_numbers, print_table, progress_bar
+from naturalist.ranks import Rank, in_turn, this_rank
 from naturalist.runs.checkpoint import load_checkpoint
 from naturalist.runs.tracking import Tracker
 from naturalist.runs.weights_and_biases import log_grid_to_finished_run
@@ -36,6 +39,7 @@ def evaluate_run(
     quiet: bool = False,
     tracker: Tracker | None = None,
     model: nn.Module | None = None,
+    shared: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a run's best checkpoint on every image of a split.
 
@@ -54,6 +58,7 @@ def evaluate_run(
         quiet: print nothing.
         tracker: of a run that is still open; a finished one that is at W&B is continued there for the grid.
         model: the run's network, to be filled with the checkpoint's weights instead of building another.
+        shared: all ranks have called this, and measure together; the first writes and prints.
 
     Returns:
         The metrics; ``missing_classes`` have no image, ``unknown_classes`` are those that the run does not know, with
@@ -63,26 +68,42 @@ def evaluate_run(
         UserError: for a run that cannot be read, or data that does not fit it.
     """
     checkpoint = load_checkpoint(run)
-    folder = run if run.is_dir() else run.parent
-    images = images_of_split(folder, checkpoint, split, data=data, cache_dir=cache_dir)
+    folder, rank = run if run.is_dir() else run.parent, this_rank() if shared else Rank()
+    with in_turn(rank):
+        images = images_of_split(folder, checkpoint, split, data=data, cache_dir=cache_dir)
     classifier = load_classifier(run, device, checkpoint=checkpoint, model=model)
-    probabilities = _predict(classifier, images, batch_size, f"Evaluating on {split}")
+    predict = partial(_predict, classifier, images, batch_size, share=None if rank.is_alone else Share(rank))
+    probabilities = predict(f"Evaluating on {split}")
+    mirrored = predict(f"Evaluating on {split}, mirrored", mirrored=True) if tta else None
     metrics = {**_about(folder, split, images, checkpoint), **_measure(probabilities, images)}
+    if not rank.is_first:
+        return metrics
     output = folder / "evaluation" / split
     try:
-        output.mkdir(parents=True, exist_ok=True)
-        if split == "test":
-            metrics["earlier_test_looks"] = record_look(run, images.files, checkpoint["epoch"], metrics["accuracy"])
-        if tta:
-            mirrored = _predict(classifier, images, batch_size, f"Evaluating on {split}, mirrored", mirrored=True)
-            metrics["with_flips"] = _with_flips(probabilities, mirrored, images, output)
-        grid = write_results(output, metrics, probabilities, images)
+        grid = _write(output, run, metrics, images, probabilities, mirrored)
     except OSError as error:
         raise UserError(f"cannot write the evaluation to {str(output)!r}: {cause_of(error)}.") from None
     _send(grid, metrics, folder, tracker)
     if not quiet:
         _print(metrics, output)
     return metrics
+
+
+def _write(
+    output: Path,
+    run: Path,
+    metrics: dict[str, Any],
+    images: SplitImages,
+    probabilities: NDArray[np.float64],
+    mirrored: NDArray[np.float64] | None,
+) -> Grid:
+    """Add to the metrics what is to be said of looks and flips, and write everything."""
+    output.mkdir(parents=True, exist_ok=True)
+    if metrics["split"] == "test":
+        metrics["earlier_test_looks"] = record_look(run, images.files, metrics["epoch"], metrics["accuracy"])
+    if mirrored is not None:
+        metrics["with_flips"] = _with_flips(probabilities, mirrored, images, output)
+    return write_results(output, metrics, probabilities, images)
 
 
 def _send(grid: Grid, metrics: dict[str, Any], folder: Path, tracker: Tracker | None) -> None:
@@ -96,14 +117,20 @@ def _send(grid: Grid, metrics: dict[str, Any], folder: Path, tracker: Tracker | 
 
 
 def _predict(
-    classifier: Classifier, images: SplitImages, batch_size: int, label: str, *, mirrored: bool = False
+    classifier: Classifier,
+    images: SplitImages,
+    batch_size: int,
+    label: str,
+    *,
+    share: Share | None,
+    mirrored: bool = False,
 ) -> NDArray[np.float64]:
     """Probabilities of every image, ``[N, C]``."""
 
     def prepare(pixels: Tensor) -> Tensor:
         return classifier.preprocessing(pixels.flip(-1) if mirrored else pixels)
 
-    loader = BatchLoader(images.cache, images.indices, batch_size, classifier.device)
+    loader = BatchLoader(images.cache, images.indices, batch_size, classifier.device, share=share)
     compute = Compute(classifier.device, "fp32")  # reported numbers do not depend on the hardware's tricks
     with progress_bar(label, len(images.indices)) as bar:
         result = evaluate(classifier.model, loader, prepare, compute, bar)

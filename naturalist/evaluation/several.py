@@ -15,6 +15,7 @@ from naturalist.evaluation.evaluate import evaluate_run
 from naturalist.evaluation.metrics import mcnemar, read_predictions_csv
 from naturalist.printable import printable
 from naturalist.progress import print_numbers, print_table
+from naturalist.ranks import this_rank
 from naturalist.runs.folder import read_config
 from naturalist.settings.groups import BOOKKEEPING
 
@@ -41,8 +42,12 @@ def evaluate_runs(runs: list[Path], split: str = "test", **options: Any) -> dict
     all_metrics, predictions = [], []
     for run, folder in zip(runs, folders, strict=True):
         all_metrics.append(evaluate_run(run, split, quiet=True, **options))
+        if not this_rank().is_first:
+            continue
         # Read at once: two checkpoints of one run write to the same place.
         predictions.append(read_predictions_csv(folder / "evaluation" / split / "predictions.csv"))
+    if not this_rank().is_first:
+        return {"runs": all_metrics}
     for folder, (files, truth, _, _) in zip(folders[1:], predictions[1:], strict=True):
         if (files, truth) != predictions[0][:2]:
             raise UserError(

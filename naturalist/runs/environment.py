@@ -14,6 +14,7 @@ from typing import Any
 
 import naturalist
 from naturalist.printable import without_secrets
+from naturalist.ranks import this_rank
 
 
 def describe_environment() -> dict[str, Any]:
@@ -30,6 +31,7 @@ def describe_environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpu": _cpu_name(),
         "cpu_count": os.cpu_count(),
+        "ranks": this_rank().count,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
 

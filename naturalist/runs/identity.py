@@ -15,6 +15,7 @@ import naturalist
 from naturalist.data.dataset import TrainingData
 from naturalist.data.recorded_split import FILE_NAME, RecordedSplit
 from naturalist.errors import UserError
+from naturalist.ranks import this_rank
 from naturalist.reading import damaged, read_json
 from naturalist.runs.folder import write_json
 from naturalist.settings.resume import IDENTITY, IdentityFile, shaping
@@ -47,7 +48,7 @@ def identify_run(
     Returns:
         What every checkpoint of the run says beside weights and progress.
     """
-    if not (folder / IDENTITY).is_file() and data.split is not None:
+    if this_rank().is_first and not (folder / IDENTITY).is_file() and data.split is not None:
         data.split.write(folder)
         content = {
             "fingerprint": data.split.fingerprint,

@@ -9,6 +9,7 @@ from typing import Any
 from naturalist.entry import run_in_progress, stops_ignored
 from naturalist.errors import UserError, reason_of
 from naturalist.printable import printable
+from naturalist.ranks import this_rank
 from naturalist.runs.checkpoint import BEST, LAST, load_for_resume
 from naturalist.runs.folder import create_run_folder, locked_run, read_metrics
 from naturalist.runs.records import merit
@@ -20,7 +21,7 @@ from naturalist.settings.run_settings import RunSettings
 def record_run(settings: RunSettings, job_type: str, *, may_begin: bool = False) -> Iterator[Tracker]:
     """A run folder and its tracker; when training fails, the reason is recorded before the error goes on.
 
-    With ``resume`` the folder is that run's, cut back to its last finished epoch.
+    With ``resume`` the folder is that run's, cut back to its last finished epoch. Of several ranks the first records.
 
     Args:
         settings: all of them, for they are what is recorded.
@@ -32,6 +33,10 @@ def record_run(settings: RunSettings, job_type: str, *, may_begin: bool = False)
     """
     record = settings.record
     is_new = not record.resume
+    if not this_rank().is_first:
+        with run_in_progress():
+            yield _NoTracker(Path(record.resume or record.runs_dir))
+        return
     if record.resume:
         folder = Path(record.resume)
     else:
@@ -59,6 +64,29 @@ def record_run(settings: RunSettings, job_type: str, *, may_begin: bool = False)
             with stops_ignored():
                 _record_end(tracker, error)
             raise
+
+
+class _NoTracker(Tracker):
+    """Records nothing: another rank does.
+
+    Args:
+        folder: of the run that goes on.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._run = folder, None
+
+    def log(self, metrics: dict[str, Any]) -> None:
+        pass
+
+    def write(self, name: str, text: str) -> None:
+        pass
+
+    def set_summary(self, values: dict[str, Any]) -> None:
+        pass
+
+    def conclude(self, summary: dict[str, Any], exit_code: int = 0) -> None:
+        pass
 
 
 def _history_of(folder: Path, may_begin: bool) -> list[dict[str, Any]] | None:

@@ -146,6 +146,8 @@ class TrainingSettings:
     """Largest norm of the gradient; 0 for no clipping."""
     accumulate: int = 1
     """Batches whose gradients are averaged before a step of the optimiser."""
+    sync_batch_norm: bool = False
+    """Under torchrun on GPUs: batch normalisation by the images of all processes, not of each its own."""
     patience: int = 0
     """Stop after this many epochs without a better val_accuracy; 0 never stops early."""
     seed: int = 0

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -11,13 +12,16 @@ from torch.optim import Optimizer
 
 from naturalist.data.augment import Augmentation
 from naturalist.data.dataset import Batches, Transform
+from naturalist.data.share import Part, Share
 from naturalist.device import Compute
 from naturalist.errors import UserError
 from naturalist.progress import ProgressBar
+from naturalist.ranks import Agreement, Rank
 from naturalist.seeding import derive_seed
 from naturalist.settings.groups import TrainingSettings
 from naturalist.training.average import WeightAverage
 from naturalist.training.optim import Schedule
+from naturalist.training.parallel import Parallel
 from naturalist.training.state import EpochSoFar
 
 SYNC_SECONDS = 0.5
@@ -54,6 +58,8 @@ class Learner:
     compute: Compute
     average: WeightAverage | None = None
     """Moving average of the weights, updated after every step."""
+    parallel: Parallel | None = None
+    """Around the model, where several ranks teach it."""
 
     @property
     def evaluated(self) -> nn.Module:
@@ -71,7 +77,7 @@ def train_one_epoch(
     after_step: Callable[[], None] | None = None,
     bar: ProgressBar | None = None,
 ) -> dict[str, float]:
-    """Train on every batch of one epoch that it has not been trained on.
+    """Train on every batch of one epoch that it has not been trained on; of several ranks, each on its part of them.
 
     Loss and accuracy stay on the device and are fetched every half second for the bar and once at the end. Accuracy is
     measured while training, on augmented images and with dropout; under MixUp and CutMix the class with the larger
@@ -93,34 +99,34 @@ def train_one_epoch(
         NonFiniteLoss: when the loss became infinite or no number.
     """
     learner.model.train()
-    so_far, settings = so_far or EpochSoFar(loader.device), learner.settings
-    last_sync = time.perf_counter()
+    so_far, accumulate, share = so_far or EpochSoFar(loader.device), learner.settings.accumulate, loader.share
+    rank = Rank() if share is None else share.rank
+    sizes, asked, last_sync = loader.batches, Agreement(rank), time.perf_counter()
     start = last_sync - so_far.seconds
-    for step, (images, labels) in enumerate(loader.epoch(epoch, so_far.batches), so_far.batches):
-        logits, targets = _forward(learner, augment, images, labels, epoch, step)
-        loss = cross_entropy(logits, targets, label_smoothing=settings.label_smoothing)
-        first_in_group = step - step % settings.accumulate
-        group_size = min(settings.accumulate, len(loader) - first_in_group)
-        learner.compute.scaler.scale(loss / group_size).backward()  # type: ignore[no-untyped-call]
-        so_far.add(loss.detach(), logits.detach(), targets)
+    for step, batch in enumerate(loader.epoch(epoch, so_far.batches), so_far.batches):
+        first_in_group = step - step % accumulate
+        group_size = min(accumulate, len(loader) - first_in_group)
         ends_group = step + 1 == first_in_group + group_size
+        part = None if share is None else share.part(sizes[step])
+        with _gradients(learner, ends_group):
+            loss, logits, targets = _forward(learner, augment, batch, epoch, step, part)
+            # DistributedDataParallel averages over the ranks, whose losses are shares of one sum.
+            learner.compute.scaler.scale(loss / (group_size / rank.count)).backward()  # type: ignore[no-untyped-call]
+        so_far.add(loss.detach(), logits.detach(), targets, sizes[step])
         if ends_group:
-            earlier = epoch * optimizer_steps(len(loader), settings.accumulate)
-            so_far.learning_rate = _step(learner, earlier + step // settings.accumulate)
+            earlier = epoch * optimizer_steps(len(loader), accumulate)
+            so_far.learning_rate = _step(learner, earlier + step // accumulate)
         so_far.seconds = time.perf_counter() - start
         if bar is not None:
-            note = None
-            if time.perf_counter() - last_sync >= SYNC_SECONDS:
-                last_sync = time.perf_counter()
-                refuse_non_finite(so_far, epoch, learner)
-                metrics = so_far.metrics()
-                note = f"loss {metrics['train_loss']:.3f}  accuracy {metrics['train_accuracy']:.1%}"
-            bar.advance(len(labels), note)
+            (is_due,) = asked.soon(time.perf_counter() - last_sync >= SYNC_SECONDS)
+            last_sync = time.perf_counter() if is_due else last_sync
+            bar.advance(sizes[step], _note(learner, so_far, share, epoch) if is_due else None)
         if ends_group and after_step is not None:
             after_step()
-    refuse_non_finite(so_far, epoch, learner)
-    so_far.seconds = time.perf_counter() - start  # the device may have been behind
-    return so_far.metrics()
+    total = so_far if share is None else so_far.of_all_ranks()
+    refuse_non_finite(total, epoch, learner)
+    so_far.seconds = total.seconds = time.perf_counter() - start  # the device may have been behind
+    return total.metrics()
 
 
 @torch.inference_mode()
@@ -132,19 +138,26 @@ def evaluate(
     bar: ProgressBar | None = None,
     after_batch: Callable[[], None] | None = None,
 ) -> Evaluation:
-    """Loss and accuracy on every image of a loader, without augmentation, dropout or label smoothing."""
+    """Loss and accuracy on every image of a loader, without augmentation, dropout or label smoothing.
+
+    Of several ranks each sees its part of every batch, and all return the same.
+    """
     model.eval()
     all_logits, all_labels = [], []
-    for images, labels in loader.epoch():
+    share, sizes = loader.share, loader.batches
+    for size, (images, labels) in zip(sizes, loader.epoch(), strict=True):
+        own = None if share is None else share.part(size).own
         with compute.autocast():
             logits = model(compute.lay_out(preprocessing(images)))
-        all_logits.append(logits.float())
-        all_labels.append(labels)
+        all_logits.append(logits[:own].float())
+        all_labels.append(labels[:own])
         if bar is not None:
-            bar.advance(len(labels))
+            bar.advance(size)
         if after_batch is not None:
             after_batch()
     logits, labels = torch.cat(all_logits), torch.cat(all_labels)
+    if share is not None:
+        logits, labels = share.gather(logits, sizes), share.gather(labels, sizes)
     loss = cross_entropy(logits, labels)
     accuracy = (logits.argmax(dim=1) == labels).float().mean()
     return Evaluation(float(loss), float(accuracy), logits.cpu(), labels.cpu())
@@ -175,18 +188,51 @@ def refuse_non_finite(so_far: EpochSoFar, epoch: int, learner: Learner) -> None:
     raise NonFiniteLoss(f"the training loss was not finite at step {step + 1} of epoch {epoch + 1}: {cause}.")
 
 
+def _note(learner: Learner, so_far: EpochSoFar, share: Share | None, epoch: int) -> str:
+    """How it goes, in a few words; waits for the device and for all ranks."""
+    total = so_far if share is None else so_far.of_all_ranks()
+    refuse_non_finite(total, epoch, learner)
+    metrics = total.metrics()
+    return f"loss {metrics['train_loss']:.3f}  accuracy {metrics['train_accuracy']:.1%}"
+
+
+def _gradients(learner: Learner, ends_group: bool) -> AbstractContextManager[object]:
+    """Around a pass forward and back."""
+    return nullcontext() if learner.parallel is None else learner.parallel.gradients(ends_group=ends_group)
+
+
 def _forward(
-    learner: Learner, augment: Augmentation | Transform, images: Tensor, labels: Tensor, epoch: int, step: int
-) -> tuple[Tensor, Tensor]:
-    """Logits in float32 and targets of one batch; all chance in it comes from (seed, purpose, epoch, step)."""
+    learner: Learner,
+    augment: Augmentation | Transform,
+    batch: tuple[Tensor, Tensor],
+    epoch: int,
+    step: int,
+    part: Part | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss, logits in float32 and targets of one batch; all chance in it comes from (seed, purpose, epoch, step).
+
+    Of a part, logits and targets are those of the rank's own rows, and the loss is their share of the batch's mean.
+    """
+    images, labels = batch
     torch.manual_seed(derive_seed(learner.settings.seed, "dropout", epoch, step))
-    if isinstance(augment, Augmentation):
+    if not isinstance(augment, Augmentation):
+        inputs, targets = augment(images), labels
+    elif part is None:
         inputs, targets = augment(images, labels, epoch, step)
     else:
-        inputs, targets = augment(images), labels
+        inputs, targets = augment(images, labels, epoch, step, part)
+    inputs = learner.compute.lay_out(inputs)
     with learner.compute.autocast():
-        logits: Tensor = learner.model(learner.compute.lay_out(inputs))
-    return logits.float(), targets
+        if learner.parallel is None or part is None:
+            logits: Tensor = learner.model(inputs)
+        else:
+            logits, targets = learner.parallel(inputs, part), targets[: part.own]
+    logits, smoothing = logits.float(), learner.settings.label_smoothing
+    if part is None:
+        loss = cross_entropy(logits, targets, label_smoothing=smoothing)
+    else:
+        loss = cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum") / part.batch
+    return loss, logits, targets
 
 
 def _step(learner: Learner, number: int) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 from torch import nn
 
 from naturalist.data.dataset import TrainingData
+from naturalist.data.share import Share
 from naturalist.device import COMPARED, Compute, forget_peak_memory, peak_memory_mb, tell_difference
 from naturalist.entry import stop_requested, stops_held
 from naturalist.errors import UserError, describe_error
@@ -17,6 +18,7 @@ from naturalist.memory import require_memory
 from naturalist.models.parameter_groups import parameter_groups
 from naturalist.plots.curves import plot_curves
 from naturalist.progress import print_numbers, progress_bar
+from naturalist.ranks import Agreement, take_from_first, this_rank
 from naturalist.reading import one_line
 from naturalist.runs.checkpoint import BEST, fill_model, load_checkpoint, load_for_resume
 from naturalist.runs.environment import shell_word
@@ -32,6 +34,7 @@ from naturalist.training.epoch import (
 )
 from naturalist.training.keeping import Keeper
 from naturalist.training.optim import Schedule, make_optimizer, restore_optimizer
+from naturalist.training.parallel import Parallel
 from naturalist.training.state import EpochSoFar, Progress
 
 DRAW_SECONDS = 5
@@ -124,8 +127,9 @@ class _Fit:
         forget_peak_memory(compute.device)
         self.start = self.last_drawn = time.perf_counter()
         model = compute.place(model)
-        self.tracker, self.release = tracker, release
-        self.train_loader, self.val_loader = data.loaders(training.batch_size, training.seed, compute.device)
+        self.tracker, self.release, self.rank = tracker, release, this_rank()
+        share = None if self.rank.is_alone else Share(self.rank, augmentation.data_augmentation and augmentation.mixes)
+        self.train_loader, self.val_loader = data.loaders(training.batch_size, training.seed, compute.device, share)
         self.augment, self.prepare = data.transforms(augmentation, training.seed)
         if compute.device.type == "cpu":  # weights, gradients, and two averages of those; a GPU says what it lacks
             trained = sum(weight.nbytes for weight in model.parameters() if weight.requires_grad)
@@ -134,10 +138,12 @@ class _Fit:
         optimizer = make_optimizer(groups, training, compute.device)
         steps = optimizer_steps(len(self.train_loader), training.accumulate)
         schedule = Schedule(optimizer, training, steps, training.epochs)
+        parallel = None if share is None else Parallel(model, sync_batch_norm=training.sync_batch_norm)
         average = WeightAverage(model, training.ema_decay) if training.ema_decay else None
-        self.learner = Learner(model, optimizer, schedule, training, compute, average)
+        self.learner = Learner(model, optimizer, schedule, training, compute, average, parallel)
+        self.asked = Agreement(self.rank)
         told = {"class_names": data.class_names, "preprocessing": data.preprocessing, **about}
-        self.keeper = Keeper(tracker.folder, self.learner, told, checkpoint_seconds)
+        self.keeper = Keeper(tracker.folder, self.learner, told, checkpoint_seconds, writes=self.rank.is_first)
         self.progress, self.so_far = Progress(), EpochSoFar(compute.device)
         self.recorded_epochs, self.planned_epochs = 0, training.epochs
 
@@ -190,7 +196,7 @@ class _Fit:
         if state["so_far"] is not None:
             if state["so_far"]["batches"] > len(self.train_loader):
                 raise ValueError(f"batch {state['so_far']['batches']} of {len(self.train_loader)}")
-            self.so_far.load_state_dict(state["so_far"])
+            self.so_far.load_state_dict(state["so_far"], with_sums=self.rank.is_first)
         # The groups of an epoch that has begun are in the optimiser.
         for epoch in range(1, self.progress.epoch + (self.so_far.batches > 0)):
             self._add_groups(epoch)
@@ -211,7 +217,7 @@ class _Fit:
             images, _ = next(self.train_loader.epoch(0))
             tell_difference(self.learner.model, compute.lay_out(self.prepare(images)))
         while not self._has_ended():
-            if stop_requested():
+            if self.asked.now(stop_requested()):
                 self.keep()
                 raise KeyboardInterrupt
             self.run_epoch()
@@ -228,6 +234,8 @@ class _Fit:
         start = time.perf_counter() - so_far.seconds
         if epoch > 0 and not so_far.batches and self._add_groups(epoch):
             self.keeper.write_remembered()  # some of these weights were frozen, and begin to change
+        if learner.parallel is not None:
+            learner.parallel.wrap()
         label = f"epoch {epoch + 1}/{learner.settings.epochs}"
         with progress_bar(label, self.train_loader.num_images - so_far.images) as bar:
             metrics = train_one_epoch(
@@ -239,6 +247,8 @@ class _Fit:
                 after_step=self._save_if_due,
                 bar=bar,
             )
+        if learner.parallel is not None:
+            take_from_first(learner.evaluated)
         validation = evaluate(
             learner.evaluated, self.val_loader, self.prepare, learner.compute, after_batch=self._save_if_due
         )
@@ -257,7 +267,7 @@ class _Fit:
     def keep(self) -> None:
         """Save and record all epochs so far, if they are not yet."""
         if self.keeper.kept.epoch < self.progress.epoch:
-            self._save_last()
+            self._save_last(self.so_far)
 
     def forget_unsaved(self) -> None:
         """After an interrupt: what was reached is what is saved; what it cut off of the record is made good."""
@@ -282,7 +292,7 @@ class _Fit:
     def draw(self) -> None:
         """Draw the curves of what is recorded."""
         try:
-            if self.progress.history and self.tracker.folder.is_dir():
+            if self.rank.is_first and self.progress.history and self.tracker.folder.is_dir():
                 plot_curves(self.progress.history, self.tracker.folder / "curves.png", self.tracker.folder.name)
         except Exception as error:  # of whatever kind: metrics.jsonl has the numbers
             again = f"--resume {shell_word(self.tracker.folder)}"
@@ -296,18 +306,19 @@ class _Fit:
 
     def _save_if_due(self) -> None:
         """Between two steps: save what the epoch has come to if it is time, or a stop was requested, which it obeys."""
-        is_stopping = stop_requested()
-        if not is_stopping and not self.keeper.is_due():
+        is_stopping, is_due = self.asked.soon(stop_requested(), self.keeper.is_due())
+        if not is_stopping and not is_due:
             return
-        refuse_non_finite(self.so_far, self.progress.epoch, self.learner)  # to go on from would be of no use
-        self._save_last()
+        so_far = self.so_far if self.rank.is_alone else self.so_far.of_all_ranks()
+        refuse_non_finite(so_far, self.progress.epoch, self.learner)  # to go on from would be of no use
+        self._save_last(so_far)
         if is_stopping:
             raise KeyboardInterrupt
 
-    def _save_last(self) -> None:
+    def _save_last(self, so_far: EpochSoFar) -> None:
         """Write ``last.pt``, and let the record follow."""
         more = {"planned_epochs": self.planned_epochs, "seconds": self.seconds}
-        self.keeper.save_last(self.progress, self.so_far, **more)
+        self.keeper.save_last(self.progress, so_far, **more)
         self._record()
 
     def _add_groups(self, epoch: int) -> bool:

@@ -27,10 +27,14 @@ class Keeper:
         learner: what is kept.
         about: what every checkpoint says beside weights and progress.
         pause: seconds after which ``last.pt`` is written within an epoch; 0 for only at the end of each.
+        writes: of several ranks only the first does, and says when; the others go along.
     """
 
-    def __init__(self, folder: Path, learner: Learner, about: Mapping[str, Any], pause: float) -> None:
+    def __init__(
+        self, folder: Path, learner: Learner, about: Mapping[str, Any], pause: float, *, writes: bool = True
+    ) -> None:
         self._folder, self._learner, self._about, self._pause = folder, learner, about, pause
+        self._writes = writes
         self.kept = Progress()
         """What ``last.pt`` holds."""
         self.seconds = 0.0
@@ -46,7 +50,8 @@ class Keeper:
 
     def is_due(self) -> bool:
         """Whether it is time to save within an epoch."""
-        return 0 < self._pause <= time.perf_counter() - self._last_saved and self.may_save()
+        is_time = 0 < self._pause <= time.perf_counter() - self._last_saved
+        return self._writes and is_time and self.may_save()
 
     def take_up(self, progress: Progress, best_epoch: int | None) -> None:
         """Go on from what the files hold; a best epoch that is later than the last is trained again."""
@@ -107,6 +112,8 @@ class Keeper:
     def _save(
         self, name: str, state: Mapping[str, Tensor], progress: Progress, *, measured: bool = True, **more: Any
     ) -> None:
+        if not self._writes:
+            return
         save_checkpoint(
             self._folder / name,
             state_dict=state,

@@ -7,6 +7,8 @@ from naturalist.data.dataset import DataPlan, Scan, TrainingData, load_training_
 from naturalist.data.loader import batch_bounds
 from naturalist.data.recorded_split import RecordedSplit
 from naturalist.device import Compute, choose_device
+from naturalist.errors import UserError
+from naturalist.ranks import in_turn, join
 from naturalist.runs.checkpoint import LAST, goes_on, load_checkpoint
 from naturalist.runs.identity import read_identity
 from naturalist.settings.run_settings import RunSettings
@@ -26,7 +28,7 @@ class Start:
 
 
 def start_training(settings: RunSettings, scan: Scan | None = None) -> Start:
-    """Choose the device, and load the data or, in a dry run, count them.
+    """Meet the other ranks, choose the device, and load the data or, in a dry run, count them.
 
     Args:
         settings: all of them, for this is where they part.
@@ -35,17 +37,21 @@ def start_training(settings: RunSettings, scan: Scan | None = None) -> Start:
     Raises:
         UserError: for a device that is not there, or data that cannot be used.
     """
-    machine, training = settings.machine, settings.training
+    machine, training, rank = settings.machine, settings.training, join()
     compute = Compute(choose_device(machine.device), machine.precision, channels_last=machine.channels_last)
+    if training.sync_batch_norm and compute.device.type != "cuda":
+        raise UserError(f"sync_batch_norm works between GPUs only, not on {compute.device}; leave it out.")
     if settings.record.dry_run:
         data, plan = None, plan_training_data(settings.data)
     else:
-        data = load_training_data(settings.data, settings.cache_folder, scan, _recorded_split(settings))
+        with in_turn(rank):
+            data = load_training_data(settings.data, settings.cache_folder, scan, _recorded_split(settings))
         plan = data.plan
     steps = optimizer_steps(len(batch_bounds(plan.num_train, training.batch_size)), training.accumulate)
     layout = "channels last" if compute.channels_last else "channels first"
+    ranks = "" if rank.is_alone else f", each of {rank.count} ranks"
     words = (
-        f"Device: {compute.device}, {compute.precision}, {layout}\n"
+        f"Device: {compute.device}, {compute.precision}, {layout}{ranks}\n"
         f"Steps: {steps:,} an epoch, {steps * training.epochs:,} in {training.epochs:,} epoch(s) of "
         f"{plan.num_train:,} images, {training.batch_size} at a time"
     )

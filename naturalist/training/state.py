@@ -2,12 +2,14 @@
 
 import math
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from naturalist.ranks import gather
 from naturalist.runs.records import merit
 
 
@@ -78,15 +80,31 @@ class EpochSoFar:
         self.seconds = 0.0
 
     @torch.no_grad()
-    def add(self, loss: Tensor, logits: Tensor, targets: Tensor) -> None:
-        """Take in the next batch."""
+    def add(self, loss: Tensor, logits: Tensor, targets: Tensor, images: int) -> None:
+        """Take in the next batch.
+
+        Args:
+            loss: mean over the batch; of a part of it, the part's share of that.
+            logits: of the batch, or of the part.
+            targets: of the same.
+            images: of the whole batch.
+        """
         truth = targets if targets.ndim == 1 else targets.argmax(dim=1)
         self.right += (logits.argmax(dim=1) == truth).sum()
-        self.loss_sum += loss * len(truth)
+        self.loss_sum += loss * images
         is_bad = (self.bad_step < 0) & ~torch.isfinite(loss)
         self.bad_step = torch.where(is_bad, self.batches, self.bad_step)
         self.batches += 1
-        self.images += len(truth)
+        self.images += images
+
+    def of_all_ranks(self) -> "EpochSoFar":
+        """What all ranks together have come to, if each has added its parts of the batches; waits for them."""
+        parts = torch.stack(gather(torch.stack([self.loss_sum, self.right, self.bad_step]).double()[None])).squeeze(1)
+        together = copy(self)
+        together.loss_sum, together.right = parts[:, 0].sum(), parts[:, 1].sum()
+        bad = parts[:, 2][parts[:, 2] >= 0]
+        together.bad_step = bad.min().long() if len(bad) else self.bad_step
+        return together
 
     def metrics(self) -> dict[str, float]:
         """Of the batches so far, see :func:`naturalist.training.epoch.train_one_epoch`; waits for the device."""
@@ -101,8 +119,10 @@ class EpochSoFar:
         """All of it, as plain values."""
         return dict(vars(self))
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take up a state from :meth:`state_dict`; its sums may lie on another device."""
+    def load_state_dict(self, state: Mapping[str, Any], *, with_sums: bool = True) -> None:
+        """Take up a state from :meth:`state_dict`; its sums, which one of several ranks takes, may lie elsewhere."""
         for name, value in vars(self).items():
-            is_sum = isinstance(value, Tensor)
-            setattr(self, name, state[name].to(value.device) if is_sum else state[name])
+            if not isinstance(value, Tensor):
+                setattr(self, name, state[name])
+            elif with_sums:
+                setattr(self, name, state[name].to(value.device))
