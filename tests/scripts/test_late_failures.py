@@ -144,7 +144,7 @@ def test_the_look_uses_the_batch_size_and_the_network_of_the_run(photographs, tm
     from naturalist.evaluation import evaluate
 
     loader = evaluate.BatchLoader
-    monkeypatch.setattr(evaluate, "BatchLoader", lambda *rest: seen.append(rest[2]) or loader(*rest))
+    monkeypatch.setattr(evaluate, "BatchLoader", lambda *rest, **more: seen.append(rest[2]) or loader(*rest, **more))
     from train import train
 
     train(CnnSettings.of(**{**TINY, **WITH_PICTURES, "batch_size": 7}, data=str(photographs)))

@@ -321,7 +321,7 @@ def test_where_no_signal_can_stop_a_trial_it_saves_and_ends_all_the_same(place, 
         while (said := worker.read())[0] == "epoch":
             worker.answer(False)
         assert said == ("done", {"status": "stopped", "folder": folder_in_log(log)})
-        worker.start([f"--runs_dir={runs}", "--device=cpu", "--epochs=1"], log)
+        worker.start([f"--runs_dir={runs}", "--device=cpu", "--epochs=1"], [], log)
         assert worker.read()[0] == "epoch"
         worker.answer(False)
         assert worker.read()[1]["status"] == "finished"
