@@ -6,7 +6,7 @@ DATA ?= sample
 CONFIG ?= configs/partA/sample.yaml
 NAME := $(notdir $(DATA))-$(shell date +%Y%m%d-%H%M%S)
 # A file's tests share what they have trained, so they stay in one process. Many wait for programs: three fill two cores.
-PYTEST := -m pytest --numprocesses 3 --dist loadfile
+PYTEST := -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help train test test-fast test-oldest coverage app lint bench
 .DEFAULT_GOAL := help

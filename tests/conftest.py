@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FunctionType
@@ -37,6 +38,8 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
         fixtures = [definition.func for found in item._fixtureinfo.name2fixturedefs.values() for definition in found]
         if any(is_slow(function, set()) for function in (item.function, *fixtures)):
             item.add_marker(pytest.mark.slow)
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])  # a long file that begins last would be waited for
 
 
 def is_slow(thing: object, seen: set[object]) -> bool:

@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -192,8 +193,9 @@ def _train(
 
     def should_stop(metrics: dict[str, Any]) -> bool:
         try:
-            connection.send(("epoch", metrics))
-            return bool(connection.recv())
+            with _stop_waits():  # a message of which only half was read would be the end of this process
+                connection.send(("epoch", metrics))
+                return bool(connection.recv())
         except (EOFError, OSError):  # the sweep was killed: this trial did not fail, it will be run again
             os._exit(1)
 
@@ -219,6 +221,19 @@ def require_recorded(meant: dict[str, Any], result: dict[str, Any]) -> None:
         kept = {name: value for name, value in result.items() if name != "folder"}
         write_summary(folder, {**kept, "status": "failed", "reason": str(error), "exit_code": 1})
         raise
+
+
+@contextlib.contextmanager
+def _stop_waits() -> Iterator[None]:
+    """A request to stop that comes within takes effect at the end."""
+    came: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if came:
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _explain_exit(code: int | None) -> str:
