@@ -3,8 +3,7 @@
 import platform
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,11 +37,13 @@ class Row:
     other: str
     """What it is measured against."""
     ratios: list[float]
-    """How many times better ours is, a number for each turn; above 1 is better."""
+    """How many times better ours is, a number for each turn; above 1 is better. Empty where it cannot be measured."""
     note: str = ""
 
     def __str__(self) -> str:
         """As a line of a Markdown table."""
+        if not self.ratios:
+            return f"| {self.name} | | | not measured | {self.note} |"
         low, middle, high = min(self.ratios), statistics.median(self.ratios), max(self.ratios)
         spread = f" ({low:.2f}–{high:.2f})" if len(self.ratios) > 1 else ""
         return f"| {self.name} | {self.ours} | {self.other} | {middle:.2f}{spread} | {self.note} |"
@@ -91,17 +92,6 @@ def describe_hardware(device: torch.device) -> str:
         return torch.cuda.get_device_name(device)
     names = [line.split(": ")[1] for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")]
     return f"{available_cores()} CPU cores ({names[0] if names else platform.processor() or 'unnamed'})"
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Let torch compute with so many threads for a while."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _lines(path: Path) -> list[str]:

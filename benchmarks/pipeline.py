@@ -34,15 +34,12 @@ class CachedPath:
         size: side of the network's input, in pixels.
         model: is trained, with augmentation.
         device: where.
-        precision: as ``--precision``.
     """
 
-    def __init__(
-        self, folder: Path, size: int, model: nn.Module, device: torch.device, precision: str = "auto"
-    ) -> None:
+    def __init__(self, folder: Path, size: int, model: nn.Module, device: torch.device) -> None:
         self.folder, self.size = folder, size
         settings = TrainingSettings(batch_size=BATCH_SIZE)
-        compute = Compute(device, precision)
+        compute = Compute(device)
         self.preprocessing = Preprocessing(size, size, "squash", MEAN, STD)
         self.augment = Augmentation(AugmentationSettings(), settings.seed, self.preprocessing, len(CLASSES))
         model = compute.place(model)

@@ -52,7 +52,7 @@ def memory_kept(settings: Settings) -> Iterator[Row]:
     """A step with freed memory kept against glibc's habits, each in a process of its own."""
     name = "step: freed memory kept"
     if settings.device.type != "cpu":
-        yield Row(name, "only on a CPU", "", [1.0])
+        yield Row(name, "", "", [], "only on a CPU")
         return
     pairs = [(_measure({}), _measure(LEFT_ALONE)) for _ in range(settings.repeats)]
     ours, other = ({key: statistics.median(pair[i][key] for pair in pairs) for key in pairs[0][0]} for i in (0, 1))
@@ -94,7 +94,7 @@ def precision(settings: Settings) -> Iterator[Row]:
     other = "fp32" if auto == "bf16" else "bf16"
     name = f"step: precision {auto} (auto) against {other}"
     if other == "bf16" and not multiplies_bf16(settings.device):
-        yield Row(name, "bf16 is emulated here", "", [1.0], "not measured")
+        yield Row(name, "", "", [], "bf16 is emulated here")
         return
     steps = [step_of(Compute(settings.device, kind)) for kind in (auto, other)]
     times = in_turns(_several(steps[0]), _several(steps[1]), settings.repeats, settings.device)
