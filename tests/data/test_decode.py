@@ -1,12 +1,11 @@
 """What decoding one file promises, for every kind of file that a folder of photographs may hold."""
 
 import contextlib
-import ctypes
 import errno
 import io
+import json
 import os
 import random
-import re
 import struct
 import threading
 import time
@@ -16,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import run_python
 from PIL import Image, ImageOps
 
 from naturalist.data import budget, decode, formats
@@ -466,35 +466,6 @@ DECEPTIVE = {
 }
 
 
-@pytest.mark.parametrize("data", DECEPTIVE.values(), ids=DECEPTIVE.keys())
-def test_a_few_kilobytes_cannot_take_seconds_or_gigabytes(data, peak_memory):
-    assert len(data) < 50_000
-    start = time.perf_counter()
-    with pytest.raises(UnreadableImage), peak_memory() as peak:
-        decode_bytes(data, SIZE, "squash")
-    assert time.perf_counter() - start < 1 and peak() < 50e6
-
-
-@pytest.fixture
-def peak_memory():
-    """Measures how far this process's memory grows."""
-    status, reset = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    if not os.access(reset, os.W_OK):
-        pytest.skip("peak memory is read from /proc")
-
-    def kilobytes(name: str) -> int:
-        return int(re.search(rf"{name}:\s+(\d+)", status.read_text())[1])
-
-    @contextlib.contextmanager
-    def measure():
-        ctypes.CDLL(None).malloc_trim(0)  # what was freed before must not be taken for room
-        reset.write_text("5")
-        before = kilobytes("VmRSS")
-        yield lambda: (kilobytes("VmHWM") - before) * 1024
-
-    return measure
-
-
 KINDS = [
     ("PNG", "L", {}),
     ("PNG", "RGB", {}),
@@ -516,19 +487,68 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize(("file_format", "mode", "options"), KINDS, ids=str)
-def test_decoding_takes_no_more_memory_than_it_asks_for(picture, peak_memory, monkeypatch, file_format, mode, options):
+MEASURE_ALONE = """
+import contextlib, ctypes, json, re, sys
+from pathlib import Path
+from naturalist.data import budget, decode
+
+def kilobytes(name):
+    return int(re.search(rf"{name}:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
+
+results, room = [], budget.pixels.of
+for file, size in zip(sys.argv[1::2], map(int, sys.argv[2::2])):
+    data, asked, peaks = Path(file).read_bytes(), [], []
+    budget.pixels.of = lambda needed: asked.append(needed) or room(needed)
+    for decode_jpeg in (decode._decode_jpeg, lambda *_: None) if data[:2] == b"\\xff\\xd8" else (None,):
+        decode._decode_jpeg, kept = decode_jpeg or decode._decode_jpeg, decode._decode_jpeg
+        ctypes.CDLL(None).malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+        before = kilobytes("VmRSS")
+        with contextlib.suppress(decode.UnreadableImage):
+            decode.decode_bytes(data, size, "squash")
+        peaks.append((kilobytes("VmHWM") - before) * 1024)
+        decode._decode_jpeg = kept
+    results.append([peaks, asked])
+print(json.dumps(results))
+"""
+
+
+@pytest.fixture(scope="module")
+def peaks_and_asked(picture, tmp_path_factory) -> dict[str, tuple[list[int], list[int]]]:
+    """Bytes that decoding took and those it asked for, measured in a process whose heap nothing else has used."""
+    if not os.access("/proc/self/clear_refs", os.W_OK):
+        pytest.skip("peak memory is read from /proc")
+    folder = tmp_path_factory.mktemp("kinds")
     large = picture.resize((2600, 1950), Image.Resampling.NEAREST)
     deep = Image.fromarray(np.asarray(large.convert("L")).astype(np.uint16) * 257)
-    data = encode(deep if mode == "I;16" else large.convert(mode), file_format, **options)
-    asked = []
-    room = budget.pixels.of
-    monkeypatch.setattr(budget.pixels, "of", lambda needed: asked.append(needed) or room(needed))
-    for decode_jpeg in (decode._decode_jpeg, lambda *_: None) if file_format == "JPEG" else (None,):
-        monkeypatch.setattr(decode, "_decode_jpeg", decode_jpeg)
-        with peak_memory() as peak:
-            decode_bytes(data, SIZE, "squash")
-        assert peak() <= asked[-1]
+    files = {"narrow": encode(picture.resize((8, 100_000)), "PNG"), **DECEPTIVE}
+    for file_format, mode, options in KINDS:
+        image = deep if mode == "I;16" else large.convert(mode)
+        files[f"{file_format}-{mode}-{options}"] = encode(image, file_format, **options)
+    arguments: list[object] = []
+    for number, (name, data) in enumerate(files.items()):
+        (folder / str(number)).write_bytes(data)
+        arguments += [folder / str(number), 256 if name == "narrow" else SIZE]
+    result = run_python("-c", MEASURE_ALONE, *arguments, cwd=folder)
+    assert result.returncode == 0, result.stderr
+    return dict(zip(files, map(tuple, json.loads(result.stdout)), strict=True))
+
+
+@pytest.mark.parametrize("kind", ["-".join(map(str, kind)) for kind in KINDS])
+def test_decoding_takes_no_more_memory_than_it_asks_for(peaks_and_asked, kind):
+    peaks, asked = peaks_and_asked[kind]
+    assert len(peaks) == len(asked) == (2 if kind.startswith("JPEG") else 1)
+    for peak, room in zip(peaks, asked, strict=True):
+        assert peak <= room
+
+
+@pytest.mark.parametrize("kind", DECEPTIVE)
+def test_a_few_kilobytes_cannot_take_seconds_or_gigabytes(peaks_and_asked, kind):
+    assert len(DECEPTIVE[kind]) < 50_000
+    start = time.perf_counter()
+    with pytest.raises(UnreadableImage):
+        decode_bytes(DECEPTIVE[kind], SIZE, "squash")
+    assert time.perf_counter() - start < 1 and peaks_and_asked[kind][0][0] < 50e6
 
 
 def test_a_photograph_beyond_the_budget_is_refused_in_its_pixels_and_bytes(set_budget):
@@ -556,14 +576,9 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
         decode_file(tmp_path / "sparse.jpg", SIZE, "squash")
 
 
-def test_narrow_pictures_need_memory_for_their_length(picture, peak_memory, monkeypatch):
-    data = encode(picture.resize((8, 100_000)), "PNG")
-    asked = []
-    room = budget.pixels.of
-    monkeypatch.setattr(budget.pixels, "of", lambda needed: asked.append(needed) or room(needed))
-    with peak_memory() as peak:
-        decode_bytes(data, 256, "squash")
-    assert 70e6 < peak() <= asked[0]
+def test_narrow_pictures_need_memory_for_their_length(peaks_and_asked):
+    (peak,), (room,) = peaks_and_asked["narrow"]
+    assert 70e6 < peak <= room
 
 
 def test_threads_wait_for_each_others_memory(picture, set_budget, monkeypatch):
