@@ -14,6 +14,7 @@ from torch import Tensor
 from naturalist.data.augment import Augmentation
 from naturalist.data.catalog import Split
 from naturalist.data.catalog import scan as scan_folder
+from naturalist.data.growth import Growing, Growth
 from naturalist.data.images import ImageCache, open_cache
 from naturalist.data.layout import Folders, find_folders
 from naturalist.data.loader import BatchLoader
@@ -33,6 +34,9 @@ Scan = Callable[[Path], Split]
 
 Transform = Callable[[Tensor], Tensor]
 """Turns a batch into a model's input."""
+
+Varied = Augmentation | Growing
+"""Turns a training batch and its labels into inputs and targets, by epoch and step."""
 
 
 class Batches(Protocol):
@@ -81,6 +85,8 @@ class TrainingData:
     """One line for people."""
     split: RecordedSplit | None = field(default=None, kw_only=True)
     """Every image by name and content, for the run's record."""
+    growth: Growth | None = field(default=None, kw_only=True)
+    """Sides of the training images, where they are not ``image_size`` all along."""
 
     @property
     def plan(self) -> DataPlan:
@@ -96,12 +102,12 @@ class TrainingData:
             BatchLoader(self.val_cache, self.val_indices, batch_size, device, share=share),
         )
 
-    def transforms(self, augmentation: AugmentationSettings, seed: int) -> tuple[Augmentation | Transform, Transform]:
+    def transforms(self, augmentation: AugmentationSettings, seed: int) -> tuple[Varied | Transform, Transform]:
         """What a loader's batches go through in training, and in validation."""
+        vary: Augmentation | Preprocessing = self.preprocessing
         if augmentation.data_augmentation:
-            augment = Augmentation(augmentation, seed, self.preprocessing, len(self.class_names))
-            return augment, self.preprocessing
-        return self.preprocessing, self.preprocessing
+            vary = Augmentation(augmentation, seed, self.preprocessing, len(self.class_names))
+        return vary if self.growth is None else Growing(vary, self.growth), self.preprocessing
 
 
 def describe_data(data: str) -> str:

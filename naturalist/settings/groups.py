@@ -80,6 +80,9 @@ class AugmentationSettings:
     """Smallest share of the area that a random resized crop keeps, in (0, 1]; 1 keeps the whole image."""
     horizontal_flip: float = 0.5
     """Probability of a mirror image, in [0, 1]."""
+    alternating_flip: bool = False
+    """Mirror every image in every other epoch, beginning with the first or the second by chance; horizontal_flip then
+    has no effect."""
     rotation: float = 10.0
     """Largest rotation either way, in degrees, in [0, 180]."""
     brightness: float = 0.2
@@ -108,8 +111,9 @@ class AugmentationSettings:
         require("rotation", self.rotation, 0 <= self.rotation <= 180, "must lie between 0 and 180 degrees")
 
 
-WEIGHT_DECAY = {"AdamW": 0.05, "SGD": 5e-4, "Adam": 0.0, "NAdam": 0.0}
-"""What each optimiser is used with: only AdamW's is decoupled from the gradient, so that no other may inherit it."""
+WEIGHT_DECAY = {"AdamW": 0.05, "Muon": 0.05, "SGD": 5e-4, "Adam": 0.0, "NAdam": 0.0}
+"""What each optimiser is used with: only AdamW's and Muon's are decoupled from the gradient, so that no
+other may inherit them."""
 
 
 @dataclass(frozen=True)
@@ -122,15 +126,16 @@ class TrainingSettings:
     """Passes over the training images."""
     batch_size: int = 64
     """Images per step."""
-    optimizer: Literal["Adam", "AdamW", "SGD", "NAdam"] = "AdamW"
-    """Optimiser; SGD uses Nesterov momentum."""
+    optimizer: Literal["Adam", "AdamW", "SGD", "NAdam", "Muon"] = "AdamW"
+    """Optimiser; SGD uses Nesterov momentum. Muon makes the steps of convolutions' filters orthogonal, as long as
+    AdamW's, which takes all other steps."""
     learning_rate: float = 0.002
     """Peak learning rate."""
     weight_decay: float | None = None
-    """Weight decay; norms and biases are exempt. By default the optimiser's own: 0.05 for AdamW (decoupled), 0.0005
-    for SGD, none for Adam and NAdam."""
+    """Weight decay; norms and biases are exempt. By default the optimiser's own: 0.05 for AdamW and Muon
+    (decoupled), 0.0005 for SGD, none for Adam and NAdam."""
     momentum: float = 0.9
-    """Momentum of SGD, in [0, 1)."""
+    """Momentum of SGD and Muon, in [0, 1)."""
     schedule: Literal["none", "cosine", "one-cycle", "plateau"] = "cosine"
     """Course of the learning rate after warm-up; plateau divides it by ten when val_loss stalls."""
     warmup_epochs: float = 1.0
