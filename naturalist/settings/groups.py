@@ -145,8 +145,8 @@ class TrainingSettings:
     label_smoothing: float = 0.1
     """Label smoothing in the training loss, in [0, 1)."""
     ema_decay: float = 0.0
-    """Decay per step of an exponential moving average of the weights, which is then what is evaluated and
-    kept; 0 for none, else in (0, 1)."""
+    """Decay per step of an exponential moving average of the weights and batch normalisation's statistics, which is
+    then what is evaluated and kept; 0 for none, else in (0, 1). It is smaller in the first steps."""
     gradient_clip: float = 0.0
     """Largest norm of the gradient; 0 for no clipping."""
     accumulate: int = 1

@@ -40,8 +40,9 @@ class Muon(torch.optim.AdamW):
                 if not is_orthogonal(weight) or weight.grad is None:
                     continue
                 state = self.state[weight]
-                if not state:
-                    state["momentum_buffer"] = torch.zeros_like(weight)
+                if not state:  # AdamW takes up no state without a step
+                    state["step"], state["momentum_buffer"] = torch.zeros(()), torch.zeros_like(weight)
+                state["step"] += 1
                 average = state["momentum_buffer"]
                 average.lerp_(weight.grad, 1 - self.momentum)
                 step = orthogonal(weight.grad.lerp(average, self.momentum).flatten(1))

@@ -82,7 +82,7 @@ def restore_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
 def _state_of(optimizer: Optimizer, parameter: Tensor) -> set[str]:
     """What an optimiser remembers of one parameter."""
     if isinstance(optimizer, Muon) and is_orthogonal(parameter):
-        return {"momentum_buffer"}
+        return {"step", "momentum_buffer"}
     return STATES[type(optimizer).__name__]
 
 
