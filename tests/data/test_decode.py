@@ -515,7 +515,10 @@ print(json.dumps(results))
 
 @pytest.fixture(scope="module")
 def peaks_and_asked(picture, tmp_path_factory) -> dict[str, list[tuple[int, int]]]:
-    """Bytes that decoding took and those it asked for, by each library that decodes it, measured in a process whose heap nothing else has used."""
+    """Bytes that decoding took and those it asked for, by each library that can decode it.
+
+    They are measured in a process whose heap nothing else has used.
+    """
     if not os.access("/proc/self/clear_refs", os.W_OK):
         pytest.skip("peak memory is read from /proc")
     folder = tmp_path_factory.mktemp("kinds")
