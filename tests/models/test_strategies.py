@@ -230,9 +230,8 @@ def test_features_are_computed_once_and_again_for_other_weights_or_settings(trai
 
 def test_streamed_features_train_to_the_bits_of_those_in_memory(train, monkeypatch):
     folders, streams = [], []
-    monkeypatch.setattr(
-        "naturalist.data.feature_loader.streamed", lambda *rest: streams.append(rest) or streamed(*rest)
-    )
+    noted = "naturalist.data.feature_loader.streamed"
+    monkeypatch.setattr(noted, lambda *rest: streams.append(rest) or streamed(*rest))
     for name in ("resident", "stream"):
         assert not streams
         folders.append(train(name, strategy="head", views=2, epochs=2, device_memory=name)[2])
