@@ -18,10 +18,12 @@ from naturalist.data.growth import Growing, Growth
 from naturalist.data.images import ImageCache, open_cache
 from naturalist.data.layout import Folders, find_folders
 from naturalist.data.loader import BatchLoader
+from naturalist.data.placing import choose_place
 from naturalist.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, channel_statistics
 from naturalist.data.recorded_split import RecordedSplit, find_recorded, record_split
 from naturalist.data.share import Share
 from naturalist.data.split import stratified_part, stratified_split
+from naturalist.device import Compute
 from naturalist.errors import UserError
 from naturalist.printable import printable
 from naturalist.settings.groups import AugmentationSettings, DataSettings
@@ -94,12 +96,15 @@ class TrainingData:
         return DataPlan(len(self.train_indices), len(self.class_names), self.description)
 
     def loaders(
-        self, batch_size: int, seed: int, device: torch.device, share: Share | None = None
+        self, batch_size: int, seed: int, compute: Compute, share: Share | None = None
     ) -> tuple[Batches, Batches]:
         """Training batches in an order that the seed decides, and validation batches; of both a rank's share."""
+        needed = self.train_cache.bytes_of(self.train_indices) + self.val_cache.bytes_of(self.val_indices)
+        device, place = compute.device, choose_place(compute.device_memory, needed, compute.device)
+        train, val = (self.train_cache, self.train_indices), (self.val_cache, self.val_indices)
         return (
-            BatchLoader(self.train_cache, self.train_indices, batch_size, device, shuffle_seed=seed, share=share),
-            BatchLoader(self.val_cache, self.val_indices, batch_size, device, share=share),
+            BatchLoader(*train, batch_size, device, shuffle_seed=seed, place=place, share=share),
+            BatchLoader(*val, batch_size, device, place=place, share=share),
         )
 
     def transforms(self, augmentation: AugmentationSettings, seed: int) -> tuple[Varied | Transform, Transform]:

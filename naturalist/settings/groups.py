@@ -7,6 +7,7 @@ groups are also those of ``--help``.
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from naturalist.memory import DeviceMemory
 from naturalist.settings.arguments import option
 from naturalist.settings.rules import (
     require,
@@ -184,6 +185,10 @@ class MachineSettings:
     """Arithmetic; auto is bf16 where the hardware multiplies it natively, else fp32."""
     channels_last: bool = True
     """Store images and filters channels last, which is faster nearly everywhere."""
+    device_memory: DeviceMemory = "auto"
+    """Where decoded images, or features, lie: resident keeps all of them in the GPU's memory (without a GPU, as many as
+    the system can in the machine's), stream reads each batch from the disk ahead of its turn; auto streams what would
+    take more than half of the memory. Results are the same."""
 
     def validate(self) -> None:
         """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
@@ -229,6 +234,7 @@ BOOKKEEPING = (
     "cache_dir",
     "datasets_dir",
     "device",
+    "device_memory",
     "wandb",
     "wandb_project",
     "validation_pictures",

@@ -338,7 +338,7 @@ def test_reduced_precision_trains_and_keeps_full_precision_weights(run, tmp_path
 def test_a_fit_on_the_gpu_learns_whether_images_are_resident_or_streamed(data, tmp_path, monkeypatch):
     monkeypatch.setattr(ImageCache, "release", lambda self: None)
     for share in (0.0, 0.5):
-        monkeypatch.setattr("naturalist.data.loader.RESIDENT_SHARE", share)
+        monkeypatch.setattr("naturalist.data.placing.RESIDENT_SHARE", share)
         folder = tmp_path / str(share)
         folder.mkdir()
         tracker = Tracker(folder, {}, "disabled", project="p", name="gpu", job_type="test")
@@ -357,8 +357,8 @@ def test_a_fit_on_the_gpu_learns_whether_images_are_resident_or_streamed(data, t
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("resident", [True, False])
-def test_no_step_waits_for_the_gpu(data, monkeypatch, resident):
+@pytest.mark.parametrize("place", ["device", "file"])
+def test_no_step_waits_for_the_gpu(data, monkeypatch, place):
     monkeypatch.setattr(ImageCache, "release", lambda self: None)
     device = torch.device("cuda")
     settings = settings_for(mixup=0.2, cutmix=1.0, random_erasing=0.5, gradient_clip=1.0)
@@ -366,7 +366,7 @@ def test_no_step_waits_for_the_gpu(data, monkeypatch, resident):
     model = compute.place(build_model(DESCRIPTION))
     optimizer = make_optimizer(parameter_groups(model, 0.0), settings.training, device)
     augment = Augmentation(settings.augmentation, settings.training.seed, data.preprocessing, 3)
-    loader = BatchLoader(data.train_cache, data.train_indices, 8, device, shuffle_seed=0, resident=resident)
+    loader = BatchLoader(data.train_cache, data.train_indices, 8, device, shuffle_seed=0, place=place)
     original = loader.epoch
 
     def watched(*place):
