@@ -101,7 +101,8 @@ def main() -> None:
         for size in arguments.sizes:
             print(measure_images(paths, size), flush=True)
         print(
-            "\n| files | listed, each | opened, each | bytes of index, each | bytes of memory, each |\n|---|---|---|---|---|"
+            "\n| files | listed, each | opened, each | bytes of index, each | bytes of memory, each |\n"
+            "|---|---|---|---|---|"
         )
         print(measure_files(paths[0], arguments.files), flush=True)
 

@@ -39,6 +39,9 @@ class DataSettings:
     """Folder for decoded images; by default 'cache' beside runs_dir."""
     on_corrupt: Literal["skip", "error"] = "skip"
     """Leave unreadable files out and name them, or stop."""
+    exclude: str | None = option(None, path=True, metavar="FILE")
+    """CSV file whose column 'path' names images to leave out of training and validation, by their place in the data
+    folder, such as leaks.csv of naturalist audit."""
     val_fraction: float = 0.2
     """Share of every class held out for validation, in (0, 1)."""
     split_seed: int = 0
