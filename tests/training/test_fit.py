@@ -295,6 +295,16 @@ def test_the_average_of_constant_weights_is_those_weights_and_lags_behind_change
     torch.testing.assert_close(average.model.weight, torch.full((2,), 1 + 9 / 13))
 
 
+def test_running_statistics_are_averaged_as_the_weights_that_they_belong_to_and_counters_are_not():
+    model = nn.BatchNorm1d(2)
+    average = WeightAverage(model, decay=0.5)
+    model(torch.randn(8, 2) + 5)
+    average.update(model)  # at the first update the decay is 1/10
+    torch.testing.assert_close(average.model.running_mean, 0.9 * model.running_mean)
+    torch.testing.assert_close(average.model.running_var, 0.1 + 0.9 * model.running_var)
+    assert average.model.num_batches_tracked == 1
+
+
 def test_with_an_average_it_is_the_average_that_is_kept(run, tmp_path):
     run(ema_decay=0.9, epochs=2)
     content = load_checkpoint(tmp_path / "run", LAST)

@@ -148,12 +148,12 @@ def assert_same_run(first: Path, second: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"mixup": 0.2, "cutmix": 1.0, "random_erasing": 0.5},
+        {"mixup": 0.2, "cutmix": 1.0, "random_erasing": 0.5, "optimizer": "Muon", "alternating_flip": True},
         {"ema_decay": 0.9, "optimizer": "SGD", "schedule": "plateau", "plateau_patience": 0, "precision": "fp16"},
         {"accumulate": 3, "schedule": "one-cycle", "optimizer": "NAdam", "gradient_clip": 1.0},
         {**GRADUAL, "accumulate": 3, "epochs": 4, "ema_decay": 0.5},
     ],
-    ids=["mixes", "average, plateau, fp16", "accumulation", "gradual release"],
+    ids=["mixes, Muon", "average, plateau, fp16", "accumulation", "gradual release"],
 )
 def test_a_training_killed_at_random_steps_ends_with_the_same_bits(train, monkeypatch, changes):
     _, whole = train("whole", **changes)
