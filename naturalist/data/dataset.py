@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from naturalist.data.share import Share
 from naturalist.data.split import stratified_part, stratified_split
 from naturalist.errors import UserError
 from naturalist.printable import printable
-from naturalist.settings.groups import AugmentationSettings, DataSettings
+from naturalist.settings.groups import AugmentationSettings, DataSettings, Sampling
 
 STATISTICS_IMAGES = 1000
 """Training images that mean and deviation are taken from."""
@@ -61,10 +61,20 @@ class Batches(Protocol):
 class DataPlan:
     """What a training would train on, in numbers."""
 
-    num_train: int
-    num_classes: int
+    counts: tuple[int, ...]
+    """Training images of each class."""
     description: str
     """One line for people."""
+
+    @property
+    def num_train(self) -> int:
+        """Training images."""
+        return sum(self.counts)
+
+    @property
+    def num_classes(self) -> int:
+        """Classes."""
+        return len(self.counts)
 
 
 @dataclass(frozen=True)
@@ -85,14 +95,20 @@ class TrainingData:
     @property
     def plan(self) -> DataPlan:
         """The same in numbers."""
-        return DataPlan(len(self.train_indices), len(self.class_names), self.description)
+        return DataPlan(_counts(self.train_cache.labels[self.train_indices], self.class_names), self.description)
 
     def loaders(
-        self, batch_size: int, seed: int, device: torch.device, share: Share | None = None
+        self,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        share: Share | None = None,
+        sampling: Sampling = "shuffle",
     ) -> tuple[Batches, Batches]:
         """Training batches in an order that the seed decides, and validation batches; of both a rank's share."""
+        order: dict[str, Any] = {"shuffle_seed": seed, "sampling": sampling}
         return (
-            BatchLoader(self.train_cache, self.train_indices, batch_size, device, shuffle_seed=seed, share=share),
+            BatchLoader(self.train_cache, self.train_indices, batch_size, device, share=share, **order),
             BatchLoader(self.val_cache, self.val_indices, batch_size, device, share=share),
         )
 
@@ -207,13 +223,17 @@ def plan_training_data(settings: DataSettings) -> DataPlan:
     if settings.train_fraction < 1:
         indices = stratified_part(indices, labels[indices], settings.train_fraction, settings.split_seed)
     description = describe_split(settings.data, len(indices), num_val, train.class_names, folders)
-    return DataPlan(len(indices), len(train.class_names), description)
+    return DataPlan(_counts(labels[indices], train.class_names), description)
 
 
 def describe_split(data: str, num_train: int, num_val: int, class_names: Sequence[str], folders: Folders) -> str:
     """One line about the images of a training, and about what is unusual in the names of folders."""
     counts = f"{num_train:,} images to train on, {num_val:,} to validate on, {len(class_names)} classes"
     return "; ".join(filter(None, (f"{describe_data(data)}; {counts}", folders.note, case_twins(class_names))))
+
+
+def _counts(labels: NDArray[np.int64], class_names: Sequence[str]) -> tuple[int, ...]:
+    return tuple(np.bincount(labels, minlength=len(class_names)).tolist())
 
 
 def case_twins(class_names: Sequence[str]) -> str:

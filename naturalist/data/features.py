@@ -30,7 +30,7 @@ from naturalist.errors import UserError
 from naturalist.progress import progress_bar
 from naturalist.ranks import Agreement, in_turn, this_rank
 from naturalist.seeding import generator
-from naturalist.settings.groups import AugmentationSettings
+from naturalist.settings.groups import AugmentationSettings, Sampling
 
 FEATURES, FORM = "features.bin", "form.json"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -93,13 +93,19 @@ class FeatureData(TrainingData):
     """What computing the features took, now or when they were first needed."""
 
     def loaders(
-        self, batch_size: int, seed: int, device: torch.device, share: Share | None = None
+        self,
+        batch_size: int,
+        seed: int,
+        device: torch.device,
+        share: Share | None = None,
+        sampling: Sampling = "shuffle",
     ) -> tuple[Batches, Batches]:
         """Training batches in an order that the seed decides, and validation batches; of both a rank's share."""
         train_labels = self.train_cache.labels[self.train_indices]
         val_labels = self.val_cache.labels[self.val_indices]
+        order: dict[str, Any] = {"shuffle_seed": seed, "sampling": sampling}
         return (
-            FeatureLoader(self.train_features, train_labels, batch_size, device, shuffle_seed=seed, share=share),
+            FeatureLoader(self.train_features, train_labels, batch_size, device, share=share, **order),
             FeatureLoader(self.val_features, val_labels, batch_size, device, share=share),
         )
 
@@ -118,6 +124,7 @@ class FeatureLoader:
         device: where batches are wanted; on a GPU with room, features are copied there once.
         shuffle_seed: seed of order and views; None keeps the order and takes the first view.
         share: which rows of every batch are wanted, where several ranks work on each; None for all.
+        sampling: see :func:`naturalist.data.loader.batch_order`.
     """
 
     def __init__(
@@ -129,9 +136,10 @@ class FeatureLoader:
         *,
         shuffle_seed: int | None = None,
         share: Share | None = None,
+        sampling: Sampling = "shuffle",
     ) -> None:
-        self.device, self.shuffle_seed, self.share = device, shuffle_seed, share
-        self.features, self.labels = features, torch.from_numpy(labels)
+        self.device, self.shuffle_seed, self.share, self.sampling = device, shuffle_seed, share, sampling
+        self.features, self.labels, self._order_by = features, torch.from_numpy(labels), labels
         size = features.numel() * features.element_size()
         if device.type == "cuda" and size < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
             self.features, self.labels = features.to(device), self.labels.to(device)
@@ -153,7 +161,7 @@ class FeatureLoader:
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of one epoch, from batch ``start`` on: features ``[B, …]``, labels int64 ``[B]``, on the device."""
-        order = torch.from_numpy(batch_order(self.num_images, self.shuffle_seed, epoch))
+        order = torch.from_numpy(batch_order(self._order_by, self.shuffle_seed, epoch, self.sampling))
         views = torch.zeros(self.num_images, dtype=torch.int64)
         if self.shuffle_seed is not None and len(self.features) > 1:
             views = torch.randint(

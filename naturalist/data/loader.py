@@ -8,9 +8,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from naturalist.data.balance import balanced_order
 from naturalist.data.images import ImageCache
 from naturalist.data.share import Share
 from naturalist.seeding import generator
+from naturalist.settings.groups import Sampling
 
 RESIDENT_SHARE = 0.5
 """Share of the GPU's free memory that images may take; a larger set is streamed."""
@@ -36,6 +38,7 @@ class BatchLoader:
         shuffle_seed: seed of the order; None keeps the order of ``indices``.
         resident: keep the images on the device; None decides by free memory.
         share: which rows of every batch are wanted, where several ranks work on each; None for all.
+        sampling: see :func:`batch_order`.
     """
 
     def __init__(
@@ -48,9 +51,10 @@ class BatchLoader:
         shuffle_seed: int | None = None,
         resident: bool | None = None,
         share: Share | None = None,
+        sampling: Sampling = "shuffle",
     ):
         self.cache, self.indices, self.batch_size, self.device = cache, indices, batch_size, device
-        self.shuffle_seed, self.share = shuffle_seed, share
+        self.shuffle_seed, self.share, self.sampling = shuffle_seed, share, sampling
         self._bounds = batch_bounds(len(indices), batch_size)
         if resident is None:
             image_bytes = 3 * cache.size**2
@@ -81,7 +85,8 @@ class BatchLoader:
             epoch: which one, for the order.
             start: the first batch wanted; the images of those before it are not read.
         """
-        order, bounds = batch_order(len(self.indices), self.shuffle_seed, epoch), self._bounds[start:]
+        order = batch_order(self.cache.labels[self.indices], self.shuffle_seed, epoch, self.sampling)
+        bounds = self._bounds[start:]
         if self._resident is not None:
             yield from self._from_device(*self._resident, order, bounds)
         elif self.device.type == "cuda":
@@ -135,11 +140,22 @@ class BatchLoader:
             self.cache.release()
 
 
-def batch_order(num_images: int, shuffle_seed: int | None, epoch: int) -> NDArray[np.int64]:
-    """Positions of the images in the order of an epoch, int64 ``[num_images]``; without a seed as they are."""
+def batch_order(
+    labels: NDArray[np.int64], shuffle_seed: int | None, epoch: int, sampling: Sampling = "shuffle"
+) -> NDArray[np.int64]:
+    """Positions of the images in the order of an epoch, int64 ``[N]``; without a seed as they are.
+
+    Args:
+        labels: of the images, int64 ``[N]``.
+        shuffle_seed: of the order.
+        epoch: which one.
+        sampling: every image once, or every class equally often.
+    """
     if shuffle_seed is None:
-        return np.arange(num_images)
-    order: NDArray[np.int64] = torch.randperm(num_images, generator=generator(shuffle_seed, "order", epoch)).numpy()
+        return np.arange(len(labels))
+    if sampling == "balanced":
+        return balanced_order(labels, shuffle_seed, epoch)
+    order: NDArray[np.int64] = torch.randperm(len(labels), generator=generator(shuffle_seed, "order", epoch)).numpy()
     return order
 
 

@@ -7,6 +7,7 @@ groups are also those of ``--help``.
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from naturalist.errors import UserError
 from naturalist.settings.arguments import option
 from naturalist.settings.rules import (
     require,
@@ -22,6 +23,9 @@ from naturalist.settings.rules import (
 
 ResizeMode = Literal["squash", "crop", "crop-bicubic"]
 Normalization = Literal["dataset", "imagenet", "half"]
+ClassWeights = Literal["none", "balanced", "sqrt"]
+Sampling = Literal["shuffle", "balanced"]
+SelectBy = Literal["val_accuracy", "val_balanced_accuracy", "val_loss"]
 
 
 @dataclass(frozen=True)
@@ -139,6 +143,11 @@ class TrainingSettings:
     """Epochs without a better val_loss before schedule=plateau lowers the learning rate."""
     label_smoothing: float = 0.1
     """Label smoothing in the training loss, in [0, 1)."""
+    class_weights: ClassWeights = "none"
+    """Weight of an image in the training loss, for classes of unequal size: the same for all, by one over the images of
+    its class (balanced), or by the root of that (sqrt); 1 on average. val_loss stays unweighted."""
+    sampling: Sampling = "shuffle"
+    """Images of an epoch: each once, or from every class equally many (balanced), as many as there are in all."""
     ema_decay: float = 0.0
     """Decay per step of an exponential moving average of the weights, which is then what is evaluated and
     kept; 0 for none, else in (0, 1)."""
@@ -148,8 +157,11 @@ class TrainingSettings:
     """Batches whose gradients are averaged before a step of the optimiser."""
     sync_batch_norm: bool = False
     """Under torchrun on GPUs: batch normalisation by the images of all processes, not of each its own."""
+    select_by: SelectBy = "val_accuracy"
+    """What best.pt is chosen by: the highest accuracy, the highest balanced accuracy (mean over the classes), or the
+    lowest loss on validation; of equal accuracies the lower loss."""
     patience: int = 0
-    """Stop after this many epochs without a better val_accuracy; 0 never stops early."""
+    """Stop after this many epochs without a better one by select_by; 0 never stops early."""
     seed: int = 0
     """Seed of weights, order, augmentation and dropout; --split_seed is that of the split."""
 
@@ -165,6 +177,11 @@ class TrainingSettings:
         require_not_negative(self, ["warmup_epochs", "gradient_clip", "patience", "plateau_patience"])
         require_seed(self, ["seed"])
         require_below_one(self, ["momentum", "label_smoothing", "ema_decay"])
+        if self.sampling == "balanced" and self.class_weights != "none":
+            raise UserError(
+                "sampling balanced shows all classes equally often already, so that with class_weights "
+                f"{self.class_weights} rare ones would count twice; give one of the two."
+            )
 
 
 @dataclass(frozen=True)

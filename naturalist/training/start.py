@@ -1,8 +1,9 @@
 """What stands before the model is built: device and data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from naturalist.data.balance import describe_balance
 from naturalist.data.dataset import DataPlan, Scan, TrainingData, load_training_data, plan_training_data
 from naturalist.data.loader import batch_bounds
 from naturalist.data.recorded_split import RecordedSplit
@@ -47,6 +48,8 @@ def start_training(settings: RunSettings, scan: Scan | None = None) -> Start:
         with in_turn(rank):
             data = load_training_data(settings.data, settings.cache_folder, scan, _recorded_split(settings))
         plan = data.plan
+    balance = describe_balance(plan.counts, training.class_weights, training.sampling)
+    plan = replace(plan, description="\n".join(filter(None, [plan.description, balance])))
     steps = optimizer_steps(len(batch_bounds(plan.num_train, training.batch_size)), training.accumulate)
     layout = "channels last" if compute.channels_last else "channels first"
     ranks = "" if rank.is_alone else f", each of {rank.count} ranks"

@@ -94,9 +94,11 @@ def test_epoch_broken_off_does_not_change_the_next(cache):
 
 
 @pytest.mark.parametrize("start", [0, 1, 3, 6, 7])
-@pytest.mark.parametrize("resident", [False, True])
-def test_an_epoch_begun_later_has_the_batches_that_are_left_and_reads_no_other(cache, monkeypatch, resident, start):
-    loader = BatchLoader(cache, np.arange(50), 8, CPU, shuffle_seed=0, resident=resident)
+@pytest.mark.parametrize(("resident", "sampling"), [(False, "shuffle"), (True, "shuffle"), (False, "balanced")])
+def test_an_epoch_begun_later_has_the_batches_that_are_left_and_reads_no_other(
+    cache, monkeypatch, resident, sampling, start
+):
+    loader = BatchLoader(cache, np.arange(50), 8, CPU, shuffle_seed=0, resident=resident, sampling=sampling)
     expected = read(loader, 2)[start:]
     rows, original = [], ImageCache.read
     monkeypatch.setattr(ImageCache, "read", lambda self, indices: rows.extend(indices) or original(self, indices))
@@ -112,10 +114,10 @@ def test_an_epoch_begun_later_is_the_same_on_the_gpu(cache, resident):
     assert [images[:, 0, 0, 0].tolist() for images, _ in on_gpu.epoch(1, 3)] == read(on_gpu, 1)[3:]
 
 
-@pytest.mark.parametrize("shuffle_seed", [None, 0])
-def test_features_begun_later_in_an_epoch_are_the_same_views_of_the_same_images(shuffle_seed):
+@pytest.mark.parametrize(("shuffle_seed", "sampling"), [(None, "shuffle"), (0, "shuffle"), (0, "balanced")])
+def test_features_begun_later_in_an_epoch_are_the_same_views_of_the_same_images(shuffle_seed, sampling):
     features = torch.arange(3 * 20).view(3, 20, 1)
-    loader = FeatureLoader(features, np.arange(20) % 4, 6, CPU, shuffle_seed=shuffle_seed)
+    loader = FeatureLoader(features, np.arange(20) % 5 // 4, 6, CPU, shuffle_seed=shuffle_seed, sampling=sampling)
     whole = [(batch.tolist(), labels.tolist()) for batch, labels in loader.epoch(1)]
     assert [(batch.tolist(), labels.tolist()) for batch, labels in loader.epoch(1, 2)] == whole[2:]
 
