@@ -196,7 +196,7 @@ def pretend(monkeypatch, outcomes) -> None:
 def test_the_best_checkpoint_is_what_it_is_selected_by_and_of_equals_the_lowest_loss(
     run, tmp_path, monkeypatch, capsys, select_by, best
 ):
-    outcomes = [(0.5, math.nan, 0, 0, 0), (0.7, 0.9, 5, 5, 1), (0.7, 0.8, 5, 4, 1), (0.7, 0.85, 5, 4, 2), (0.6, 0.1)]
+    outcomes = [(0.5, math.nan, 0, 0, 0), (0.7, 0.84, 5, 5, 1), (0.7, 0.8, 5, 4, 1), (0.7, 0.85, 5, 4, 2), (0.6, 0.1)]
     outcomes[4] = (*outcomes[4], 1, 1, 1)
     pretend(monkeypatch, iter(outcomes))
     summary, history = run(epochs=5, select_by=select_by)
