@@ -46,6 +46,7 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
     from naturalist.runs.identity import identify_run
     from naturalist.runs.recording import record_run
     from naturalist.seeding import derive_seed
+    from naturalist.training.find_rate import find_learning_rate
     from naturalist.training.fit import fit
     from naturalist.training.start import start_training
 
@@ -67,6 +68,8 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
     if start.data is None:
         print(start.steps)
         return {"status": "dry run"}
+    if settings.record.find_lr:
+        return find_learning_rate(model, start.data, settings, start.compute)
 
     with record_run(settings, job_type="partA", may_begin=True) as tracker:
         tracker.write("model.txt", f"{summary}\n")

@@ -126,7 +126,8 @@ def names_of_variants(metrics: dict[str, Any]) -> list[str]:
 def show(key: str, value: float, plain: float | None = None) -> str:
     """A number of an evaluation in a table, and in brackets what it gained, in points where it is a share."""
     scale, digits, unit = (1, 4, "") if key == "loss" else (100, 2, "%")
-    gain = "" if plain is None else f" ({scale * (value - plain):+.{digits}f})"
+    # Without the 0.0 less than nothing would read -0.00.
+    gain = "" if plain is None else f" ({round(scale * (value - plain), digits) + 0.0:+.{digits}f})"
     return f"{scale * value:.{digits}f}{unit}{gain}"
 
 

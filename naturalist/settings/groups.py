@@ -225,14 +225,19 @@ class RecordSettings:
     """Run folder to go on with, with its own settings; auto, with --name N, goes on with N where it exists."""
     dry_run: bool = False
     """Say what would be trained (data, model, device, precision, steps), and stop."""
+    find_lr: bool = False
+    """Try rising learning rates for 100 steps, draw the loss over them (in runs_dir), propose one, and stop."""
 
     def validate(self) -> None:
         """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
         require_not_negative(self, ["checkpoint_seconds"])
         require_project("wandb_project", self.wandb_project)
+        others = [name for name in NOT_RECORDED if name != "find_lr" and getattr(self, name)]
+        if self.find_lr and others:
+            raise UserError(f"find_lr tries learning rates and trains no run, so {others[0]} cannot be given with it.")
 
 
-NOT_RECORDED = ("resume", "dry_run")
+NOT_RECORDED = ("resume", "dry_run", "find_lr")
 """Settings that ask for something now, and so are no part of a run's ``config.yaml``."""
 
 BOOKKEEPING = (

@@ -9,7 +9,7 @@ from naturalist.data.loader import batch_bounds
 from naturalist.data.recorded_split import RecordedSplit
 from naturalist.device import Compute, choose_device
 from naturalist.errors import UserError
-from naturalist.ranks import in_turn, join
+from naturalist.ranks import in_turn, join, this_rank
 from naturalist.runs.checkpoint import LAST, goes_on, load_checkpoint
 from naturalist.runs.identity import read_identity
 from naturalist.settings.run_settings import RunSettings
@@ -38,6 +38,8 @@ def start_training(settings: RunSettings, scan: Scan | None = None) -> Start:
     Raises:
         UserError: for a device that is not there, or data that cannot be used.
     """
+    if settings.record.find_lr and not this_rank().is_alone:
+        raise UserError("find_lr works in one process: run it without torchrun, with batch_size as it is to be.")
     machine, training, rank = settings.machine, settings.training, join()
     compute = Compute(choose_device(machine.device), machine.precision, channels_last=machine.channels_last)
     if training.sync_batch_norm and compute.device.type != "cuda":
