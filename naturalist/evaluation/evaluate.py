@@ -18,14 +18,7 @@ from naturalist.evaluation.looks import describe_looks, record_look
 from naturalist.evaluation.metrics import calibration, classification_metrics, mcnemar, write_predictions_csv
 from naturalist.evaluation.results import Grid, write_results
 from naturalist.evaluation.split_images import SplitImages, images_of_split
-from naturalist.evaluation.variants import (
-    WITH,
-    Change,
-    predict_views,
-    print_variants,
-    prior_of_run,
-    with_uniform_prior,
-)
+from naturalist.evaluation.variants import WITH, Change, predict_variants, print_variants, prior_of_run
 from naturalist.printable import printable
 from naturalist.progress import plain_console, print_numbers, print_table, progress_bar
 from naturalist.ranks import Rank, in_turn, this_rank
@@ -64,8 +57,7 @@ def evaluate_run(
         device: see :func:`naturalist.device.choose_device`.
         cache_dir: folder for decoded images, if not the run's own.
         batch_size: images per batch.
-        tta: also average over views of each image (test-time augmentation), reported under ``with_flips`` and
-            ``with_flips_and_shifts``, with their own ``predictions_with_….csv``.
+        tta: also average over views of each image, under ``with_flips`` and ``with_flips_and_shifts``.
         prior: ``"uniform"`` also corrects for the class frequencies of training, under ``with_uniform_prior``.
         quiet: print nothing.
         tracker: of a run that is still open; a finished one that is at W&B is continued there for the grid.
@@ -86,18 +78,13 @@ def evaluate_run(
     classifier = load_classifier(run, device, checkpoint=checkpoint, model=model)
     learnt = prior_of_run(folder, checkpoint) if prior == "uniform" else None
     predict = partial(_predict, classifier, images, batch_size, split, None if rank.is_alone else Share(rank))
-    variants = predict_views(predict, tta)
-    if learnt is not None:
-        variants = with_uniform_prior(variants, learnt)
+    variants = predict_variants(predict, tta, learnt)
     probabilities = variants.pop("")
     metrics = {**_about(folder, split, images, checkpoint), **_measure(probabilities, images)}
     if not rank.is_first:
         return metrics
     output = folder / "evaluation" / split
-    try:
-        grid = _write(output, run, metrics, images, probabilities, variants)
-    except OSError as error:
-        raise UserError(f"cannot write the evaluation to {str(output)!r}: {cause_of(error)}.") from None
+    grid = _write(output, run, metrics, images, probabilities, variants)
     _send(grid, metrics, folder, tracker)
     if not quiet:
         _print(metrics, output)
@@ -112,16 +99,19 @@ def _write(
     probabilities: NDArray[np.float64],
     variants: dict[str, NDArray[np.float64]],
 ) -> Grid:
-    """Add to the metrics what is to be said of looks and variants, and write everything."""
-    output.mkdir(parents=True, exist_ok=True)
-    if metrics["split"] == "test":
-        metrics["earlier_test_looks"] = record_look(run, images.files, metrics["epoch"], metrics["accuracy"])
-    names, plain_is_right = images.cache.class_names, probabilities.argmax(axis=1) == images.labels
-    for name, variant in variants.items():
-        write_predictions_csv(images.files, images.labels, variant, names, output / f"predictions_{WITH}{name}.csv")
-        compared = mcnemar(variant.argmax(axis=1) == images.labels, plain_is_right)
-        metrics[WITH + name] = {**_measure(variant, images), "compared_without": compared}
-    return write_results(output, metrics, probabilities, images)
+    """Add to the metrics what is to be said of looks and variants, and write everything; raises UserError."""
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        if metrics["split"] == "test":
+            metrics["earlier_test_looks"] = record_look(run, images.files, metrics["epoch"], metrics["accuracy"])
+        names, plain_is_right = images.cache.class_names, probabilities.argmax(axis=1) == images.labels
+        for name, variant in variants.items():
+            write_predictions_csv(images.files, images.labels, variant, names, output / f"predictions_{WITH}{name}.csv")
+            compared = mcnemar(variant.argmax(axis=1) == images.labels, plain_is_right)
+            metrics[WITH + name] = {**_measure(variant, images), "compared_without": compared}
+        return write_results(output, metrics, probabilities, images)
+    except OSError as error:
+        raise UserError(f"cannot write the evaluation to {str(output)!r}: {cause_of(error)}.") from None
 
 
 def _send(grid: Grid, metrics: dict[str, Any], folder: Path, tracker: Tracker | None) -> None:

@@ -55,14 +55,17 @@ def shifted(pixels: Tensor, direction: int) -> Tensor:
     return pixels[..., places, :][..., places]
 
 
-def predict_views(predict: Callable[[str, Change], Array], tta: Tta) -> dict[str, Array]:
-    """Probabilities ``[N, classes]``: plain ones under ``""``, and the means over views under their names.
+def predict_variants(
+    predict: Callable[[str, Change], Array], tta: Tta = "none", prior: Array | None = None
+) -> dict[str, Array]:
+    """Probabilities ``[N, classes]``: plain ones under ``""``, and others under their names.
 
     The shifted views count for half, as in airbench; of every view there is its mirror image.
 
     Args:
         predict: gives the probabilities of all images, each changed; the word says how.
-        tta: which views.
+        tta: over which views there is a mean.
+        prior: how frequent training made each class look; each of the others is also corrected by it.
     """
     views = {"": predict("", unchanged)}
     if tta != "none":
@@ -77,7 +80,7 @@ def predict_views(predict: Callable[[str, Change], Array], tta: Tta) -> dict[str
             )
         ]
         views["flips_and_shifts"] = views["flips"] / 2 + np.mean(moved, axis=0) / 2
-    return views
+    return views if prior is None else with_uniform_prior(views, prior)
 
 
 def with_uniform_prior(views: dict[str, Array], prior: Array) -> dict[str, Array]:

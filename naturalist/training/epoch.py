@@ -89,9 +89,8 @@ def train_one_epoch(
     """Train on every batch of one epoch that it has not been trained on; of several ranks, each on its part of them.
 
     Loss and accuracy stay on the device and are fetched every half second for the bar and once at the end. The loss is
-    the one that is learnt from: smoothed, and weighted by class where the learner has such weights. Accuracy is
-    measured while training, on augmented images and with dropout; under MixUp and CutMix the class with the larger
-    share counts as the truth.
+    smoothed and weighted as it is learnt from; accuracy is measured while training, on augmented images and with
+    dropout. Under MixUp and CutMix the class with the larger share counts as the truth.
 
     Args:
         learner: model, optimiser and their settings.

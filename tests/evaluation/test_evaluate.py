@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sklearn.metrics
-import torch
 import yaml
 from fake_wandb import FakeWandb
 from matplotlib.figure import Figure
@@ -26,6 +25,7 @@ from naturalist.evaluation.evaluate import evaluate_run
 from naturalist.evaluation.looks import describe_looks
 from naturalist.evaluation.metrics import calibration, mcnemar, read_predictions_csv
 from naturalist.evaluation.several import evaluate_runs
+from naturalist.evaluation.variants import prior_of_run, with_uniform_prior
 from naturalist.runs.checkpoint import load_checkpoint
 
 
@@ -201,30 +201,30 @@ def test_a_uniform_prior_divides_by_the_frequencies_of_the_runs_own_split(
     tmp_path, unequal, capsys, changes, power, words
 ):
     run = make_run(tmp_path / "runs" / "first", unequal, settings=changes)
-    metrics = evaluate_run(run, prior="uniform", device="cpu")
-    said = capsys.readouterr().out
-    assert words in said and "with uniform prior" in said
-    counts = dict.fromkeys(metrics["per_class"], 0)
-    for file in RecordedSplit.read(run, "held out").of("train"):
-        counts[file.class_name] += 1
-    assert sorted(counts.values())[0] == 1 < sorted(counts.values())[1]
-    output = run / "evaluation" / "test"
-    plain, corrected = (
-        read_predictions_csv(output / f"predictions{end}.csv")[2] for end in ("", "_with_uniform_prior")
-    )
-    expected = plain / np.array([count**power for count in counts.values()])
-    assert corrected == pytest.approx(expected / expected.sum(axis=1, keepdims=True))
-    own = metrics["with_uniform_prior"]
-    assert own["n"] == metrics["n"] and {"balanced_accuracy", "compared_without"} <= own.keys()
+    checkpoint = load_checkpoint(run)
+    prior = prior_of_run(run, checkpoint)
+    assert words in capsys.readouterr().out
+    files = [file.class_name for file in RecordedSplit.read(run, "held out").of("train")]
+    counts = np.array([files.count(name) for name in checkpoint["class_names"]])
+    assert counts.min() == 1 and prior == pytest.approx(counts**power / (counts**power).sum())
+    views = {"": np.full((2, 10), 0.1), "flips": np.eye(10)[:2]}
+    corrected = with_uniform_prior(views, prior)
+    assert corrected.keys() == {*views, "uniform_prior", "flips_and_uniform_prior"}
+    assert corrected["uniform_prior"] == pytest.approx((1 / prior / (1 / prior).sum())[None].repeat(2, 0))
+    assert corrected["flips_and_uniform_prior"] == pytest.approx(views["flips"])
 
 
-def test_a_prior_of_a_run_without_a_record_is_refused(tmp_path, pictures):
-    run = make_run(tmp_path / "runs" / "first", pictures)
-    content = load_checkpoint(run)
-    del content["identity"]
-    torch.save(content, run / "best.pt")
+def test_a_uniform_prior_is_reported_beside_the_plain_numbers(evaluated):
+    metrics, (_, *rows), output = evaluated
+    corrected = read_predictions_csv(output / "predictions_with_uniform_prior.csv")[2]
+    assert corrected == pytest.approx(np.array([row[2:] for row in rows], float))  # of classes that are equally large
+    assert metrics["with_uniform_prior"]["compared_without"]["p_value"] == 1
+    assert metrics["with_flips_and_shifts_and_uniform_prior"]["n"] == metrics["n"]
+
+
+def test_a_prior_of_a_run_without_a_record_is_refused(tmp_path):
     with pytest.raises(UserError, match="class frequencies; leave --prior out"):
-        evaluate_run(run, prior="uniform", device="cpu", quiet=True)
+        prior_of_run(tmp_path, {"class_names": ["a", "b"]})
 
 
 def test_contact_sheets_name_the_files_worst_first(run, evaluated, monkeypatch):
