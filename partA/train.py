@@ -4,6 +4,7 @@ python partA/train.py --config configs/partA/default.yaml --data nature_12K
 python partA/train.py --data sample --num_filters 64 --activation GELU --no_batch_norm
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,7 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
     from naturalist.seeding import derive_seed
     from naturalist.training.find_rate import find_learning_rate
     from naturalist.training.fit import fit
+    from naturalist.training.recipe import plan_growth, release_groups, set_up
     from naturalist.training.start import start_training
 
     start = start_training(settings, scan)
@@ -57,7 +59,8 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
         "image_size": settings.data.image_size,
         **vars(settings.model),
     }
-    torch.manual_seed(derive_seed(settings.training.seed, "weights"))
+    seed, growth = derive_seed(settings.training.seed, "weights"), plan_growth(settings)
+    torch.manual_seed(seed)
     model = build_model(description)
     summary = summarize(model, settings.data.image_size)
     print(f"Data: {start.plan.description}")
@@ -65,26 +68,33 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
         f"Model: {summary.parameters:,} parameters, {summary.multiply_accumulates / 1e6:,.0f} million "
         "multiply–accumulates per image"
     )
+    if growth is not None:
+        print(f"Training images: {growth}")
     if start.data is None:
         print(start.steps)
         return {"status": "dry run"}
+    release = release_groups(model, settings.training, settings.recipe)
     if settings.record.find_lr:
-        return find_learning_rate(model, start.data, settings, start.compute)
+        set_up(model, settings.recipe, start.data, seed)
+        return find_learning_rate(model, start.data, settings, start.compute, release(0) if release else None)
 
     with record_run(settings, job_type="partA", may_begin=True) as tracker:
         tracker.write("model.txt", f"{summary}\n")
         tracker.set_summary({"parameters": summary.parameters, "multiply_accumulates": summary.multiply_accumulates})
+        resume = goes_on(settings.record.resume)
+        set_up(model, settings.recipe, None if resume else start.data, seed)
         result = fit(
             model,
-            start.data,
+            replace(start.data, growth=growth),
             settings.training,
             settings.augmentation,
             start.compute,
             tracker,
             identify_run(tracker.folder, settings, start.data, description),
-            resume=goes_on(settings.record.resume),
+            resume=resume,
             checkpoint_seconds=settings.record.checkpoint_seconds,
             should_stop=should_stop,
+            release=release,
         )
         return finish_run(tracker, result, settings, model)
 

@@ -63,7 +63,8 @@ class Augmentation:
             MixUp (Zhang et al. 2018) and CutMix (Yun et al. 2019).
         """
         draws = _Draws(len(images), generator(self.seed, "augment", epoch, step), images.device, part)
-        pictures = self._warp(images.float() / 255, draws)
+        turn = (_coin(images, self.seed) + epoch) % 2 if self.settings.alternating_flip else None
+        pictures = self._warp(images.float() / 255, draws, turn)
         pictures = self._jitter_colors(pictures, draws)
         pictures = self._erase(self.preprocessing.normalize(pictures), draws)
         if self.mixes:
@@ -74,8 +75,14 @@ class Augmentation:
                 pictures, labels = mix(pictures, labels)
         return pictures, labels
 
-    def _warp(self, images: Tensor, draws: "_Draws") -> Tensor:
-        """Crop, mirror and rotate by one affine map per image; what lies outside is filled by reflection."""
+    def _warp(self, images: Tensor, draws: "_Draws", turn: Tensor | None) -> Tensor:
+        """Crop, mirror and rotate by one affine map per image; what lies outside is filled by reflection.
+
+        Args:
+            images: in [0, 1].
+            draws: chance.
+            turn: 1 for an image to mirror, else 0; None leaves that to chance.
+        """
         settings, size = self.settings, self.preprocessing.image_size
         area = draws.uniform(settings.crop_scale, 1)
         log_ratio = draws.uniform(math.log(ASPECT_RATIO[0]), math.log(ASPECT_RATIO[1]))
@@ -83,7 +90,8 @@ class Augmentation:
         log_ratio = torch.minimum(torch.maximum(log_ratio, area.log()), -area.log())
         width, height = (area * log_ratio.exp()).sqrt(), (area / log_ratio.exp()).sqrt()
         center_x, center_y = (draws.uniform(-1, 1) * (1 - side) for side in (width, height))
-        mirror = 1 - 2 * draws.happens(settings.horizontal_flip)
+        chance = draws.happens(settings.horizontal_flip)
+        mirror = 1 - 2 * (chance if turn is None else turn)
         angle = draws.uniform(-settings.rotation, settings.rotation) * (math.pi / 180)
         cos, sin = angle.cos(), angle.sin()
         maps = torch.stack(
@@ -122,6 +130,16 @@ class Augmentation:
         inside_y = (position - center_y[:, None]).abs() < half_height[:, None]
         hole = inside_y[:, :, None] & inside_x[:, None, :] & erased[:, None, None]
         return images.masked_fill(hole[:, None], 0)
+
+
+def _coin(images: Tensor, seed: int) -> Tensor:
+    """0 or 1 for each image of uint8 ``[B, 3, S, S]``, by its content: the same in every epoch, order and process.
+
+    It is the parity of the lowest bits at random places, as good as a coin for each image, and another one for each
+    seed.
+    """
+    places = torch.randint(2, images.shape[1:], generator=generator(seed, "mirror"), dtype=torch.uint8)
+    return (images & places.to(images.device, non_blocking=True)).sum(dim=(1, 2, 3)) % 2
 
 
 class _Draws:

@@ -9,9 +9,20 @@ Group = dict[str, Any]
 """One parameter group of :class:`torch.optim.Optimizer`: ``params``, ``weight_decay`` and perhaps ``lr``."""
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[Group]:
-    """A model's trainable parameters, see :func:`split_parameters`."""
-    return split_parameters(model.parameters(), weight_decay)
+def parameter_groups(model: nn.Module, weight_decay: float, norm_bias_rate: float | None = None) -> list[Group]:
+    """A model's trainable parameters, see :func:`split_parameters`.
+
+    Args:
+        model: any network.
+        weight_decay: of the weights.
+        norm_bias_rate: learning rate of batch normalisation's biases, a group of their own; None for that of the rest.
+    """
+    if norm_bias_rate is None:
+        return split_parameters(model.parameters(), weight_decay)
+    biases = [module.bias for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    apart = set(map(id, biases))
+    groups = split_parameters((p for p in model.parameters() if id(p) not in apart), weight_decay)
+    return [*groups, {"params": biases, "weight_decay": 0.0, "lr": norm_bias_rate}]
 
 
 def split_parameters(parameters: Iterable[nn.Parameter], weight_decay: float) -> list[Group]:

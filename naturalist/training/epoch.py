@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from naturalist.data.augment import Augmentation
-from naturalist.data.dataset import Batches, Transform
+from naturalist.data.dataset import Batches, Transform, Varied
 from naturalist.data.share import Part, Share
 from naturalist.device import Compute
 from naturalist.errors import UserError
@@ -79,7 +78,7 @@ class Learner:
 def train_one_epoch(
     learner: Learner,
     loader: Batches,
-    augment: Augmentation | Transform,
+    augment: Varied | Transform,
     *,
     epoch: int,
     so_far: EpochSoFar | None = None,
@@ -95,7 +94,7 @@ def train_one_epoch(
     Args:
         learner: model, optimiser and their settings.
         loader: training batches.
-        augment: :class:`Augmentation`, or what else turns a batch into the model's input.
+        augment: turns a batch into the model's input.
         epoch: counted from 0.
         so_far: where to begin, and what the batches before came to; kept up to date. By default the beginning.
         after_step: called after every step of the optimiser, when learner and ``so_far`` are all there is to save.
@@ -212,7 +211,7 @@ def _gradients(learner: Learner, ends_group: bool) -> AbstractContextManager[obj
 
 def _forward(
     learner: Learner,
-    augment: Augmentation | Transform,
+    augment: Varied | Transform,
     batch: tuple[Tensor, Tensor],
     epoch: int,
     step: int,
@@ -224,7 +223,7 @@ def _forward(
     """
     images, labels = batch
     torch.manual_seed(derive_seed(learner.settings.seed, "dropout", epoch, step))
-    if not isinstance(augment, Augmentation):
+    if not isinstance(augment, Varied):
         inputs, targets = augment(images), labels
     elif part is None:
         inputs, targets = augment(images, labels, epoch, step)

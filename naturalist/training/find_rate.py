@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from torch import nn
 from torch.optim import Optimizer
 
-from naturalist.data.augment import Augmentation
 from naturalist.data.balance import loss_weights
-from naturalist.data.dataset import Batches, TrainingData, Transform
+from naturalist.data.dataset import Batches, TrainingData, Transform, Varied
 from naturalist.device import Compute
 from naturalist.errors import UserError
 from naturalist.models.parameter_groups import Group, parameter_groups
@@ -104,7 +103,7 @@ def find_learning_rate(
     optimizer = make_optimizer(groups or parameter_groups(model, training.decay), training, device)
     weights = loss_weights(data.plan.counts, training.class_weights, device)
     learner = Learner(model, optimizer, _Rise(optimizer, training), training, compute, class_weights=weights)
-    loader, _ = data.loaders(training.batch_size, training.seed, device, None, training.sampling)
+    loader, _ = data.loaders(training.batch_size, training.seed, compute, None, training.sampling)
     augment, _ = data.transforms(settings.augmentation, training.seed)
     losses = _losses(learner, loader, augment)
     search = search_of(losses)
@@ -146,7 +145,7 @@ def search_of(losses: list[float]) -> Search:
     return Search(tried, finite, smoothed, steepest, lowest, len(losses) < STEPS or len(finite) < len(losses))
 
 
-def _losses(learner: Learner, loader: Batches, augment: Augmentation | Transform) -> list[float]:
+def _losses(learner: Learner, loader: Batches, augment: Varied | Transform) -> list[float]:
     """The loss of every step, up to the last or to where it diverges."""
     losses: list[float] = []
     lowest, settings = float("inf"), learner.settings

@@ -129,7 +129,7 @@ class _Fit:
         model = compute.place(model)
         self.tracker, self.release, self.rank = tracker, release, this_rank()
         share = None if self.rank.is_alone else Share(self.rank, augmentation.data_augmentation and augmentation.mixes)
-        order = (training.batch_size, training.seed, compute.device, share, training.sampling)
+        order = (training.batch_size, training.seed, compute, share, training.sampling)
         self.train_loader, self.val_loader = data.loaders(*order)
         self.augment, self.prepare = data.transforms(augmentation, training.seed)
         if compute.device.type == "cpu":  # weights, gradients, and two averages of those; a GPU says what it lacks

@@ -10,6 +10,7 @@ from naturalist.data.dataset import TrainingData
 from naturalist.data.features import Views, cache_features
 from naturalist.data.images import ImageCache
 from naturalist.data.preprocessing import Preprocessing
+from naturalist.data.stream import streamed
 from naturalist.device import Compute
 from naturalist.errors import UserError
 from naturalist.models import build_model
@@ -95,7 +96,7 @@ def train(data, tmp_path):
         model = build_model(SHUFFLENET)
         before = {name: value.clone() for name, value in model.state_dict().items()}
         strategy = Strategy(model, settings.strategy, settings.training)
-        used, compute = data, Compute(CPU, "fp32")
+        used, compute = data, Compute(CPU, "fp32", device_memory=settings.machine.device_memory)
         if settings.uses_features and strategy.frozen_parameters:
             prefix = FrozenPrefix(compute.place(model), strategy.first_trained_stage)
             views = Views(settings.strategy.views, settings.augmentation, settings.training.seed)
@@ -225,6 +226,18 @@ def test_features_are_computed_once_and_again_for_other_weights_or_settings(trai
     assert files() == 3  # other training views, the same validation images
     train("d", strategy="head", views=1, seed=1)  # other weights
     assert files() == 5
+
+
+def test_streamed_features_train_to_the_bits_of_those_in_memory(train, monkeypatch):
+    folders, streams = [], []
+    noted = "naturalist.data.feature_loader.streamed"
+    monkeypatch.setattr(noted, lambda *rest: streams.append(rest) or streamed(*rest))
+    for name in ("resident", "stream"):
+        assert not streams
+        folders.append(train(name, strategy="head", views=2, epochs=2, device_memory=name)[2])
+    assert len(streams) == 4  # training and validation images of two epochs
+    first, second = (load_checkpoint(folder, LAST)["state_dict"] for folder in folders)
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize(
