@@ -47,6 +47,7 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
     from naturalist.runs.identity import identify_run
     from naturalist.runs.recording import record_run
     from naturalist.seeding import derive_seed
+    from naturalist.training.find_rate import find_learning_rate
     from naturalist.training.fit import fit
     from naturalist.training.recipe import plan_growth, release_groups, set_up
     from naturalist.training.start import start_training
@@ -72,6 +73,10 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
     if start.data is None:
         print(start.steps)
         return {"status": "dry run"}
+    release = release_groups(model, settings.training, settings.recipe)
+    if settings.record.find_lr:
+        set_up(model, settings.recipe, start.data, seed)
+        return find_learning_rate(model, start.data, settings, start.compute, release(0) if release else None)
 
     with record_run(settings, job_type="partA", may_begin=True) as tracker:
         tracker.write("model.txt", f"{summary}\n")
@@ -89,7 +94,7 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
             resume=resume,
             checkpoint_seconds=settings.record.checkpoint_seconds,
             should_stop=should_stop,
-            release=release_groups(model, settings.training, settings.recipe),
+            release=release,
         )
         return finish_run(tracker, result, settings, model)
 

@@ -9,6 +9,8 @@ from naturalist.settings.groups import ResizeMode
 from naturalist.settings.rules import require_at_least_one, require_device, require_seed
 
 Split = Literal["test", "val"]
+Tta = Literal["none", "flip", "flip-shift"]
+Prior = Literal["training", "uniform"]
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,12 @@ class EvaluateOptions:
     """Another data set than the run's own."""
     cache_dir: str | None = option(None, group="Data")
     """Another folder for decoded images than the run's own."""
-    tta: bool = False
-    """Test-time augmentation: also average each image with its mirror image, reported apart."""
+    tta: Tta = option("none", bare="flip")
+    """Test-time augmentation: also average each image with its mirror image (flip, or no word), and with views shifted
+    a little (flip-shift), reported apart with the gain."""
+    prior: Prior = "training"
+    """Class frequencies to assume: those of training, as a network learns them, or also all alike (uniform), for the
+    balanced accuracy, reported apart with the gain."""
     batch_size: int = option(128, group="Machine")
     """Images per batch."""
     device: str = option("auto", group="Machine")
