@@ -8,6 +8,9 @@ from torch import nn
 Group = dict[str, Any]
 """One parameter group of :class:`torch.optim.Optimizer`: ``params``, ``weight_decay`` and perhaps ``lr``."""
 
+LATER = "later_lr"
+"""Key of a group: its peak learning rate in a second course, where that is another."""
+
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[Group]:
     """A model's trainable parameters, see :func:`split_parameters`."""

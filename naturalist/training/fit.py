@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
@@ -37,11 +37,11 @@ from naturalist.training.optim import Schedule, make_optimizer, restore_optimize
 from naturalist.training.parallel import Parallel
 from naturalist.training.state import EpochSoFar, Progress
 
+if TYPE_CHECKING:
+    from naturalist.models.strategies import Strategy  # takes seconds, which Part A should not pay
+
 DRAW_SECONDS = 5
 """``curves.png`` is drawn at most so often while training goes on: drawing takes as long as a short epoch."""
-
-Release = Callable[[int], list[dict[str, Any]]]
-"""Epoch, counted from 0 → the parameter groups that begin to learn in it."""
 
 ShouldStop = Callable[[dict[str, Any]], bool]
 """Asked after every epoch with its metrics; True ends the fit."""
@@ -59,7 +59,7 @@ def fit(
     resume: bool = False,
     checkpoint_seconds: float = 60.0,
     should_stop: ShouldStop | None = None,
-    release: Release | None = None,
+    release: "Strategy | None" = None,
 ) -> dict[str, Any]:
     """Train, validate and record epoch by epoch; keep the best checkpoint and the last.
 
@@ -78,7 +78,7 @@ def fit(
         resume: go on from ``last.pt``.
         checkpoint_seconds: how often ``last.pt`` is written within an epoch; 0 for only at the end of each.
         should_stop: asked after every epoch with its metrics; True ends the fit.
-        release: asked before every epoch; by default all that is trainable learns from the first on.
+        release: told of every epoch; by default all that is trainable learns from the first on.
 
     Returns:
         The summary: ``status`` (``"finished"``, ``"stopped early"`` by ``patience``, ``"pruned"`` by ``should_stop`` or
@@ -122,7 +122,7 @@ class _Fit:
         tracker: Tracker,
         about: Mapping[str, Any],
         checkpoint_seconds: float,
-        release: Release | None,
+        release: "Strategy | None",
     ) -> None:
         forget_peak_memory(compute.device)
         self.start = self.last_drawn = time.perf_counter()
@@ -134,10 +134,11 @@ class _Fit:
         if compute.device.type == "cpu":  # weights, gradients, and two averages of those; a GPU says what it lacks
             trained = sum(weight.nbytes for weight in model.parameters() if weight.requires_grad)
             require_memory(4 * trained, "the network's training")
-        groups = parameter_groups(model, training.decay) if release is None else release(0)
+        groups = parameter_groups(model, training.decay) if release is None else release.release(0)
         optimizer = make_optimizer(groups, training, compute.device)
         steps = optimizer_steps(len(self.train_loader), training.accumulate)
-        schedule = Schedule(optimizer, training, steps, training.epochs)
+        first_epochs = 0 if release is None else release.probe_epochs
+        schedule = Schedule(optimizer, training, steps, training.epochs, first_epochs)
         parallel = None if share is None else Parallel(model, sync_batch_norm=training.sync_batch_norm)
         average = WeightAverage(model, training.ema_decay) if training.ema_decay else None
         self.learner = Learner(model, optimizer, schedule, training, compute, average, parallel)
@@ -301,7 +302,8 @@ class _Fit:
 
     def _has_ended(self) -> bool:
         settings, progress = self.learner.settings, self.progress
-        is_patient = not settings.patience or progress.epoch - progress.best_epoch < settings.patience
+        since = max(progress.best_epoch, 0 if self.release is None else self.release.complete)
+        is_patient = not settings.patience or progress.epoch - since < settings.patience
         return progress.epoch >= settings.epochs or not is_patient
 
     def _save_if_due(self) -> None:
@@ -323,7 +325,7 @@ class _Fit:
 
     def _add_groups(self, epoch: int) -> bool:
         """Hand the parameters that begin to learn in ``epoch`` to the optimiser; returns whether there are any."""
-        groups = self.release(epoch) if self.release is not None else []
+        groups = self.release.release(epoch) if self.release is not None else []
         for group in groups:
             self.learner.schedule.add_group(group)
         return bool(groups)
