@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from naturalist.data.augment import Augmentation
 from naturalist.data.dataset import Batches, Transform
+from naturalist.data.distillation import Distillation
 from naturalist.data.share import Part, Share
 from naturalist.device import Compute
 from naturalist.errors import UserError
@@ -227,11 +228,15 @@ def _forward(
             logits: Tensor = learner.model(inputs)
         else:
             logits, targets = learner.parallel(inputs, part), targets[: part.own]
-    logits, smoothing = logits.float(), learner.settings.label_smoothing
+    logits, smoothing, places = logits.float(), learner.settings.label_smoothing, targets
+    if isinstance(augment, Distillation):
+        targets = augment.labels_of(places)
     if part is None:
         loss = cross_entropy(logits, targets, label_smoothing=smoothing)
     else:
         loss = cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum") / part.batch
+    if isinstance(augment, Distillation):
+        loss = augment.blend(loss, logits, places, epoch, len(places) if part is None else part.batch)
     return loss, logits, targets
 
 
