@@ -10,6 +10,7 @@ from naturalist.entry import entry_point
 from naturalist.errors import UserError
 from naturalist.ranks import join, leave, require_alone
 from naturalist.settings import verbs
+from naturalist.settings.audit import AuditOptions
 from naturalist.settings.command_line import parse_options
 from naturalist.settings.places import find_run, refuse_missing
 from naturalist.settings.spelling import nearest
@@ -56,6 +57,12 @@ def _prepare(options: verbs.PrepareOptions) -> None:
     from naturalist.data.prepare import prepare_data
 
     prepare_data(options)
+
+
+def _audit(options: AuditOptions) -> None:
+    from naturalist.audit.audit import audit_data
+
+    audit_data(options, None if options.run is None else find_run(options.run))
 
 
 def _clean(options: verbs.CleanOptions) -> None:
@@ -194,6 +201,7 @@ def _sweep_report(options: verbs.SweepReportOptions) -> None:
 
 VERBS = {
     "prepare": Verb(verbs.PrepareOptions, _prepare),
+    "audit": Verb(AuditOptions, _audit),
     "clean": Verb(verbs.CleanOptions, _clean),
     "evaluate": Verb(verbs.EvaluateOptions, _evaluate),
     "predict": Verb(verbs.PredictOptions, _predict),

@@ -5,6 +5,7 @@ python partA/train.py --data sample --num_filters 64 --activation GELU --no_batc
 python partA/train.py --data FOLDER --teacher runs/finetuned
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,7 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
     from naturalist.runs.recording import record_run
     from naturalist.seeding import derive_seed
     from naturalist.training.fit import fit
+    from naturalist.training.recipe import plan_growth, release_groups, set_up
     from naturalist.training.start import start_training
     from naturalist.training.teacher import find_teacher
 
@@ -59,7 +61,8 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
         "image_size": settings.data.image_size,
         **vars(settings.model),
     }
-    torch.manual_seed(derive_seed(settings.training.seed, "weights"))
+    seed, growth = derive_seed(settings.training.seed, "weights"), plan_growth(settings)
+    torch.manual_seed(seed)
     model = build_model(description)
     summary = summarize(model, settings.data.image_size)
     print(f"Data: {start.plan.description}")
@@ -67,6 +70,8 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
         f"Model: {summary.parameters:,} parameters, {summary.multiply_accumulates / 1e6:,.0f} million "
         "multiply–accumulates per image"
     )
+    if growth is not None:
+        print(f"Training images: {growth}")
     if start.data is None:
         print(start.steps)
         return {"status": "dry run"}
@@ -76,9 +81,10 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
         tracker.write("model.txt", f"The five-block CNN, {settings.beginning}\n\n{summary}\n")
         tracker.set_summary({"parameters": summary.parameters, "multiply_accumulates": summary.multiply_accumulates})
         origin = identify_run(tracker.folder, settings, start.data, description)
-        data = start.data
+        resume, data = goes_on(settings.record.resume), replace(start.data, growth=growth)
+        set_up(model, settings.recipe, None if resume else data, seed)
         if teacher is not None:
-            data, about_teacher = teacher.teach(settings, start)
+            data, about_teacher = teacher.teach(settings, data, start.compute)
             tracker.set_summary(about_teacher)
         result = fit(
             model,
@@ -88,9 +94,10 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
             start.compute,
             tracker,
             origin,
-            resume=goes_on(settings.record.resume),
+            resume=resume,
             checkpoint_seconds=settings.record.checkpoint_seconds,
             should_stop=should_stop,
+            release=release_groups(model, settings.training, settings.recipe),
         )
         return finish_run(tracker, result, settings, model)
 

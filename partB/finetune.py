@@ -104,7 +104,7 @@ def train(
             resume=goes_on(record.resume),
             checkpoint_seconds=record.checkpoint_seconds,
             should_stop=should_stop,
-            release=strategy,
+            release=strategy.course,
         )
         return finish_run(tracker, result, settings, model)
 

@@ -66,7 +66,8 @@ class Augmentation:
         numbers = Draws.numbers(batch, generator(self.seed, "augment", epoch, step))
         if part is not None:
             numbers = numbers[:, part.rows]
-        pictures = self.vary(images, Draws(numbers.to(images.device, non_blocking=True)))
+        turn = (_coin(images, self.seed) + epoch) % 2 if self.settings.alternating_flip else None
+        pictures = self.vary(images, Draws(numbers.to(images.device, non_blocking=True)), turn)
         if self.mixes:
             # torchvision draws from the global CPU generator; torch.manual_seed would reseed the GPU's as well.
             with torch.random.fork_rng(devices=[]):
@@ -75,13 +76,22 @@ class Augmentation:
                 pictures, labels = mix(pictures, labels)
         return pictures, labels
 
-    def vary(self, images: Tensor, draws: "Draws") -> Tensor:
-        """Vary each image by its own draws: uint8 ``[B, 3, S, S]`` → normalised, of ``image_size``, none mixed."""
-        pictures = self._warp(images.float() / 255, draws)
+    def vary(self, images: Tensor, draws: "Draws", turn: Tensor | None = None) -> Tensor:
+        """Vary each image by its own draws, and mix none.
+
+        Args:
+            images: uint8 ``[B, 3, S, S]``.
+            draws: chance.
+            turn: 1 for an image to mirror, else 0; None leaves that to chance.
+
+        Returns:
+            Normalised float32 ``[B, 3, image_size, image_size]``.
+        """
+        pictures = self._warp(images.float() / 255, draws, turn)
         pictures = self._jitter_colors(pictures, draws)
         return self._erase(self.preprocessing.normalize(pictures), draws)
 
-    def _warp(self, images: Tensor, draws: "Draws") -> Tensor:
+    def _warp(self, images: Tensor, draws: "Draws", turn: Tensor | None) -> Tensor:
         """Crop, mirror and rotate by one affine map per image; what lies outside is filled by reflection."""
         settings, size = self.settings, self.preprocessing.image_size
         area = draws.uniform(settings.crop_scale, 1)
@@ -90,7 +100,8 @@ class Augmentation:
         log_ratio = torch.minimum(torch.maximum(log_ratio, area.log()), -area.log())
         width, height = (area * log_ratio.exp()).sqrt(), (area / log_ratio.exp()).sqrt()
         center_x, center_y = (draws.uniform(-1, 1) * (1 - side) for side in (width, height))
-        mirror = 1 - 2 * draws.happens(settings.horizontal_flip)
+        chance = draws.happens(settings.horizontal_flip)
+        mirror = 1 - 2 * (chance if turn is None else turn)
         angle = draws.uniform(-settings.rotation, settings.rotation) * (math.pi / 180)
         cos, sin = angle.cos(), angle.sin()
         maps = torch.stack(
@@ -129,6 +140,16 @@ class Augmentation:
         inside_y = (position - center_y[:, None]).abs() < half_height[:, None]
         hole = inside_y[:, :, None] & inside_x[:, None, :] & erased[:, None, None]
         return images.masked_fill(hole[:, None], 0)
+
+
+def _coin(images: Tensor, seed: int) -> Tensor:
+    """0 or 1 for each image of uint8 ``[B, 3, S, S]``, by its content: the same in every epoch, order and process.
+
+    It is the parity of the lowest bits at random places, as good as a coin for each image, and another one for each
+    seed.
+    """
+    places = torch.randint(2, images.shape[1:], generator=generator(seed, "mirror"), dtype=torch.uint8)
+    return (images & places.to(images.device, non_blocking=True)).sum(dim=(1, 2, 3)) % 2
 
 
 class Draws:

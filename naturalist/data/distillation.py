@@ -13,10 +13,12 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 
 from naturalist.data.augment import Augmentation, Draws
-from naturalist.data.dataset import Batches, TrainingData, Transform
+from naturalist.data.dataset import Batches, TrainingData, Transform, Varied
 from naturalist.data.features import PREFIX_BATCH
-from naturalist.data.loader import BatchLoader, batch_bounds
+from naturalist.data.growth import Growing
+from naturalist.data.loader import batch_bounds
 from naturalist.data.share import Part, Share
+from naturalist.device import Compute
 from naturalist.seeding import generator
 from naturalist.settings.groups import AugmentationSettings
 from naturalist.settings.part_a import TeacherSettings
@@ -31,18 +33,18 @@ class DistilledData(TrainingData):
     teacher: TeacherSettings
 
     def loaders(
-        self, batch_size: int, seed: int, device: torch.device, share: Share | None = None
+        self, batch_size: int, seed: int, compute: Compute, share: Share | None = None
     ) -> tuple[Batches, Batches]:
         """Training batches whose labels are places in ``train_indices``, and validation batches as ever."""
         places = np.zeros(len(self.train_cache), np.int64)
         places[self.train_indices] = np.arange(len(self.train_indices))
-        cache = replace(self.train_cache, labels=places)
-        train = BatchLoader(cache, self.train_indices, batch_size, device, shuffle_seed=seed, share=share)
-        return train, super().loaders(batch_size, seed, device, share)[1]
+        placed = replace(self, train_cache=replace(self.train_cache, labels=places))
+        return super(DistilledData, placed).loaders(batch_size, seed, compute, share)
 
-    def transforms(self, augmentation: AugmentationSettings, seed: int) -> tuple[Augmentation | Transform, Transform]:
+    def transforms(self, augmentation: AugmentationSettings, seed: int) -> tuple[Varied | Transform, Transform]:
         """What a loader's batches go through in training, and in validation."""
-        return Distillation(self, augmentation, seed), self.preprocessing
+        vary = Distillation(self, augmentation, seed)
+        return vary if self.growth is None else Growing(vary, self.growth), self.preprocessing
 
 
 class Distillation(Augmentation):
@@ -104,3 +106,9 @@ class Distillation(Augmentation):
                 for step, (start, stop) in enumerate(bounds)
             ]
             self._view, self._numbers = view, torch.cat(numbers, dim=1).to(device)
+
+
+def distillation_of(augment: object) -> Distillation | None:
+    """What brings a teacher into the loss, where a batch goes through that; None where there is no teacher."""
+    vary = augment.vary if isinstance(augment, Growing) else augment
+    return vary if isinstance(vary, Distillation) else None

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from naturalist.data.augment import Augmentation
 from naturalist.data.dataset import Batches, TrainingData, Transform
 from naturalist.data.features import FeatureData
 from naturalist.data.share import Part, Share
+from naturalist.device import Compute
 from naturalist.settings.groups import AugmentationSettings
 
 
@@ -24,12 +24,12 @@ class PhasedData(TrainingData):
     first_epochs: int
 
     def loaders(
-        self, batch_size: int, seed: int, device: torch.device, share: Share | None = None
+        self, batch_size: int, seed: int, compute: Compute, share: Share | None = None
     ) -> tuple[Batches, Batches]:
         """Training batches in an order that the seed decides, and validation batches; of both a rank's share."""
         train, val = zip(
-            self.features.loaders(batch_size, seed, device, share),
-            super().loaders(batch_size, seed, device, share),
+            self.features.loaders(batch_size, seed, compute, share),
+            super().loaders(batch_size, seed, compute, share),
             strict=True,
         )
         leading = _PhasedLoader(*train, self.first_epochs)

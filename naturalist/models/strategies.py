@@ -9,7 +9,7 @@ from rich.table import Table
 
 from naturalist.errors import UserError
 from naturalist.models.backbones import HEAD, StagedNetwork
-from naturalist.models.parameter_groups import LATER, Group, split_parameters
+from naturalist.models.parameter_groups import LATER, Group, Release, split_parameters
 from naturalist.progress import print_table
 from naturalist.settings.groups import TrainingSettings
 from naturalist.settings.part_b import StrategySettings
@@ -71,8 +71,6 @@ class Strategy:
         releases = release_epochs(list(model.stages), settings, epochs, model.backbone)
         self.probe_epochs = settings.probe_epochs(epochs)
         """Epochs in which the head is probed, 0 for none; after them the learning rate takes a second course."""
-        self.complete = max(epoch for epoch in releases.values() if epoch is not None)
-        """Epoch, counted from 0, from which on all learns that ever does."""
         top_down = list(reversed(releases))
         rates = {
             stage: training.learning_rate * settings.backbone_lr_scale * settings.layer_decay**depth
@@ -122,6 +120,12 @@ class Strategy:
             if stage.release_epoch == epoch
             for group in split_parameters(parameters[stage.name], self._weight_decay)
         ]
+
+    @property
+    def course(self) -> Release:
+        """What begins to learn when, and whether the learning rate has a second course."""
+        last = max(stage.release_epoch for stage in self.plan if stage.release_epoch is not None)
+        return Release(self.release, self.probe_epochs, last)
 
     @property
     def first_trained_stage(self) -> str:

@@ -55,6 +55,7 @@ def identify_run(
             "class_names": list(data.class_names),
             "validation": data.split.validation,
             "images": {part: len(data.split.of(part)) for part in ("train", "val", "unused")},
+            "excluded": None if data.exclusion is None else data.exclusion.record(),
             "settings": shaping(settings.recorded()),
             "versions": {
                 "naturalist": naturalist.__version__,

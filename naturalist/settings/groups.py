@@ -7,6 +7,7 @@ groups are also those of ``--help``.
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from naturalist.memory import DeviceMemory
 from naturalist.settings.arguments import option
 from naturalist.settings.rules import (
     require,
@@ -38,6 +39,9 @@ class DataSettings:
     """Folder for decoded images; by default 'cache' beside runs_dir."""
     on_corrupt: Literal["skip", "error"] = "skip"
     """Leave unreadable files out and name them, or stop."""
+    exclude: str | None = option(None, path=True, metavar="FILE")
+    """CSV file whose column 'path' names images to leave out of training and validation, by their place in the data
+    folder, such as leaks.csv of naturalist audit."""
     val_fraction: float = 0.2
     """Share of every class held out for validation, in (0, 1)."""
     split_seed: int = 0
@@ -80,6 +84,9 @@ class AugmentationSettings:
     """Smallest share of the area that a random resized crop keeps, in (0, 1]; 1 keeps the whole image."""
     horizontal_flip: float = 0.5
     """Probability of a mirror image, in [0, 1]."""
+    alternating_flip: bool = False
+    """Mirror every image in every other epoch, beginning with the first or the second by chance; horizontal_flip then
+    has no effect."""
     rotation: float = 10.0
     """Largest rotation either way, in degrees, in [0, 180]."""
     brightness: float = 0.2
@@ -108,8 +115,9 @@ class AugmentationSettings:
         require("rotation", self.rotation, 0 <= self.rotation <= 180, "must lie between 0 and 180 degrees")
 
 
-WEIGHT_DECAY = {"AdamW": 0.05, "SGD": 5e-4, "Adam": 0.0, "NAdam": 0.0}
-"""What each optimiser is used with: only AdamW's is decoupled from the gradient, so that no other may inherit it."""
+WEIGHT_DECAY = {"AdamW": 0.05, "Muon": 0.05, "SGD": 5e-4, "Adam": 0.0, "NAdam": 0.0}
+"""What each optimiser is used with: only AdamW's and Muon's are decoupled from the gradient, so that no
+other may inherit them."""
 
 
 @dataclass(frozen=True)
@@ -122,15 +130,16 @@ class TrainingSettings:
     """Passes over the training images."""
     batch_size: int = 64
     """Images per step."""
-    optimizer: Literal["Adam", "AdamW", "SGD", "NAdam"] = "AdamW"
-    """Optimiser; SGD uses Nesterov momentum."""
+    optimizer: Literal["Adam", "AdamW", "SGD", "NAdam", "Muon"] = "AdamW"
+    """Optimiser; SGD uses Nesterov momentum. Muon makes the steps of convolutions' filters orthogonal, as long as
+    AdamW's, which takes all other steps."""
     learning_rate: float = 0.002
     """Peak learning rate."""
     weight_decay: float | None = None
-    """Weight decay; norms and biases are exempt. By default the optimiser's own: 0.05 for AdamW (decoupled), 0.0005
-    for SGD, none for Adam and NAdam."""
+    """Weight decay; norms and biases are exempt. By default the optimiser's own: 0.05 for AdamW and Muon
+    (decoupled), 0.0005 for SGD, none for Adam and NAdam."""
     momentum: float = 0.9
-    """Momentum of SGD, in [0, 1)."""
+    """Momentum of SGD and Muon, in [0, 1)."""
     schedule: Literal["none", "cosine", "one-cycle", "plateau"] = "cosine"
     """Course of the learning rate after warm-up; plateau divides it by ten when val_loss stalls."""
     warmup_epochs: float = 1.0
@@ -140,8 +149,8 @@ class TrainingSettings:
     label_smoothing: float = 0.1
     """Label smoothing in the training loss, in [0, 1)."""
     ema_decay: float = 0.0
-    """Decay per step of an exponential moving average of the weights, which is then what is evaluated and
-    kept; 0 for none, else in (0, 1)."""
+    """Decay per step of an exponential moving average of the weights and batch normalisation's statistics, which is
+    then what is evaluated and kept; 0 for none, else in (0, 1). It is smaller in the first steps."""
     gradient_clip: float = 0.0
     """Largest norm of the gradient; 0 for no clipping."""
     accumulate: int = 1
@@ -179,6 +188,10 @@ class MachineSettings:
     """Arithmetic; auto is bf16 where the hardware multiplies it natively, else fp32."""
     channels_last: bool = True
     """Store images and filters channels last, which is faster nearly everywhere."""
+    device_memory: DeviceMemory = "auto"
+    """Where decoded images, or features, lie: resident keeps all of them in the GPU's memory (without a GPU, as many as
+    the system can in the machine's), stream reads each batch from the disk ahead of its turn; auto streams what would
+    take more than half of the memory. Results are the same."""
 
     def validate(self) -> None:
         """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
@@ -224,6 +237,7 @@ BOOKKEEPING = (
     "cache_dir",
     "datasets_dir",
     "device",
+    "device_memory",
     "wandb",
     "wandb_project",
     "validation_pictures",

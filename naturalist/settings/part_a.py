@@ -70,6 +70,35 @@ class TeacherSettings:
 
 
 @dataclass(frozen=True)
+class RecipeSettings:
+    """How the five-block CNN begins, and what it learns by; none of it changes what the network is."""
+
+    TITLE: ClassVar[str] = "Recipe"
+
+    initialization: Literal["noise", "identity", "patches"] = "noise"
+    """First weights of the convolutions: random; or blocks 2 to 5 pass on what they get (Dirac); or, with that, the
+    first block's filters are the whitened directions in which patches of the training images vary, and their
+    negatives."""
+    batch_norm_momentum: float = 0.1
+    """Weight of a new batch in batch normalisation's running statistics, in (0, 1]."""
+    bias_lr_scale: float = 1.0
+    """Learning rate of batch normalisation's biases, relative to that of the other parameters."""
+    first_image_size: int | None = None
+    """Side of the training images in the first epoch, from which it grows; by default that of the last. Needs
+    pooling=average, and is scaled down from image_size after augmentation."""
+    train_image_size: int | None = None
+    """Side of the training images at the end, in pixels, at most image_size, which validation and test see; by
+    default image_size. Needs pooling=average."""
+    growing_share: float = 0.6
+    """Share of the epochs after which training images have grown from first_image_size, in (0, 1]."""
+
+    def validate(self) -> None:
+        """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
+        require_positive(self, ["bias_lr_scale"])
+        require_positive_share(self, ["batch_norm_momentum", "growing_share"])
+
+
+@dataclass(frozen=True)
 class CnnSettings(RunSettings):
     """Everything that ``partA/train.py`` can be told."""
 
@@ -77,6 +106,7 @@ class CnnSettings(RunSettings):
 
     model: CnnModelSettings = field(default_factory=CnnModelSettings)
     teacher: TeacherSettings = field(default_factory=TeacherSettings)
+    recipe: RecipeSettings = field(default_factory=RecipeSettings)
 
     def validate(self) -> None:
         """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
@@ -84,8 +114,27 @@ class CnnSettings(RunSettings):
         kernels, size = self.model.kernel_size, self.data.image_size
         largest = max(kernels) if isinstance(kernels, list) else kernels
         require("kernel_size", kernels, largest <= size, f"must not be larger than the image ({size} px)")
+        if not self.model.batch_norm:
+            for name in ("batch_norm_momentum", "bias_lr_scale"):
+                value = getattr(self.recipe, name)
+                is_default = value == getattr(RecipeSettings, name)
+                require(name, value, is_default, "has no effect without batch_norm, so it must be left out")
+        at_most, limit = size, "image_size"
+        for name in ("train_image_size", "first_image_size"):
+            side = getattr(self.recipe, name)
+            if side is None:
+                continue
+            require(name, side, 0 < side <= at_most, f"must be at most {limit} ({at_most}) and greater than 0")
+            needs = "needs pooling=average, because flattening ties the dense layer to one size"
+            require(name, side, side == size or self.model.pooling == "average", needs)
+            at_most, limit = side, name
         if self.teacher.teacher and self.augmentation.data_augmentation and self.augmentation.mixes:
             raise UserError("mixup and cutmix show images that no teacher has seen; leave them out, or the teacher.")
+        if self.teacher.teacher and self.augmentation.alternating_flip:
+            raise UserError(
+                "alternating_flip goes by an image's pixels, which are others at a teacher's size; leave it out, or "
+                "the teacher."
+            )
 
     @property
     def beginning(self) -> str:

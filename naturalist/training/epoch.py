@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from naturalist.data.augment import Augmentation
-from naturalist.data.dataset import Batches, Transform
-from naturalist.data.distillation import Distillation
+from naturalist.data.dataset import Batches, Transform, Varied
+from naturalist.data.distillation import distillation_of
 from naturalist.data.share import Part, Share
 from naturalist.device import Compute
 from naturalist.errors import UserError
@@ -71,7 +70,7 @@ class Learner:
 def train_one_epoch(
     learner: Learner,
     loader: Batches,
-    augment: Augmentation | Transform,
+    augment: Varied | Transform,
     *,
     epoch: int,
     so_far: EpochSoFar | None = None,
@@ -87,7 +86,7 @@ def train_one_epoch(
     Args:
         learner: model, optimiser and their settings.
         loader: training batches.
-        augment: :class:`Augmentation`, or what else turns a batch into the model's input.
+        augment: turns a batch into the model's input.
         epoch: counted from 0.
         so_far: where to begin, and what the batches before came to; kept up to date. By default the beginning.
         after_step: called after every step of the optimiser, when learner and ``so_far`` are all there is to save.
@@ -204,7 +203,7 @@ def _gradients(learner: Learner, ends_group: bool) -> AbstractContextManager[obj
 
 def _forward(
     learner: Learner,
-    augment: Augmentation | Transform,
+    augment: Varied | Transform,
     batch: tuple[Tensor, Tensor],
     epoch: int,
     step: int,
@@ -216,7 +215,7 @@ def _forward(
     """
     images, labels = batch
     torch.manual_seed(derive_seed(learner.settings.seed, "dropout", epoch, step))
-    if not isinstance(augment, Augmentation):
+    if not isinstance(augment, Varied):
         inputs, targets = augment(images), labels
     elif part is None:
         inputs, targets = augment(images, labels, epoch, step)
@@ -229,14 +228,15 @@ def _forward(
         else:
             logits, targets = learner.parallel(inputs, part), targets[: part.own]
     logits, smoothing, places = logits.float(), learner.settings.label_smoothing, targets
-    if isinstance(augment, Distillation):
-        targets = augment.labels_of(places)
+    taught = distillation_of(augment)
+    if taught is not None:
+        targets = taught.labels_of(places)
     if part is None:
         loss = cross_entropy(logits, targets, label_smoothing=smoothing)
     else:
         loss = cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum") / part.batch
-    if isinstance(augment, Distillation):
-        loss = augment.blend(loss, logits, places, epoch, len(places) if part is None else part.batch)
+    if taught is not None:
+        loss = taught.blend(loss, logits, places, epoch, len(places) if part is None else part.batch)
     return loss, logits, targets
 
 

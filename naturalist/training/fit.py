@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import nn
 
@@ -15,7 +15,7 @@ from naturalist.device import COMPARED, Compute, forget_peak_memory, peak_memory
 from naturalist.entry import stop_requested, stops_held
 from naturalist.errors import UserError, describe_error
 from naturalist.memory import require_memory
-from naturalist.models.parameter_groups import parameter_groups
+from naturalist.models.parameter_groups import Release, parameter_groups
 from naturalist.plots.curves import plot_curves
 from naturalist.progress import print_numbers, progress_bar
 from naturalist.ranks import Agreement, take_from_first, this_rank
@@ -37,9 +37,6 @@ from naturalist.training.optim import Schedule, make_optimizer, restore_optimize
 from naturalist.training.parallel import Parallel
 from naturalist.training.state import EpochSoFar, Progress
 
-if TYPE_CHECKING:
-    from naturalist.models.strategies import Strategy  # takes seconds, which Part A should not pay
-
 DRAW_SECONDS = 5
 """``curves.png`` is drawn at most so often while training goes on: drawing takes as long as a short epoch."""
 
@@ -59,7 +56,7 @@ def fit(
     resume: bool = False,
     checkpoint_seconds: float = 60.0,
     should_stop: ShouldStop | None = None,
-    release: "Strategy | None" = None,
+    release: Release | None = None,
 ) -> dict[str, Any]:
     """Train, validate and record epoch by epoch; keep the best checkpoint and the last.
 
@@ -78,7 +75,7 @@ def fit(
         resume: go on from ``last.pt``.
         checkpoint_seconds: how often ``last.pt`` is written within an epoch; 0 for only at the end of each.
         should_stop: asked after every epoch with its metrics; True ends the fit.
-        release: told of every epoch; by default all that is trainable learns from the first on.
+        release: what begins to learn when; by default all that is trainable learns from the first on.
 
     Returns:
         The summary: ``status`` (``"finished"``, ``"stopped early"`` by ``patience``, ``"pruned"`` by ``should_stop`` or
@@ -122,22 +119,22 @@ class _Fit:
         tracker: Tracker,
         about: Mapping[str, Any],
         checkpoint_seconds: float,
-        release: "Strategy | None",
+        release: Release | None,
     ) -> None:
         forget_peak_memory(compute.device)
         self.start = self.last_drawn = time.perf_counter()
         model = compute.place(model)
         self.tracker, self.release, self.rank = tracker, release, this_rank()
         share = None if self.rank.is_alone else Share(self.rank, augmentation.data_augmentation and augmentation.mixes)
-        self.train_loader, self.val_loader = data.loaders(training.batch_size, training.seed, compute.device, share)
+        self.train_loader, self.val_loader = data.loaders(training.batch_size, training.seed, compute, share)
         self.augment, self.prepare = data.transforms(augmentation, training.seed)
         if compute.device.type == "cpu":  # weights, gradients, and two averages of those; a GPU says what it lacks
             trained = sum(weight.nbytes for weight in model.parameters() if weight.requires_grad)
             require_memory(4 * trained, "the network's training")
-        groups = parameter_groups(model, training.decay) if release is None else release.release(0)
+        groups = parameter_groups(model, training.decay) if release is None else release.groups(0)
         optimizer = make_optimizer(groups, training, compute.device)
         steps = optimizer_steps(len(self.train_loader), training.accumulate)
-        first_epochs = 0 if release is None else release.probe_epochs
+        first_epochs = 0 if release is None else release.first_epochs
         schedule = Schedule(optimizer, training, steps, training.epochs, first_epochs)
         parallel = None if share is None else Parallel(model, sync_batch_norm=training.sync_batch_norm)
         average = WeightAverage(model, training.ema_decay) if training.ema_decay else None
@@ -325,7 +322,7 @@ class _Fit:
 
     def _add_groups(self, epoch: int) -> bool:
         """Hand the parameters that begin to learn in ``epoch`` to the optimiser; returns whether there are any."""
-        groups = self.release.release(epoch) if self.release is not None else []
+        groups = self.release.groups(epoch) if self.release is not None else []
         for group in groups:
             self.learner.schedule.add_group(group)
         return bool(groups)

@@ -10,6 +10,7 @@ from torch.optim import Optimizer
 
 from naturalist.models.parameter_groups import LATER
 from naturalist.settings.groups import TrainingSettings
+from naturalist.training.muon import Muon, is_orthogonal
 
 FINAL_SHARE = 1e-3
 """Where cosine and one-cycle end, as a share of the peak learning rate."""
@@ -24,6 +25,7 @@ STATES = {
     "Adam": {"step", "exp_avg", "exp_avg_sq"},
     "AdamW": {"step", "exp_avg", "exp_avg_sq"},
     "NAdam": {"step", "exp_avg", "exp_avg_sq", "mu_product"},
+    "Muon": {"step", "exp_avg", "exp_avg_sq"},  # of filters something else, see _state_of
 }
 """What each optimiser remembers of a parameter."""
 
@@ -36,6 +38,8 @@ def make_optimizer(groups: list[dict[str, Any]], settings: TrainingSettings, dev
         return torch.optim.SGD(
             groups, lr=learning_rate, momentum=settings.momentum, nesterov=settings.momentum > 0, **fused
         )
+    if settings.optimizer == "Muon":
+        return Muon(groups, learning_rate, settings.momentum)
     if settings.optimizer == "NAdam":
         return torch.optim.NAdam(groups, lr=learning_rate)
     adam = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}[settings.optimizer]
@@ -57,13 +61,13 @@ def restore_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     if [group.get("params") for group in state["param_groups"]] != [group["params"] for group in own["param_groups"]]:
         raise ValueError("its optimiser has other parameter groups")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    wanted = STATES[type(optimizer).__name__]
     for number, group in enumerate(own["param_groups"]):
         if len({bool(state["state"].get(parameter)) for parameter in group["params"]}) > 1:
             raise ValueError(f"its optimiser knows only some parameters of group {number}")
     for number, values in state["state"].items():
         if not 0 <= number < len(parameters):
             raise ValueError(f"its optimiser has a parameter {number} of {len(parameters)}")
+        wanted = _state_of(optimizer, parameters[number])
         if values and not wanted <= values.keys() <= wanted | {"max_exp_avg_sq"}:
             raise ValueError(f"its optimiser keeps {', '.join(map(str, values))}, not {', '.join(sorted(wanted))}")
         for name, value in values.items():
@@ -74,6 +78,13 @@ def restore_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
             if name in ("step", "exp_avg_sq") and bool((value < 0).any()):
                 raise ValueError(f"its optimiser's {name} of parameter {number} is negative")
     optimizer.load_state_dict({"state": state["state"], "param_groups": own["param_groups"]})
+
+
+def _state_of(optimizer: Optimizer, parameter: Tensor) -> set[str]:
+    """What an optimiser remembers of one parameter."""
+    if isinstance(optimizer, Muon) and is_orthogonal(parameter):
+        return {"step", "momentum_buffer"}
+    return STATES[type(optimizer).__name__]
 
 
 class Schedule:

@@ -38,7 +38,12 @@ def start_training(settings: RunSettings, scan: Scan | None = None) -> Start:
         UserError: for a device that is not there, or data that cannot be used.
     """
     machine, training, rank = settings.machine, settings.training, join()
-    compute = Compute(choose_device(machine.device), machine.precision, channels_last=machine.channels_last)
+    compute = Compute(
+        choose_device(machine.device),
+        machine.precision,
+        channels_last=machine.channels_last,
+        device_memory=machine.device_memory,
+    )
     if training.sync_batch_norm and compute.device.type != "cuda":
         raise UserError(f"sync_batch_norm works between GPUs only, not on {compute.device}; leave it out.")
     if settings.record.dry_run:

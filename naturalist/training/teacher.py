@@ -12,6 +12,7 @@ from naturalist.data.dataset import TrainingData, cache_of, find_data
 from naturalist.data.distillation import DistilledData
 from naturalist.data.features import Views, cache_features
 from naturalist.data.recorded_split import RecordedSplit
+from naturalist.device import Compute
 from naturalist.errors import UserError
 from naturalist.models.state_dict import digest_of
 from naturalist.printable import printable
@@ -21,7 +22,6 @@ from naturalist.runs.checkpoint import load_checkpoint, restore_model
 from naturalist.runs.identity import read_identity
 from naturalist.settings.part_a import CnnSettings
 from naturalist.settings.places import find_run
-from naturalist.training.start import Start
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Teacher:
     name: str
     checkpoint: dict[str, Any]
 
-    def teach(self, settings: CnnSettings, start: Start) -> tuple[DistilledData, dict[str, Any]]:
+    def teach(self, settings: CnnSettings, data: TrainingData, compute: Compute) -> tuple[TrainingData, dict[str, Any]]:
         """The data with the teacher's outputs, and what is to be recorded of it.
 
         It sees what the student sees, by its own measures: the same crops, turns and colours of the same photographs,
@@ -40,15 +40,13 @@ class Teacher:
         Raises:
             UserError: when there is no room to keep the outputs.
         """
-        assert start.data is not None, "this is no dry run"
-        data = start.data
         model, shown = restore_model(self.checkpoint)
         views = Views(settings.teacher.teacher_views, settings.augmentation, settings.training.seed)
         with in_turn(this_rank()):
             own = _in_size(data, settings, shown.image_size)
         own = replace(own, preprocessing=replace(own.preprocessing, mean=shown.mean, std=shown.std))
-        network = _Network(start.compute.place(model), self.name, self.checkpoint["state_dict"])
-        outputs = cache_features(network, own, views, start.compute, settings.cache_folder)
+        network = _Network(compute.place(model), self.name, self.checkpoint["state_dict"])
+        outputs = cache_features(network, own, views, compute, settings.cache_folder)
         if outputs is None:
             raise UserError("without room for the teacher's outputs nobody can learn from it; see the line above.")
         labels = torch.from_numpy(own.val_cache.labels[own.val_indices])

@@ -46,7 +46,7 @@ def test_in_every_epoch_every_image_is_shown_as_the_teacher_saw_it(distill, augm
     assert len(data.logits) == views
     augment, prepare = data.transforms(augmentation, 7)
     assert isinstance(augment, Distillation) and prepare == data.preprocessing
-    loader, validation = data.loaders(10, 7, CPU, share)
+    loader, validation = data.loaders(10, 7, Compute(CPU, "fp32"), share)
     for epoch in (0, 2, 4):
         shown = []
         for step, (images, places) in enumerate(loader.epoch(epoch)):

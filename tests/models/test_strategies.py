@@ -10,6 +10,7 @@ import torch
 from naturalist.data.dataset import TrainingData
 from naturalist.data.images import ImageCache
 from naturalist.data.preprocessing import Preprocessing
+from naturalist.data.stream import streamed
 from naturalist.device import Compute
 from naturalist.errors import UserError
 from naturalist.models import build_model
@@ -98,7 +99,8 @@ def train(data, tmp_path):
         before = {name: value.clone() for name, value in model.state_dict().items()}
         if resume:
             fill_model(model, load_checkpoint(folder, LAST)["state_dict"])
-        strategy, compute = Strategy(model, settings.strategy, settings.training), Compute(CPU, "fp32")
+        compute = Compute(CPU, "fp32", device_memory=settings.machine.device_memory)
+        strategy = Strategy(model, settings.strategy, settings.training)
         used, _ = with_features(model, strategy, settings, Start(compute, data.plan, data, ""), len(history or []))
         tracker = Tracker(folder, {}, "disabled", project="p", name=name, job_type="test", history=history)
         fit(
@@ -111,7 +113,7 @@ def train(data, tmp_path):
             settings.origin(SHUFFLENET),
             resume=resume,
             should_stop=should_stop,
-            release=strategy,
+            release=strategy.course,
         )
         return model, before, folder
 
@@ -281,6 +283,18 @@ def test_features_are_computed_once_and_again_for_other_weights_or_settings(trai
     assert files() == 3  # other training views, the same validation images
     train("d", strategy="head", views=1, seed=1)  # other weights
     assert files() == 5
+
+
+def test_streamed_features_train_to_the_bits_of_those_in_memory(train, monkeypatch):
+    folders, streams = [], []
+    noted = "naturalist.data.feature_loader.streamed"
+    monkeypatch.setattr(noted, lambda *rest: streams.append(rest) or streamed(*rest))
+    for name in ("resident", "stream"):
+        assert not streams
+        folders.append(train(name, strategy="head", views=2, epochs=2, device_memory=name)[2])
+    assert len(streams) == 4  # training and validation images of two epochs
+    first, second = (load_checkpoint(folder, LAST)["state_dict"] for folder in folders)
+    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.mark.parametrize(

@@ -295,6 +295,16 @@ def test_the_average_of_constant_weights_is_those_weights_and_lags_behind_change
     torch.testing.assert_close(average.model.weight, torch.full((2,), 1 + 9 / 13))
 
 
+def test_running_statistics_are_averaged_as_the_weights_that_they_belong_to_and_counters_are_not():
+    model = nn.BatchNorm1d(2)
+    average = WeightAverage(model, decay=0.5)
+    model(torch.randn(8, 2) + 5)
+    average.update(model)  # at the first update the decay is 1/10
+    torch.testing.assert_close(average.model.running_mean, 0.9 * model.running_mean)
+    torch.testing.assert_close(average.model.running_var, 0.1 + 0.9 * model.running_var)
+    assert average.model.num_batches_tracked == 1
+
+
 def test_with_an_average_it_is_the_average_that_is_kept(run, tmp_path):
     run(ema_decay=0.9, epochs=2)
     content = load_checkpoint(tmp_path / "run", LAST)
@@ -328,7 +338,7 @@ def test_reduced_precision_trains_and_keeps_full_precision_weights(run, tmp_path
 def test_a_fit_on_the_gpu_learns_whether_images_are_resident_or_streamed(data, tmp_path, monkeypatch):
     monkeypatch.setattr(ImageCache, "release", lambda self: None)
     for share in (0.0, 0.5):
-        monkeypatch.setattr("naturalist.data.loader.RESIDENT_SHARE", share)
+        monkeypatch.setattr("naturalist.data.placing.RESIDENT_SHARE", share)
         folder = tmp_path / str(share)
         folder.mkdir()
         tracker = Tracker(folder, {}, "disabled", project="p", name="gpu", job_type="test")
@@ -347,8 +357,8 @@ def test_a_fit_on_the_gpu_learns_whether_images_are_resident_or_streamed(data, t
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("resident", [True, False])
-def test_no_step_waits_for_the_gpu(data, monkeypatch, resident):
+@pytest.mark.parametrize("place", ["device", "file"])
+def test_no_step_waits_for_the_gpu(data, monkeypatch, place):
     monkeypatch.setattr(ImageCache, "release", lambda self: None)
     device = torch.device("cuda")
     settings = settings_for(mixup=0.2, cutmix=1.0, random_erasing=0.5, gradient_clip=1.0)
@@ -356,7 +366,7 @@ def test_no_step_waits_for_the_gpu(data, monkeypatch, resident):
     model = compute.place(build_model(DESCRIPTION))
     optimizer = make_optimizer(parameter_groups(model, 0.0), settings.training, device)
     augment = Augmentation(settings.augmentation, settings.training.seed, data.preprocessing, 3)
-    loader = BatchLoader(data.train_cache, data.train_indices, 8, device, shuffle_seed=0, resident=resident)
+    loader = BatchLoader(data.train_cache, data.train_indices, 8, device, shuffle_seed=0, place=place)
     original = loader.epoch
 
     def watched(*place):

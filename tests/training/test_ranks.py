@@ -154,7 +154,8 @@ def test_several_ranks_train_as_one_process_does_to_rounding(train, tmp_path, ch
 @pytest.mark.slow
 def test_a_stop_of_any_rank_saves_and_any_number_of_ranks_goes_on(train, photographs, tmp_path):
     runs = tmp_path / "runs"
-    assert train(3, "cut", {2: "stop"}, **MIXED) == [0, 0, 0], (tmp_path / "errors-0").read_text()
+    streamed = {**MIXED, "device_memory": "stream"}
+    assert train(3, "cut", {2: "stop"}, **streamed) == [0, 0, 0], (tmp_path / "errors-0").read_text()
     decoded = (tmp_path / "decoded").read_text().splitlines()
     assert sorted(decoded) == sorted(map(str, (photographs / "train").rglob("*.jpg")))  # each once
     assert json.loads((runs / "cut" / "summary.json").read_text())["status"] == "stopped"

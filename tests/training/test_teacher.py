@@ -66,9 +66,10 @@ def test_a_student_is_distilled_and_goes_on_to_the_same_weights(photographs, tmp
 
 
 @pytest.mark.slow
-def test_a_teacher_sees_images_of_its_own_size(photographs, tmp_path):
+def test_a_teacher_sees_images_of_its_own_size_whatever_the_students(photographs, tmp_path):
     teacher = make_run(tmp_path / "teachers" / "large", photographs)
-    result = train(settings_for(photographs, tmp_path, teacher, image_size=33, epochs=1, cache_size=36))
+    sides = {"image_size": 40, "cache_size": 44, "first_image_size": 32, "pooling": "average"}
+    result = train(settings_for(photographs, tmp_path, teacher, epochs=1, **sides))
     assert result["status"] == "finished"
     assert {path.name.split("-")[0] for path in (tmp_path / "cache").glob("features-large-*")} == {"features"}
 
@@ -90,6 +91,7 @@ def test_who_cannot_teach_is_refused_before_anything_is_written(photographs, tmp
     ("changes", "message"),
     [
         ({"mixup": 0.2}, "images that no teacher has seen"),
+        ({"alternating_flip": True}, "alternating_flip goes by an image's pixels"),
         ({"teacher_weight": 0.0}, "teacher_weight must be greater than 0"),
         ({"teacher_temperature": 0.0}, "teacher_temperature must be greater than 0"),
         ({"teacher_views": 0}, "teacher_views must be greater than 0"),
