@@ -73,6 +73,7 @@ def train(
     }
     torch.manual_seed(derive_seed(settings.training.seed, "weights"))
     model = StagedNetwork(**arguments)
+    content: dict[str, Any] = {"epoch": 0}
     if record.resume and goes_on(record.resume):
         content = load_for_resume(Path(record.resume))
         fill_model(model, content["state_dict"])
@@ -87,14 +88,15 @@ def train(
         print(start.steps)
         return {"status": "dry run"}
     if record.find_lr:
-        data, _ = with_features(model, strategy, settings, start)
+        data, _ = with_features(model, strategy, settings, start, 0)
         return find_learning_rate(model, data, settings, start.compute, strategy.release(0))
 
     with record_run(settings, job_type="partB", may_begin=True) as tracker:
         tracker.write("model.txt", f"{strategy}\n")
         origin = identify_run(tracker.folder, settings, start.data, {"kind": "torchvision", **arguments})
-        data, feature_seconds = with_features(model, strategy, settings, start)
-        tracker.set_summary({**strategy.summary(), "feature_seconds": feature_seconds})
+        data, seconds = with_features(model, strategy, settings, start, content["epoch"])
+        cost = {"feature_seconds": content.get("feature_seconds", 0.0) if seconds is None else seconds}
+        tracker.set_summary({**strategy.summary(), **cost})
         result = fit(
             model,
             data,
@@ -102,11 +104,11 @@ def train(
             settings.augmentation,
             start.compute,
             tracker,
-            origin,
+            {**origin, **cost},
             resume=goes_on(record.resume),
             checkpoint_seconds=record.checkpoint_seconds,
             should_stop=should_stop,
-            release=strategy.release,
+            release=strategy.course,
         )
         return finish_run(tracker, result, settings, model)
 

@@ -31,6 +31,9 @@ class ComparedSettings(Struct):
     backbone: str | None = None
     strategy: str | None = None
     select_by: SelectBy = "val_accuracy"
+    soup: list[str] = []
+    """Names of the runs that it is an average of."""
+    teacher: str | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError for a backbone without a strategy."""
@@ -145,9 +148,17 @@ def read_run(folder: Path) -> Run:
         "test_accuracy": test.accuracy if test else None,
         "test_balanced_accuracy": test.balanced_accuracy if test else None,
     }
-    label = f"{about.backbone}, {about.strategy}" if about.backbone else "CNN from scratch"
+    label = _label(about)
     fingerprint = test.fingerprint if test else None
     return Run(folder.resolve().name, label, about.seed, dict(config), history, feature_seconds, values, fingerprint)
+
+
+def _label(about: ComparedSettings) -> str:
+    """What a run is called beside others."""
+    label = f"{about.backbone}, {about.strategy}" if about.backbone else "CNN from scratch"
+    if about.teacher:
+        label = f"CNN distilled from {Path(about.teacher).name}"
+    return f"{label}, soup of {len(about.soup)}" if about.soup else label
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:

@@ -44,6 +44,7 @@ PREFIX_BATCH = 64
 VIEW_SETTINGS = (
     "crop_scale",
     "horizontal_flip",
+    "alternating_flip",
     "rotation",
     "brightness",
     "contrast",

@@ -60,6 +60,7 @@ class Checkpoint(Struct):
     data: str
     epoch: Count
     metrics: dict[str, Any] | None = None
+    feature_seconds: NotNegative = 0.0
     identity: str | None = None
     settings: Any = None
 

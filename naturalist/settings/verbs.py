@@ -207,6 +207,34 @@ class CompareOptions:
 
 
 @dataclass(frozen=True)
+class SoupOptions:
+    """Average the weights of runs that began with the same, as validation likes it best, into a run of its own."""
+
+    EXAMPLE: ClassVar[str] = "naturalist soup runs/full-1 runs/full-2 runs/full-3 --name soup"
+
+    runs: list[Path] = positional("RUN")
+    """Run folders, checkpoint files, or names of runs in runs/; at least two. The best is the first ingredient; each
+    other one, the better first, is added where validation gains by it. Where no other helps, the soup is the best."""
+    interpolate: bool = False
+    """Two runs, such as a linear probe and what was fine-tuned: take the best point of the line between them."""
+    data: str | None = option(None, group="Data", path=True)
+    """Another data set than the first run's own."""
+    cache_dir: str | None = option(None, group="Data")
+    """Another folder for decoded images than the first run's own."""
+    batch_size: int = option(128, group="Machine")
+    """Images per batch."""
+    device: str = option("auto", group="Machine")
+    """auto, cpu, cuda, cuda:N or mps."""
+    name: str = option("soup", group="Record")
+    """Name of the new run, whose folder lies beside that of the first."""
+
+    def validate(self) -> None:
+        """Refuse impossible values; raises :class:`UserError` naming the option."""
+        require_at_least_one(self, ["batch_size"])
+        require_device(self.device)
+
+
+@dataclass(frozen=True)
 class SweepOptions:
     """Search settings here, as sweep.yaml says; needs no account."""
 

@@ -11,6 +11,7 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from naturalist.data.dataset import Batches, Transform, Varied
+from naturalist.data.distillation import distillation_of
 from naturalist.data.share import Part, Share
 from naturalist.device import Compute
 from naturalist.errors import UserError
@@ -235,10 +236,16 @@ def _forward(
             logits: Tensor = learner.model(inputs)
         else:
             logits, targets = learner.parallel(inputs, part), targets[: part.own]
-    logits, smoothing = logits.float(), learner.settings.label_smoothing
+    logits, smoothing, places = logits.float(), learner.settings.label_smoothing, targets
+    taught = distillation_of(augment)
+    if taught is not None:
+        targets = taught.labels_of(places)
     # Divided by images and not by their weights: a batch with many rare ones counts for more, whoever shares it.
-    loss = cross_entropy(logits, targets, learner.class_weights, label_smoothing=smoothing, reduction="sum")
-    return loss / (len(targets) if part is None else part.batch), logits, targets
+    count = len(targets) if part is None else part.batch
+    loss = cross_entropy(logits, targets, learner.class_weights, label_smoothing=smoothing, reduction="sum") / count
+    if taught is not None:
+        loss = taught.blend(loss, logits, places, epoch, count)
+    return loss, logits, targets
 
 
 def _step(learner: Learner, number: int) -> float:

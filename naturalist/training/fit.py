@@ -16,7 +16,7 @@ from naturalist.device import COMPARED, Compute, forget_peak_memory, peak_memory
 from naturalist.entry import stop_requested, stops_held
 from naturalist.errors import UserError, describe_error
 from naturalist.memory import require_memory
-from naturalist.models.parameter_groups import parameter_groups
+from naturalist.models.parameter_groups import Release, parameter_groups
 from naturalist.plots.curves import plot_curves
 from naturalist.progress import print_numbers, progress_bar
 from naturalist.ranks import Agreement, take_from_first, this_rank
@@ -40,9 +40,6 @@ from naturalist.training.state import EpochSoFar, Progress
 
 DRAW_SECONDS = 5
 """``curves.png`` is drawn at most so often while training goes on: drawing takes as long as a short epoch."""
-
-Release = Callable[[int], list[dict[str, Any]]]
-"""Epoch, counted from 0 → the parameter groups that begin to learn in it."""
 
 ShouldStop = Callable[[dict[str, Any]], bool]
 """Asked after every epoch with its metrics; True ends the fit."""
@@ -78,7 +75,7 @@ def fit(
         resume: go on from ``last.pt``.
         checkpoint_seconds: how often ``last.pt`` is written within an epoch; 0 for only at the end of each.
         should_stop: asked after every epoch with its metrics; True ends the fit.
-        release: asked before every epoch; by default all that is trainable learns from the first on.
+        release: what begins to learn when; by default all that is trainable learns from the first on.
 
     Returns:
         The summary: ``status`` (``"finished"``, ``"stopped early"`` by ``patience``, ``"pruned"`` by ``should_stop`` or
@@ -135,10 +132,11 @@ class _Fit:
         if compute.device.type == "cpu":  # weights, gradients, and two averages of those; a GPU says what it lacks
             trained = sum(weight.nbytes for weight in model.parameters() if weight.requires_grad)
             require_memory(4 * trained, "the network's training")
-        groups = parameter_groups(model, training.decay) if release is None else release(0)
+        groups = parameter_groups(model, training.decay) if release is None else release.groups(0)
         optimizer = make_optimizer(groups, training, compute.device)
         steps = optimizer_steps(len(self.train_loader), training.accumulate)
-        schedule = Schedule(optimizer, training, steps, training.epochs)
+        first_epochs = 0 if release is None else release.first_epochs
+        schedule = Schedule(optimizer, training, steps, training.epochs, first_epochs)
         parallel = None if share is None else Parallel(model, sync_batch_norm=training.sync_batch_norm)
         average = WeightAverage(model, training.ema_decay) if training.ema_decay else None
         weights = loss_weights(data.plan.counts, training.class_weights, compute.device)
@@ -305,7 +303,8 @@ class _Fit:
 
     def _has_ended(self) -> bool:
         settings, progress = self.learner.settings, self.progress
-        is_patient = not settings.patience or progress.epoch - progress.best_epoch < settings.patience
+        since = max(progress.best_epoch, 0 if self.release is None else self.release.complete)
+        is_patient = not settings.patience or progress.epoch - since < settings.patience
         return progress.epoch >= settings.epochs or not is_patient
 
     def _save_if_due(self) -> None:
@@ -327,7 +326,7 @@ class _Fit:
 
     def _add_groups(self, epoch: int) -> bool:
         """Hand the parameters that begin to learn in ``epoch`` to the optimiser; returns whether there are any."""
-        groups = self.release(epoch) if self.release is not None else []
+        groups = self.release.groups(epoch) if self.release is not None else []
         for group in groups:
             self.learner.schedule.add_group(group)
         return bool(groups)

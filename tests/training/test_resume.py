@@ -104,7 +104,7 @@ def train(tmp_path, data):
         model, release = build_model(description), None
         if "strategy" in changes:
             planned = content["training"].get("planned_epochs")
-            release = Strategy(model, settings.strategy, settings.training, planned).release
+            release = Strategy(model, settings.strategy, settings.training, planned).course
         history = content["training"]["progress"]["history"]
         summary = fit(
             model,
