@@ -56,7 +56,9 @@ class Audit(Struct):
     missing_in_test: list[str]
     unknown_in_test: dict[str, Any]
     suspicious: dict[str, Count]
-    duplicates: dict[Literal["leaks", "conflicts", "copies"], dict[Literal["images", "same_bytes", "other_class"], Count]]
+    duplicates: dict[
+        Literal["leaks", "conflicts", "copies"], dict[Literal["images", "same_bytes", "other_class"], Count]
+    ]
     with_place: Count
     guessed_by: dict[str, Share]
     label_errors: LabelErrors | None = None

@@ -37,7 +37,11 @@ def write_markdown(report: Report, path: Path) -> None:
 
     def copy(picture: Picture) -> str:
         """Copy a picture to the folder, two of one name under two names; returns its address."""
-        name = f"{picture.path.parent.parent.name}-{picture.path.name}" if picture.path.name in taken else picture.path.name
+        name = (
+            f"{picture.path.parent.parent.name}-{picture.path.name}"
+            if picture.path.name in taken
+            else picture.path.name
+        )
         while name in taken:
             name = f"other-{name}"
         taken.add(name)

@@ -28,6 +28,8 @@ from naturalist.sweeps.analysis import LEAST_RUNS, influences, judged, sentences
 from naturalist.sweeps.read_runs import CUT_OFF, read_runs
 
 METRIC = "val_accuracy"
+LEVELS = 8
+"""A number with no more values than this has a tick for each."""
 FORMULAS = """\
 m filters of k×k in every block, n dense units, C classes; s₁ … s₅ the side of each convolution's output,
 p the side after the last pooling; with biases, without batch normalisation:
@@ -167,18 +169,15 @@ def _about_runs(records: list[RunRecord], scratch: Path, what: str, key: str) ->
 
 
 def _dimensions(varied: dict[str, list[Any]], runs: list[RunRecord]) -> list[dict[str, Any]]:
-    """Axes for plotly: numbers as they are, or by their logarithm where they span orders of magnitude; words evenly."""
+    """Axes for plotly: words and few numbers evenly, many numbers as they are or by their logarithm."""
     axes: list[dict[str, Any]] = []
     for name, values in varied.items():
-        if is_number(values):
-            numbers, plain = as_numbers(values).tolist(), [float(value) for value in values]
-            axis: dict[str, Any] = {"label": name, "values": numbers}
-            if numbers != plain or len(set(plain)) <= LEAST_RUNS:
-                marks = dict(sorted(zip(numbers, plain, strict=True))[:: max(1, len(set(numbers)) // LEAST_RUNS)])
-                axis |= {"tickvals": list(marks), "ticktext": [f"{value:.3g}" for value in marks.values()]}
+        if is_number(values) and len(set(values)) > LEVELS:
+            numbers = as_numbers(values).tolist()
+            axes.append({"label": name if numbers == list(values) else f"log₁₀ {name}", "values": numbers})
         else:
-            levels = sorted(set(map(level_name, values)))
-            axis = {"label": name, "values": [levels.index(level_name(value)) for value in values]}
-            axis |= {"tickvals": list(range(len(levels))), "ticktext": levels}
-        axes.append(axis)
-    return [*axes, {"label": "accuracy", "values": [100 * (run.value or 0) for run in runs]}]
+            ordered = sorted(values) if is_number(values) else sorted(values, key=level_name)
+            levels = list(dict.fromkeys(map(level_name, ordered)))
+            positions = [levels.index(level_name(value)) for value in values]
+            axes.append({"label": name, "values": positions, "tickvals": list(range(len(levels))), "ticktext": levels})
+    return [*axes, {"label": "accuracy, %", "values": [100 * (run.value or 0) for run in runs]}]

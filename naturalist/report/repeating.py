@@ -93,7 +93,9 @@ def _commands(found: Found, made: dict[Path, Made]) -> list[Block]:
     for folder, run in shown.items():
         one = made.get(folder, Made())
         commit = one.git.commit[:8] + ("+" if one.git.dirty else "") if one.git else "–"
-        rows.append([run.run.name, str(run.run.seed), str(run.part("split_seed")), one.started[:16], commit, one.command])
+        rows.append(
+            [run.run.name, str(run.run.seed), str(run.part("split_seed")), one.started[:16], commit, one.command]
+        )
     return [
         Heading("Commands"),
         Table(

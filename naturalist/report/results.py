@@ -50,9 +50,7 @@ def about_test(found: Finished) -> Iterator[Block]:
     """Its test accuracy with its interval, classes, confusions and pictures; or the command for them."""
     folder, tested = found.folder / "evaluation" / "test", found.tested
     if tested is None:
-        yield Missing(
-            f"{found.run.name} was not tested.", f"python -m naturalist evaluate {shell_path(found.folder)}"
-        )
+        yield Missing(f"{found.run.name} was not tested.", f"python -m naturalist evaluate {shell_path(found.folder)}")
         return
     yield Sentences(list(_sentences(found)))
     if tested.per_class:
