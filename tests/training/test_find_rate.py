@@ -26,7 +26,7 @@ BACKBONE = {"backbone": "squeezenet1_1", "weights": "none"}
     [
         {**CNN, "optimizer": "SGD", "accumulate": 2, "schedule": "plateau", "mixup": 0.2, "class_weights": "sqrt"},
         {**CNN, "optimizer": "NAdam", "schedule": "one-cycle", "sampling": "balanced", "ema_decay": 0.9},
-        {**CNN, "optimizer": "Muon", "initialization": "whitened", "bias_lr_scale": 4.0},
+        {**CNN, "optimizer": "Muon", "initialization": "patches", "bias_lr_scale": 4.0},
         {**BACKBONE, "strategy": "head", "views": 2},
         {**BACKBONE, "strategy": "gradual", "backbone_lr_scale": 0.5},
     ],
