@@ -49,6 +49,7 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
     from naturalist.runs.identity import identify_run
     from naturalist.runs.recording import record_run
     from naturalist.seeding import derive_seed
+    from naturalist.training.find_rate import find_learning_rate
     from naturalist.training.fit import fit
     from naturalist.training.recipe import plan_growth, release_groups, set_up
     from naturalist.training.start import start_training
@@ -75,13 +76,18 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
     if start.data is None:
         print(start.steps)
         return {"status": "dry run"}
+    release = release_groups(model, settings.training, settings.recipe)
+    teacher, data = find_teacher(settings, start.data), replace(start.data, growth=growth)
+    if settings.record.find_lr:
+        set_up(model, settings.recipe, data, seed)
+        taught = data if teacher is None else teacher.teach(settings, data, start.compute)[0]
+        return find_learning_rate(model, taught, settings, start.compute, release.groups(0) if release else None)
 
-    teacher = find_teacher(settings, start.data)
     with record_run(settings, job_type="partA", may_begin=True) as tracker:
         tracker.write("model.txt", f"The five-block CNN, {settings.beginning}\n\n{summary}\n")
         tracker.set_summary({"parameters": summary.parameters, "multiply_accumulates": summary.multiply_accumulates})
         origin = identify_run(tracker.folder, settings, start.data, description)
-        resume, data = goes_on(settings.record.resume), replace(start.data, growth=growth)
+        resume = goes_on(settings.record.resume)
         set_up(model, settings.recipe, None if resume else data, seed)
         if teacher is not None:
             data, about_teacher = teacher.teach(settings, data, start.compute)
@@ -97,7 +103,7 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
             resume=resume,
             checkpoint_seconds=settings.record.checkpoint_seconds,
             should_stop=should_stop,
-            release=release_groups(model, settings.training, settings.recipe),
+            release=release,
         )
         return finish_run(tracker, result, settings, model)
 

@@ -58,6 +58,7 @@ def train(
     from naturalist.runs.identity import identify_run
     from naturalist.runs.recording import record_run
     from naturalist.seeding import derive_seed
+    from naturalist.training.find_rate import find_learning_rate
     from naturalist.training.fit import fit
     from naturalist.training.kept import with_features
     from naturalist.training.start import start_training
@@ -86,6 +87,9 @@ def train(
     if start.data is None:
         print(start.steps)
         return {"status": "dry run"}
+    if record.find_lr:
+        data, _ = with_features(model, strategy, settings, start, 0)
+        return find_learning_rate(model, data, settings, start.compute, strategy.release(0))
 
     with record_run(settings, job_type="partB", may_begin=True) as tracker:
         tracker.write("model.txt", f"{strategy}\n")

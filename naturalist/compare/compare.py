@@ -14,9 +14,9 @@ from naturalist.printable import printable
 from naturalist.reading import Count, Finite, NotNegative, Ordinal, Share, fit, read_json
 from naturalist.runs.folder import read_config, read_metrics
 from naturalist.runs.identity import read_identity_file
-from naturalist.runs.records import Group, Run, merit
+from naturalist.runs.records import Group, Run, best_of
 from naturalist.runs.schemas import Summary, TestMetrics
-from naturalist.settings.groups import BOOKKEEPING
+from naturalist.settings.groups import BOOKKEEPING, SelectBy
 from naturalist.settings.resume import IDENTITY
 
 NOT_COMPARED = ("seed", "data", *BOOKKEEPING)
@@ -33,6 +33,7 @@ class ComparedSettings(Struct):
     soup: list[str] = []
     """Names of the runs that it is an average of."""
     teacher: str | None = None
+    select_by: SelectBy = "val_accuracy"
 
     def __post_init__(self) -> None:
         """Raise ValueError for a backbone without a strategy."""
@@ -130,7 +131,7 @@ def read_run(folder: Path) -> Run:
     if not history:
         raise UserError(f"the run {str(folder)!r} has not finished an epoch.")
     epochs = [fit(epoch, ComparedEpoch, f"{folder / 'metrics.jsonl'}, an epoch,", remedy) for epoch in history]
-    best = epochs[max(range(len(history)), key=lambda i: merit(history[i]))]
+    best = epochs[best_of(history, about.select_by)]
     test_file = folder / "evaluation" / "test" / "metrics.json"
     test = read_json(test_file, TestMetrics, "evaluate the run again") if test_file.is_file() else None
     feature_seconds = summary.feature_seconds or 0.0

@@ -10,7 +10,7 @@ from naturalist.data.dataset import Batches, TrainingData, Transform
 from naturalist.data.features import FeatureData
 from naturalist.data.share import Part, Share
 from naturalist.device import Compute
-from naturalist.settings.groups import AugmentationSettings
+from naturalist.settings.groups import AugmentationSettings, Sampling
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,17 @@ class PhasedData(TrainingData):
     first_epochs: int
 
     def loaders(
-        self, batch_size: int, seed: int, compute: Compute, share: Share | None = None
+        self,
+        batch_size: int,
+        seed: int,
+        compute: Compute,
+        share: Share | None = None,
+        sampling: Sampling = "shuffle",
     ) -> tuple[Batches, Batches]:
         """Training batches in an order that the seed decides, and validation batches; of both a rank's share."""
         train, val = zip(
-            self.features.loaders(batch_size, seed, compute, share),
-            super().loaders(batch_size, seed, compute, share),
+            self.features.loaders(batch_size, seed, compute, share, sampling),
+            super().loaders(batch_size, seed, compute, share, sampling),
             strict=True,
         )
         leading = _PhasedLoader(*train, self.first_epochs)

@@ -88,6 +88,7 @@ class TrainedEpoch(Struct):
     learning_rate: NotNegative
     images_per_second: Annotated[float, Meta(ge=0)]
     epoch_seconds: NotNegative
+    val_balanced_accuracy: Share | None = None
 
 
 class Progress(Struct):

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from naturalist.data.balance import loss_weights
 from naturalist.data.dataset import TrainingData
 from naturalist.data.share import Share
 from naturalist.device import COMPARED, Compute, forget_peak_memory, peak_memory_mb, tell_difference
@@ -60,9 +61,8 @@ def fit(
 ) -> dict[str, Any]:
     """Train, validate and record epoch by epoch; keep the best checkpoint and the last.
 
-    The best has the highest validation accuracy and, of equals, the lowest loss. A stop that is requested saves in
-    mid-epoch, a KeyboardInterrupt ends at once. With ``resume`` the fit goes on from ``last.pt``, to the weights and
-    metrics of one that nothing interrupted.
+    The best is chosen by ``select_by``. A stop that is requested saves in mid-epoch, a KeyboardInterrupt ends at once.
+    With ``resume`` the fit goes on from ``last.pt``, to the weights and metrics of one that nothing interrupted.
 
     Args:
         model: the network, on any device.
@@ -126,7 +126,8 @@ class _Fit:
         model = compute.place(model)
         self.tracker, self.release, self.rank = tracker, release, this_rank()
         share = None if self.rank.is_alone else Share(self.rank, augmentation.data_augmentation and augmentation.mixes)
-        self.train_loader, self.val_loader = data.loaders(training.batch_size, training.seed, compute, share)
+        order = (training.batch_size, training.seed, compute, share, training.sampling)
+        self.train_loader, self.val_loader = data.loaders(*order)
         self.augment, self.prepare = data.transforms(augmentation, training.seed)
         if compute.device.type == "cpu":  # weights, gradients, and two averages of those; a GPU says what it lacks
             trained = sum(weight.nbytes for weight in model.parameters() if weight.requires_grad)
@@ -138,7 +139,8 @@ class _Fit:
         schedule = Schedule(optimizer, training, steps, training.epochs, first_epochs)
         parallel = None if share is None else Parallel(model, sync_batch_norm=training.sync_batch_norm)
         average = WeightAverage(model, training.ema_decay) if training.ema_decay else None
-        self.learner = Learner(model, optimizer, schedule, training, compute, average, parallel)
+        weights = loss_weights(data.plan.counts, training.class_weights, compute.device)
+        self.learner = Learner(model, optimizer, schedule, training, compute, average, parallel, weights)
         self.asked = Agreement(self.rank)
         told = {"class_names": data.class_names, "preprocessing": data.preprocessing, **about}
         self.keeper = Keeper(tracker.folder, self.learner, told, checkpoint_seconds, writes=self.rank.is_first)
@@ -161,6 +163,7 @@ class _Fit:
             "precision": compute.precision,
             "peak_memory_mb": peak_memory_mb(compute.device),
             "weight_decay": self.learner.settings.decay,
+            **{name: getattr(self.learner.settings, name) for name in ("class_weights", "sampling", "select_by")},
         }
 
     def restore(self) -> None:
@@ -251,8 +254,8 @@ class _Fit:
             learner.evaluated, self.val_loader, self.prepare, learner.compute, after_batch=self._save_if_due
         )
         learner.schedule.end_epoch(validation.loss)
-        metrics |= {"val_loss": validation.loss, "val_accuracy": validation.accuracy}
-        self.progress = self.progress.after({**metrics, "epoch_seconds": time.perf_counter() - start})
+        metrics |= {**validation.metrics(), "epoch_seconds": time.perf_counter() - start}
+        self.progress = self.progress.after(metrics, learner.settings.select_by)
         self.so_far = EpochSoFar(learner.compute.device)
         if self.keeper.may_save():
             self.keep()
@@ -260,7 +263,7 @@ class _Fit:
             self.keeper.remember_best(self.progress)
         if time.perf_counter() - self.last_drawn >= DRAW_SECONDS:
             self.draw()
-        print_numbers(_epoch_line(label, self.progress))
+        print_numbers(f"{label}  {self.progress.last_epoch(learner.settings.select_by)}")
 
     def keep(self) -> None:
         """Save and record all epochs so far, if they are not yet."""
@@ -291,7 +294,8 @@ class _Fit:
         """Draw the curves of what is recorded."""
         try:
             if self.rank.is_first and self.progress.history and self.tracker.folder.is_dir():
-                plot_curves(self.progress.history, self.tracker.folder / "curves.png", self.tracker.folder.name)
+                folder, select_by = self.tracker.folder, self.learner.settings.select_by
+                plot_curves(self.progress.history, folder / "curves.png", folder.name, select_by)
         except Exception as error:  # of whatever kind: metrics.jsonl has the numbers
             again = f"--resume {shell_word(self.tracker.folder)}"
             print(f"The curves were not drawn ({describe_error(error)}); make them again with: {again}", flush=True)
@@ -334,13 +338,3 @@ def _epoch_of(checkpoint: Path) -> int | None:
         return int(load_checkpoint(checkpoint)["epoch"])
     except UserError:
         return None
-
-
-def _epoch_line(label: str, progress: Progress) -> str:
-    metrics = progress.history[-1]
-    return (
-        f"{label}  train loss {metrics['train_loss']:.3f} accuracy {metrics['train_accuracy']:.1%}  "
-        f"val loss {metrics['val_loss']:.3f} accuracy {metrics['val_accuracy']:.1%}"
-        f"{' *' if progress.is_best else '  '}  lr {metrics['learning_rate']:.2g}  "
-        f"{metrics['images_per_second']:,.0f} images/s  {metrics['epoch_seconds']:.1f} s"
-    )
