@@ -30,10 +30,10 @@ class ComparedSettings(Struct):
     seed: Count
     backbone: str | None = None
     strategy: str | None = None
-    select_by: SelectBy = "val_accuracy"
     soup: list[str] = []
     """Names of the runs that it is an average of."""
     teacher: str | None = None
+    select_by: SelectBy = "val_accuracy"
 
     def __post_init__(self) -> None:
         """Raise ValueError for a backbone without a strategy."""

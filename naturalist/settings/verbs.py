@@ -214,7 +214,7 @@ class SoupOptions:
 
     runs: list[Path] = positional("RUN")
     """Run folders, checkpoint files, or names of runs in runs/; at least two. The best is the first ingredient; each
-    other one, the better first, is added where validation gains by it. Where no other helps, the soup is the best."""
+    other one, the better first, is added where validation gains by it, as the first run's select_by measures that."""
     interpolate: bool = False
     """Two runs, such as a linear probe and what was fine-tuned: take the best point of the line between them."""
     data: str | None = option(None, group="Data", path=True)
