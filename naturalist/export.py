@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from naturalist.entry import stops_wait
 from naturalist.errors import UserError, cause_of, is_out_of_memory
 from naturalist.evaluation.classifier import Classifier, load_classifier, require_finite
 from naturalist.evaluation.split_images import images_of_split
@@ -269,7 +270,7 @@ def _export_torch(classifier: Classifier, metadata: str, output: Path) -> Callab
             classifier.model, (_example_input(classifier),), dynamic_shapes=({0: torch.export.Dim("batch")},)
         )
     )
-    with written_whole(output) as file:  # given a path, torch ends the process when the disk is full
+    with stops_wait(), written_whole(output) as file:  # given a path, torch ends the process when the disk is full
         torch.export.save(program, file, extra_files={METADATA: metadata})
     module = torch.export.load(output).module()
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -15,16 +15,19 @@ from naturalist.data.augment import Augmentation
 from naturalist.data.catalog import Split
 from naturalist.data.catalog import scan as scan_folder
 from naturalist.data.exclude import Exclusion
+from naturalist.data.growth import Growing, Growth
 from naturalist.data.images import ImageCache, open_cache
 from naturalist.data.layout import Folders, find_folders
 from naturalist.data.loader import BatchLoader
+from naturalist.data.placing import choose_place
 from naturalist.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, channel_statistics
 from naturalist.data.recorded_split import RecordedSplit, find_recorded, record_split
 from naturalist.data.share import Share
 from naturalist.data.split import stratified_part, stratified_split
+from naturalist.device import Compute
 from naturalist.errors import UserError
 from naturalist.printable import printable
-from naturalist.settings.groups import AugmentationSettings, DataSettings
+from naturalist.settings.groups import AugmentationSettings, DataSettings, Sampling
 
 STATISTICS_IMAGES = 1000
 """Training images that mean and deviation are taken from."""
@@ -34,6 +37,9 @@ Scan = Callable[[Path], Split]
 
 Transform = Callable[[Tensor], Tensor]
 """Turns a batch into a model's input."""
+
+Varied = Augmentation | Growing
+"""Turns a training batch and its labels into inputs and targets, by epoch and step."""
 
 
 class Batches(Protocol):
@@ -62,10 +68,20 @@ class Batches(Protocol):
 class DataPlan:
     """What a training would train on, in numbers."""
 
-    num_train: int
-    num_classes: int
+    counts: tuple[int, ...]
+    """Training images of each class."""
     description: str
     """One line for people."""
+
+    @property
+    def num_train(self) -> int:
+        """Training images."""
+        return sum(self.counts)
+
+    @property
+    def num_classes(self) -> int:
+        """Classes."""
+        return len(self.counts)
 
 
 @dataclass(frozen=True)
@@ -82,29 +98,40 @@ class TrainingData:
     """One line for people."""
     split: RecordedSplit | None = field(default=None, kw_only=True)
     """Every image by name and content, for the run's record."""
+    growth: Growth | None = field(default=None, kw_only=True)
+    """Sides of the training images, where they are not ``image_size`` all along."""
     exclusion: Exclusion | None = field(default=None, kw_only=True)
     """What a list left out; None also for a run that goes on."""
 
     @property
     def plan(self) -> DataPlan:
         """The same in numbers."""
-        return DataPlan(len(self.train_indices), len(self.class_names), self.description)
+        return DataPlan(_counts(self.train_cache.labels[self.train_indices], self.class_names), self.description)
 
     def loaders(
-        self, batch_size: int, seed: int, device: torch.device, share: Share | None = None
+        self,
+        batch_size: int,
+        seed: int,
+        compute: Compute,
+        share: Share | None = None,
+        sampling: Sampling = "shuffle",
     ) -> tuple[Batches, Batches]:
         """Training batches in an order that the seed decides, and validation batches; of both a rank's share."""
+        needed = self.train_cache.bytes_of(self.train_indices) + self.val_cache.bytes_of(self.val_indices)
+        device, place = compute.device, choose_place(compute.device_memory, needed, compute.device)
+        train, val = (self.train_cache, self.train_indices), (self.val_cache, self.val_indices)
+        order: dict[str, Any] = {"shuffle_seed": seed, "sampling": sampling}
         return (
-            BatchLoader(self.train_cache, self.train_indices, batch_size, device, shuffle_seed=seed, share=share),
-            BatchLoader(self.val_cache, self.val_indices, batch_size, device, share=share),
+            BatchLoader(*train, batch_size, device, **order, place=place, share=share),
+            BatchLoader(*val, batch_size, device, place=place, share=share),
         )
 
-    def transforms(self, augmentation: AugmentationSettings, seed: int) -> tuple[Augmentation | Transform, Transform]:
+    def transforms(self, augmentation: AugmentationSettings, seed: int) -> tuple[Varied | Transform, Transform]:
         """What a loader's batches go through in training, and in validation."""
+        vary: Augmentation | Preprocessing = self.preprocessing
         if augmentation.data_augmentation:
-            augment = Augmentation(augmentation, seed, self.preprocessing, len(self.class_names))
-            return augment, self.preprocessing
-        return self.preprocessing, self.preprocessing
+            vary = Augmentation(augmentation, seed, self.preprocessing, len(self.class_names))
+        return vary if self.growth is None else Growing(vary, self.growth), self.preprocessing
 
 
 def describe_data(data: str) -> str:
@@ -257,7 +284,7 @@ def plan_training_data(settings: DataSettings) -> DataPlan:
     indices, val_indices = _choose(settings, folders, exclusion, splits[0], splits[1] if len(splits) > 1 else None)
     names = splits[0].class_names
     description = describe_split(settings, len(indices), len(val_indices), names, folders, exclusion)
-    return DataPlan(len(indices), len(names), description)
+    return DataPlan(_counts(splits[0].labels[indices], names), description)
 
 
 def describe_split(
@@ -273,6 +300,10 @@ def describe_split(
     left_out = exclusion.describe() if exclusion else f"without those of {settings.exclude}" * bool(settings.exclude)
     data = describe_data(settings.data)
     return "; ".join(filter(None, (f"{data}; {counts}", printable(left_out), folders.note, case_twins(class_names))))
+
+
+def _counts(labels: NDArray[np.int64], class_names: Sequence[str]) -> tuple[int, ...]:
+    return tuple(np.bincount(labels, minlength=len(class_names)).tolist())
 
 
 def case_twins(class_names: Sequence[str]) -> str:

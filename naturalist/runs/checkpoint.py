@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from naturalist.data.preprocessing import Preprocessing
+from naturalist.entry import stops_wait
 from naturalist.errors import ADVICE, NO_ROOM, UserError, is_out_of_memory
 from naturalist.files import written_whole
 from naturalist.models import build_model
@@ -56,7 +57,7 @@ def save_checkpoint(
         **more,
     }
     try:
-        with written_whole(path) as file:
+        with stops_wait(), written_whole(path) as file:  # torch ends the process when a write is interrupted
             torch.save(content, file)
     except OSError as error:
         if is_out_of_memory(error):
