@@ -165,6 +165,7 @@ def test_a_run_that_is_none_leaves_nothing(audited, tmp_path):
         (["{data}/none"], "there is no folder"),
         (["{data}/train/Amphibia/00.jpg"], "is one photograph"),
         ([], "needs FOLDER"),
+        (["~nouser"], "'nouser'"),
         (["{data}", "--distance", "17"], "distance must lie between 0 and 16"),
         (["{data}", "--dark", "-1"], "dark must not be negative"),
         (["{data}", "--split", "test"], "split needs --run"),
