@@ -36,12 +36,25 @@ SHOWN_CLASSES = 5
 KEPT_SECONDS = 600
 """How long the server keeps a photograph."""
 
-PICTURE_PIXELS, PREVIEW_PIXELS = 480, 960
+PICTURE_PIXELS, PICTURE_LEAST, PREVIEW_PIXELS = 480, 140, 960
 DECODE_BYTES = 2**29
 """What all photographs together may take while they are decoded: anybody may send one."""
 
 HINT = "Drop a photograph, choose, paste or take one."
-CSS = "footer {display: none !important}"
+CSS = """
+footer {display: none !important}
+#photo .image-frame img {padding-top: 36px; box-sizing: border-box}  /* the button that takes it away stands there */
+#examples .grid-wrap {height: auto; max-height: none; overflow: visible}
+#examples .grid-container {grid-template-columns: repeat(auto-fit, minmax(76px, 1fr))}
+#examples .thumbnail-item {aspect-ratio: auto; height: auto; max-width: 160px}
+#examples .thumbnail-item img {aspect-ratio: 1}
+#examples .caption-label {position: static; max-width: none; border: 0; white-space: normal; overflow-wrap: anywhere}
+"""
+PASTE = """() => addEventListener("paste", event => {
+    const box = document.querySelector("#photo input[type=file]"), files = event.clipboardData.files;
+    if (box && files.length) { box.files = files; box.dispatchEvent(new Event("change", {bubbles: true})); }
+})"""
+"""JavaScript: Ctrl+V anywhere on the page is as good as choosing a file."""
 
 
 def serve_run(
@@ -78,6 +91,7 @@ def serve_run(
             prevent_thread_lock=True,
             footer_links=[],
             css=CSS,
+            js=PASTE,
             theme=_theme(),
             ssr_mode=False,
             run_history=False,
@@ -180,37 +194,44 @@ def _build_page(run: Path, max_megabytes: int, device: str) -> "gradio.Blocks":
             with gradio.Column():
                 photo = _photo_box(max_megabytes)
                 sentence = gradio.Markdown(HINT, elem_id="sentence", latex_delimiters=[])
-                if examples:
-                    gallery = _gallery(examples)
             with gradio.Column(visible=False) as answered:
-                label = gradio.Label(show_label=False, num_top_classes=SHOWN_CLASSES, elem_id="confidence")
-                gradio.Markdown("What the model sees:")
-                picture = _picture("picture", "The photograph as the model sees it")
-                with gradio.Column(visible=False) as explained:
-                    gradio.Markdown("Grad-CAM: the brighter, the more evidence.")
-                    heat = _picture("heat", "The same under Grad-CAM, brighter where there is more evidence")
+                label = gradio.Label(
+                    show_label=False, show_heading=False, num_top_classes=SHOWN_CLASSES, elem_id="confidence"
+                )
+                with gradio.Row():
+                    with gradio.Column(min_width=PICTURE_LEAST):
+                        gradio.Markdown("What the model sees")
+                        picture = _picture("picture", "The photograph as the model sees it")
+                    with gradio.Column(min_width=PICTURE_LEAST, visible=False) as explained:
+                        gradio.Markdown("Grad-CAM: the brighter, the more evidence")
+                        heat = _picture("heat", "The same under Grad-CAM, brighter where there is more evidence")
+        gallery = _gallery(examples) if examples else None
 
-    def show(path: str | None) -> dict[Any, Any]:
-        words, by_class, seen, evidence = answer(path)
-        return {
-            photo: None if path is None or seen is None else decode_file(Path(path), PREVIEW_PIXELS, FIT),
-            sentence: words,
-            label: by_class,
-            picture: seen,
-            heat: evidence,
-            answered: gradio.update(visible=seen is not None),
-            explained: gradio.update(visible=evidence is not None),
-        }
+        def show(path: str | None) -> dict[Any, Any]:
+            words, by_class, seen, evidence = answer(path)
+            return {
+                sentence: words,
+                label: by_class,
+                picture: seen,
+                heat: evidence,
+                answered: gradio.update(visible=seen is not None),
+                explained: gradio.update(visible=evidence is not None),
+            }
 
-    def show_example(chosen: gradio.SelectData) -> dict[Any, Any]:
-        return show(str(examples[chosen.index].path)) | {gallery: gradio.update(selected_index=None)}
+        def show_photo(path: str) -> dict[Any, Any]:
+            shown = show(path)
+            is_read = shown[label] is not None
+            return {photo: decode_file(Path(path), PREVIEW_PIXELS, FIT) if is_read else None, **shown}
 
-    quietly = {"api_visibility": "private", "show_progress": "minimal"}
-    shown = {photo, sentence, label, picture, heat, answered, explained}
-    with page:
-        gradio.on([photo.input, photo.clear], show, photo, shown, **quietly)
-        if examples:
-            gallery.select(show_example, None, shown | {gallery}, **quietly)
+        def show_example(chosen: gradio.SelectData) -> dict[Any, Any]:
+            return {gallery: gradio.update(selected_index=None), **show_photo(str(examples[chosen.index].path))}
+
+        quietly = {"api_visibility": "private", "show_progress": "minimal"}
+        outputs = {sentence, label, picture, heat, answered, explained}
+        photo.upload(show_photo, photo, {photo, *outputs}, **quietly)
+        photo.clear(lambda: show(None), None, outputs, **quietly)  # the box still sends what was in it
+        if gallery is not None:
+            gallery.select(show_example, None, {gallery, photo, *outputs}, **quietly)
     return page
 
 
@@ -222,7 +243,7 @@ def _photo_box(max_megabytes: int) -> "gradio.Image":
         sources=["upload", "webcam", "clipboard"],
         webcam_options=gradio.WebcamOptions(mirror=False, constraints={"video": {"facingMode": "environment"}}),
         buttons=[],
-        height=300,
+        height=340,
         elem_id="photo",
         alt_text="The photograph that was chosen",
         placeholder=f"Drop a photograph here, or click to choose one\nUp to {max_megabytes} MB, deleted in minutes",
@@ -235,20 +256,18 @@ def _photo_box(max_megabytes: int) -> "gradio.Image":
 def _picture(elem_id: str, words: str) -> "gradio.Image":
     import gradio
 
-    return gradio.Image(show_label=False, interactive=False, buttons=[], height=300, elem_id=elem_id, alt_text=words)
+    return gradio.Image(show_label=False, interactive=False, buttons=[], elem_id=elem_id, alt_text=words)
 
 
 def _gallery(examples: list[Example]) -> "gradio.Gallery":
     import gradio
 
-    gradio.Markdown("Or one of these, which it did not learn from (its validation images, as they are labelled):")
+    gradio.Markdown("Or one of its validation images, which it did not learn from; below each is its label.")
     return gradio.Gallery(
         [(example.thumbnail, printable(example.class_name)) for example in examples],
         show_label=False,
         interactive=False,
         allow_preview=False,
-        columns=4,
-        height="auto",
         object_fit="cover",
         buttons=[],
         elem_id="examples",

@@ -162,7 +162,7 @@ def _doubt(run: Path, checkpoint: dict[str, Any]) -> tuple[str, Threshold | None
 def _measured(run: Path, checkpoint: dict[str, Any], split: str) -> tuple[Measured | None, str]:
     """What was measured of this checkpoint; or None, and which command does it."""
     path = _folder_of(run) / "evaluation" / split / "metrics.json"
-    command = f"naturalist evaluate {shell_word(run)}{' --split val' if split == 'val' else ''}"
+    command = f"python -m naturalist evaluate {shell_word(run)}{' --split val' if split == 'val' else ''}"
     images = "test set" if split == "test" else "validation images"
     if not path.is_file():
         return None, f"it was never measured on its {images}; {in_markdown(command)} does it."
