@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from naturalist.data.catalog import scan
 from naturalist.data.dataset import cache_of, find_data
 from naturalist.data.images import ImageCache
+from naturalist.data.layout import find_folders
 from naturalist.data.recorded_split import Part, find_recorded
 from naturalist.errors import UserError
 from naturalist.printable import printable
@@ -101,6 +102,18 @@ def images_of_split(
         return shown_images
     part: Part = "train" if split == "train" else "val"
     return SplitImages(cache, _recorded(folder, checkpoint, cache, settings.data, part), settings.data)
+
+
+def validation_folder(folder: Path, checkpoint: dict[str, Any]) -> Path:
+    """Where the images that a run was validated with lie, by its folder; nothing is downloaded or drawn for it.
+
+    Raises :class:`UserError` when the data set is not there.
+    """
+    places = _places_of(folder)
+    data = _data_of(checkpoint, places)
+    place = Path(places.get("datasets_dir", DataSettings.datasets_dir), data) if data in OWN_DATA else Path(data)
+    folders = find_folders(place.expanduser())
+    return folders.val or folders.train
 
 
 def _say_which_classes(images: SplitImages, source: Path) -> None:
