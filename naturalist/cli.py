@@ -13,6 +13,8 @@ from naturalist.settings import verbs
 from naturalist.settings.audit import AuditOptions
 from naturalist.settings.command_line import parse_options
 from naturalist.settings.places import find_run, refuse_missing
+from naturalist.settings.report import ReportOptions
+from naturalist.settings.reproduce import ReproduceOptions
 from naturalist.settings.spelling import nearest
 from naturalist.settings.tokens import DEBUG
 
@@ -161,6 +163,18 @@ def _compare(options: verbs.CompareOptions) -> None:
     compare_runs([find_run(folder) for folder in options.folders], options.out)
 
 
+def _report(options: ReportOptions) -> None:
+    from naturalist.report.report import report_all
+
+    report_all(options)
+
+
+def _reproduce(options: ReproduceOptions) -> int:
+    from naturalist.reproduce import reproduce
+
+    return reproduce(options)
+
+
 def _soup(options: verbs.SoupOptions) -> None:
     from naturalist.soup import make_soup
 
@@ -210,6 +224,8 @@ VERBS = {
     "export": Verb(verbs.ExportOptions, _export),
     "serve": Verb(verbs.ServeOptions, _serve),
     "compare": Verb(verbs.CompareOptions, _compare),
+    "report": Verb(ReportOptions, _report),
+    "reproduce": Verb(ReproduceOptions, _reproduce),
     "soup": Verb(verbs.SoupOptions, _soup),
     "sweep": Verb(verbs.SweepOptions, _sweep),
     "sweep-report": Verb(verbs.SweepReportOptions, _sweep_report),

@@ -22,6 +22,15 @@ class Epoch(Struct):
     epoch_seconds: NotNegative | None = None
 
 
+class Stage(Struct):
+    """Of ``summary.json``: a stage of a backbone."""
+
+    name: str
+    parameters: Count
+    release_epoch: Count | None = None
+    """From which epoch on, counted from 0, it learns; None for never."""
+
+
 class Summary(Struct):
     """``summary.json``: how a run ended."""
 
@@ -35,6 +44,8 @@ class Summary(Struct):
     best_val_loss: Finite | None = None
     parameters: Count | None = None
     trainable_parameters: Count | None = None
+    multiply_accumulates: Count | None = None
+    stages: tuple[Stage, ...] = ()
     peak_memory_mb: NotNegative | None = None
     feature_seconds: NotNegative | None = None
     sweep: Any = None
