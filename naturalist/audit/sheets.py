@@ -9,6 +9,7 @@ from naturalist.audit.findings import Findings
 from naturalist.data.audit import Images, Oddity
 from naturalist.data.dataset import describe_data
 from naturalist.data.duplicates import SAME_BYTES, Twins
+from naturalist.data.photographs import describe_missing
 from naturalist.plots.audit import ROW, Shown, plot_findings
 from naturalist.plots.predictions import plot_contact_sheet
 
@@ -32,8 +33,9 @@ def draw_sheets(findings: Findings, output: Path) -> None:
     if errors is None:
         return
     chosen = errors.suspects[:ERRORS]
+    pictures, missing = errors.images.photographs(chosen)
     plot_contact_sheet(
-        errors.images.cache.read(errors.images.indices[chosen]),
+        pictures,
         errors.images.labels[chosen],
         errors.suggested[:ERRORS],
         errors.confidence[:ERRORS],
@@ -41,7 +43,7 @@ def draw_sheets(findings: Findings, output: Path) -> None:
         errors.images.cache.class_names,
         output / "label_errors.png",
         f"{errors.run} doubts {len(errors.suspects):,} labels of {errors.split}; the surest {len(chosen)}",
-        note,
+        "; ".join(filter(None, (note, describe_missing(missing)))),
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from naturalist.data.dataset import describe_data
+from naturalist.data.photographs import describe_missing
 from naturalist.evaluation.metrics import choose_grid, confusion_matrix, write_confusion_csv, write_predictions_csv
 from naturalist.evaluation.split_images import SplitImages
 from naturalist.files import write_atomically
@@ -81,8 +82,9 @@ def _draw_sheets(
     }
     for file_name, (order, words) in sheets.items():
         chosen = order[:SHEET_IMAGES]
+        pictures, missing = images.photographs(chosen)
         plot_contact_sheet(
-            images.cache.read(images.indices[chosen]),
+            pictures,
             labels[chosen],
             predicted[chosen],
             confidence[chosen],
@@ -90,7 +92,7 @@ def _draw_sheets(
             list(images.cache.class_names),
             output / file_name,
             f"{name}: {words}",
-            describe_data(images.data),
+            _note(images, missing),
         )
 
 
@@ -98,20 +100,25 @@ def _draw_grid(output: Path, title: str, probabilities: NDArray[np.float64], ima
     class_names, labels, files = list(images.cache.class_names), images.labels, images.files
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     grid = np.array(choose_grid(labels, per_class=3, seed=GRID_SEED))
-    pixels = images.cache.read(images.indices[grid])
+    pictures, missing = images.photographs(grid)
     picture = output / "predictions.png"
     plot_prediction_grid(
-        pixels,
+        pictures,
         labels[grid],
         predicted[grid],
         confidence[grid],
         class_names,
         picture,
         title,
-        note=describe_data(images.data),
+        note=_note(images, missing),
     )
     rows = [
         [image, files[i], class_names[labels[i]], class_names[predicted[i]], float(confidence[i])]
-        for image, i in zip(pixels, grid, strict=True)
+        for image, i in zip(pictures, grid, strict=True)
     ]
     return Grid(picture, ["image", "file", "truth", "prediction", "confidence"], rows)
+
+
+def _note(images: SplitImages, missing: int) -> str:
+    """Whose photographs they are, and whether all of them are."""
+    return "; ".join(filter(None, (describe_data(images.data), describe_missing(missing))))

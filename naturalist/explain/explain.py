@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from naturalist.data.decode import UnreadableImage
+from naturalist.data.photographs import describe_missing, shown_photograph
 from naturalist.errors import UserError, cause_of
 from naturalist.evaluation.classifier import Classifier, load_classifier
 from naturalist.evaluation.looks import describe_looks, record_look
@@ -14,11 +15,11 @@ from naturalist.evaluation.split_images import SplitImages, images_of_split
 from naturalist.explain.layers import Layer, describe_layers, last_feature_layer, named_layer
 from naturalist.explain.pictures import (
     Photo,
+    choose_units,
     draw_exciting,
     draw_first_layer,
     draw_guided_backprop,
     draw_predictions,
-    strongest_channels,
 )
 from naturalist.printable import printable
 from naturalist.runs.checkpoint import load_checkpoint
@@ -52,14 +53,14 @@ def explain_run(
     """Draw pictures into ``explanation`` in the run folder.
 
     - ``filters.png``, ``feature_maps.png``: the first convolution's filters, and its output for the first image;
-    - ``guided_backprop.png``: for the first image, the channels of the last feature layer (in the five-block CNN the
-      fifth block) that respond most, each at its strongest place;
+    - ``guided_backprop.png``: channels of the last feature layer (in the five-block CNN the fifth block), each at its
+      strongest place in the image that chose it, see :func:`naturalist.explain.pictures.choose_units`;
     - ``predictions.png``: Grad-CAM and occlusion for every image;
     - ``exciting.png``: for the same channels, the images of the split that excite them most.
 
     Args:
         run: run folder, or a checkpoint file in one.
-        photos: image files; without any, random images of the split are taken.
+        photos: image files; without any, random images of the split are taken, for the channels as many as those.
         split: ``"val"``, or ``"test"``, which is a look at the test set and remembered as one.
         data: data set to use instead of the run's own.
         cache_dir: folder for decoded images, if not the run's own.
@@ -89,9 +90,11 @@ def explain_run(
     elif "exciting" in wanted:
         wanted.remove("exciting")
         print(EXCITING_NEEDS_DATA)
-    chosen = _choose_photos(classifier, photos, split_images, images, seed)
+    chosen = _choose_photos(classifier, photos, split_images, max(images, units), seed)
     output = out or folder / "explanation"
     more: dict[str, Any] = {"units": units, "layer": layer, "strict": only is not None}
+    if not photos:
+        more["explained"] = images
     return explain_classifier(classifier, chosen, split_images, output, wanted, **more)
 
 
@@ -103,6 +106,7 @@ def explain_classifier(
     wanted: list[str],
     *,
     units: int = 10,
+    explained: int | None = None,
     layer: str | None = None,
     strict: bool = True,
 ) -> list[Path]:
@@ -110,11 +114,12 @@ def explain_classifier(
 
     Args:
         classifier: any network of convolutions.
-        photos: at least one; the first is the one for feature maps and guided backpropagation.
+        photos: at least one; the first is the one for feature maps, and all of them choose channels.
         split_images: where to look for exciting images; only they need it.
         output: folder for the pictures, made if need be.
         wanted: some of :data:`PARTS`.
         units: how many channels.
+        explained: of how many of the photographs the predictions are explained, by default all.
         layer: name of the layer whose channels are looked at, instead of the last feature layer.
         strict: refuse what makes no sense for the model, rather than say so and leave it out.
     """
@@ -125,15 +130,16 @@ def explain_classifier(
         if {"filters", "feature_maps"} & set(wanted):
             written += draw_first_layer(classifier, photos[0], wanted, output)
         if found and {"guided_backprop", "exciting"} & set(wanted):
-            channels = strongest_channels(classifier, found, photos[0], units)
+            chosen = choose_units(classifier, found, photos, units)
         if found and "guided_backprop" in wanted:
-            written.append(draw_guided_backprop(classifier, found, photos[0], channels, output))
+            written.append(draw_guided_backprop(classifier, found, chosen, output))
         if {"grad_cam", "occlusion"} & set(wanted):
             cam_layer = found if "grad_cam" in wanted else None
             with_occlusion = "occlusion" in wanted
-            written.append(draw_predictions(classifier, cam_layer, photos, output, with_occlusion=with_occlusion))
+            shown = photos[:explained]
+            written.append(draw_predictions(classifier, cam_layer, shown, output, with_occlusion=with_occlusion))
         if found and split_images is not None and "exciting" in wanted:
-            written.append(draw_exciting(classifier, found, split_images, channels, output))
+            written.append(draw_exciting(classifier, found, split_images, list(chosen), output))
     except OSError as error:
         raise UserError(f"cannot write the pictures to {str(output)!r}: {cause_of(error)}.") from None
     print(f"In {printable(output)}: {', '.join(path.name for path in written)}")
@@ -171,16 +177,20 @@ def _choose_photos(
     if paths or split_images is None:
         return [_read(classifier, path) for path in paths]
     cache = split_images.cache
-    chosen = np.random.default_rng(seed).permutation(split_images.indices)[:count]
+    order = np.random.default_rng(seed).permutation(len(split_images.indices))[:count]
+    pictures, missing = split_images.photographs(order)
+    if missing:
+        print(f"{describe_missing(missing)}.")
+    chosen = split_images.indices[order]
     return [
-        Photo(pixels, cache.paths[i], cache.class_names[cache.labels[i]])
-        for i, pixels in zip(chosen, cache.read(chosen), strict=True)
+        Photo(pixels, picture, cache.paths[i], cache.class_names[cache.labels[i]])
+        for i, pixels, picture in zip(chosen, cache.read(chosen), pictures, strict=True)
     ]
 
 
 def _read(classifier: Classifier, path: Path) -> Photo:
     try:
-        return Photo(classifier.decode(path), path.name, None)
+        return Photo(classifier.decode(path), shown_photograph(path, classifier.preprocessing), path.name, None)
     except UnreadableImage as reason:
         raise UserError(f"{str(path)!r} cannot be read: {reason}.") from None
 
