@@ -79,6 +79,7 @@ def _evaluate(options: verbs.EvaluateOptions) -> None:
         "cache_dir": options.cache_dir,
         "batch_size": options.batch_size,
         "tta": options.tta,
+        "order": options.order,
         "device": options.device,
         "shared": True,
     }

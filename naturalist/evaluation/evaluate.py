@@ -15,7 +15,14 @@ from naturalist.device import Compute
 from naturalist.errors import UserError, cause_of
 from naturalist.evaluation.classifier import Classifier, load_classifier, require_finite
 from naturalist.evaluation.looks import describe_looks, record_look
-from naturalist.evaluation.metrics import calibration, classification_metrics, mcnemar, write_predictions_csv
+from naturalist.evaluation.metrics import (
+    calibration,
+    classification_metrics,
+    confusion_matrix,
+    mcnemar,
+    most_confused,
+    write_predictions_csv,
+)
 from naturalist.evaluation.results import Grid, write_results
 from naturalist.evaluation.split_images import SplitImages, images_of_split
 from naturalist.printable import printable
@@ -25,6 +32,9 @@ from naturalist.runs.checkpoint import load_checkpoint
 from naturalist.runs.tracking import Tracker
 from naturalist.runs.weights_and_biases import log_grid_to_finished_run
 from naturalist.training.epoch import evaluate
+
+PAIRS_SAID = 3
+"""Of the classes that are confused most often."""
 
 
 def evaluate_run(
@@ -36,6 +46,7 @@ def evaluate_run(
     cache_dir: str | None = None,
     batch_size: int = 128,
     tta: bool = False,
+    order: str = "class",
     quiet: bool = False,
     tracker: Tracker | None = None,
     model: nn.Module | None = None,
@@ -55,6 +66,7 @@ def evaluate_run(
         cache_dir: folder for decoded images, if not the run's own.
         batch_size: images per batch.
         tta: also average each image and its mirror image (test-time augmentation), reported under ``with_flips``.
+        order: of the classes in the confusion matrix: ``"class"``, or ``"similarity"`` (:func:`similarity_order`).
         quiet: print nothing.
         tracker: of a run that is still open; a finished one that is at W&B is continued there for the grid.
         model: the run's network, to be filled with the checkpoint's weights instead of building another.
@@ -80,7 +92,7 @@ def evaluate_run(
         return metrics
     output = folder / "evaluation" / split
     try:
-        grid = _write(output, run, metrics, images, probabilities, mirrored)
+        grid = _write(output, run, metrics, images, probabilities, mirrored, order)
     except OSError as error:
         raise UserError(f"cannot write the evaluation to {str(output)!r}: {cause_of(error)}.") from None
     _send(grid, metrics, folder, tracker)
@@ -96,6 +108,7 @@ def _write(
     images: SplitImages,
     probabilities: NDArray[np.float64],
     mirrored: NDArray[np.float64] | None,
+    order: str,
 ) -> Grid:
     """Add to the metrics what is to be said of looks and flips, and write everything."""
     output.mkdir(parents=True, exist_ok=True)
@@ -103,7 +116,7 @@ def _write(
         metrics["earlier_test_looks"] = record_look(run, images.files, metrics["epoch"], metrics["accuracy"])
     if mirrored is not None:
         metrics["with_flips"] = _with_flips(probabilities, mirrored, images, output)
-    return write_results(output, metrics, probabilities, images)
+    return write_results(output, metrics, probabilities, images, order)
 
 
 def _send(grid: Grid, metrics: dict[str, Any], folder: Path, tracker: Tracker | None) -> None:
@@ -152,9 +165,12 @@ def _about(folder: Path, split: str, images: SplitImages, checkpoint: dict[str, 
 
 
 def _measure(probabilities: NDArray[np.float64], images: SplitImages) -> dict[str, Any]:
+    names, labels = images.cache.class_names, images.labels
+    matrix = confusion_matrix(labels, probabilities.argmax(axis=1), len(names))
     return {
-        **classification_metrics(probabilities, images.labels, images.cache.class_names),
-        **calibration(probabilities, images.labels),
+        **classification_metrics(probabilities, labels, names),
+        **calibration(probabilities, labels),
+        "most_confused": most_confused(matrix, names),
     }
 
 
@@ -184,11 +200,20 @@ def _print(metrics: dict[str, Any], output: Path) -> None:
     print_numbers(_sentence("Accuracy", metrics))
     if "with_flips" in metrics:
         print_numbers(_sentence("With flips: accuracy", metrics["with_flips"]))
+    if metrics["most_confused"]:
+        print_numbers(f"Most often confused: {'; '.join(map(_confusion, metrics['most_confused'][:PAIRS_SAID]))}")
     looks = describe_looks(metrics.get("earlier_test_looks", []))
     if looks:
         console.print(printable(looks), soft_wrap=True)
     console.print(
         f"In {printable(output)}: {', '.join(sorted(path.name for path in output.iterdir()))}", soft_wrap=True
+    )
+
+
+def _confusion(pair: dict[str, Any]) -> str:
+    return (
+        f"{printable(pair['truth'])} taken for {printable(pair['prediction'])} ({pair['images']:,} images, "
+        f"{pair['share']:.0%} of its own)"
     )
 
 

@@ -1,6 +1,7 @@
 """The files and pictures of an evaluation."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,13 @@ from numpy.typing import NDArray
 
 from naturalist.data.dataset import describe_data
 from naturalist.data.photographs import describe_missing
-from naturalist.evaluation.metrics import choose_grid, confusion_matrix, write_confusion_csv, write_predictions_csv
+from naturalist.evaluation.metrics import (
+    choose_grid,
+    confusion_matrix,
+    similarity_order,
+    write_confusion_csv,
+    write_predictions_csv,
+)
 from naturalist.evaluation.split_images import SplitImages
 from naturalist.files import write_atomically
 from naturalist.plots.confusion_matrix import plot_confusion_matrix
@@ -35,7 +42,7 @@ class Grid:
 
 
 def write_results(
-    output: Path, metrics: dict[str, Any], probabilities: NDArray[np.float64], images: SplitImages
+    output: Path, metrics: dict[str, Any], probabilities: NDArray[np.float64], images: SplitImages, order: str = "class"
 ) -> Grid:
     """Write tables, ``metrics.json`` and pictures.
 
@@ -44,6 +51,7 @@ def write_results(
         metrics: to be written as they are.
         probabilities: ``[N, C]``.
         images: N of them.
+        order: see :func:`naturalist.evaluation.evaluate.evaluate_run`.
     """
     class_names, labels = list(images.cache.class_names), images.labels
     predicted = probabilities.argmax(axis=1)
@@ -52,7 +60,7 @@ def write_results(
     write_confusion_csv(matrix, class_names, output / "confusion_matrix.csv")
     name, split = metrics["run"], metrics["split"]
     title = f"{name}: {metrics['accuracy']:.1%} of {metrics['n']:,} {split} images right"
-    plot_confusion_matrix(matrix, class_names, output / "confusion_matrix.png", title)
+    _draw_matrix(matrix, class_names, order, output / "confusion_matrix.png", title)
     plot_reliability(
         metrics["bins"],
         metrics["expected_calibration_error"],
@@ -63,6 +71,11 @@ def write_results(
     grid = _draw_grid(output, title, probabilities, images)
     write_atomically(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return grid
+
+
+def _draw_matrix(matrix: NDArray[np.int64], class_names: Sequence[str], order: str, path: Path, title: str) -> None:
+    places = similarity_order(matrix) if order == "similarity" else list(range(len(class_names)))
+    plot_confusion_matrix(matrix[np.ix_(places, places)], [class_names[i] for i in places], path, title)
 
 
 def _draw_sheets(

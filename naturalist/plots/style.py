@@ -23,7 +23,7 @@ from naturalist.plots.fonts import BASE, fonts_for, missing_letters_told
 from naturalist.printable import printable
 
 BLUE, VERMILLION, ORANGE, GREEN, SKY, PURPLE = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#56B4E9", "#CC79A7"
-INK, GREY, PALE = "#222222", "#666666", "#E6E6E6"
+INK, GREY, DIM, PALE = "#222222", "#666666", "#B3B3B3", "#E6E6E6"
 
 STYLE = {
     "figure.dpi": 150,
@@ -87,9 +87,9 @@ def draw_title(figure: Figure, title: str) -> None:
     figure.suptitle(lines, x=0.012, ha="left", fontsize=11, fontweight="bold", fontfamily=fonts_for(lines))
 
 
-def legend_above(ax: Axes) -> None:
-    """Put the legend in a row above the axes, where it hides nothing."""
-    ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, columnspacing=1.2, handletextpad=0.5)
+def legend_above(ax: Axes, columns: int = 3) -> None:
+    """Put the legend in rows above the axes, where it hides nothing."""
+    ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=columns, columnspacing=1.2, handletextpad=0.5)
 
 
 def percent_ticks(decimals: int | None = None) -> PercentFormatter:

@@ -70,6 +70,8 @@ class EvaluateOptions:
     """Another folder for decoded images than the run's own."""
     tta: bool = False
     """Test-time augmentation: also average each image with its mirror image, reported apart."""
+    order: Literal["class", "similarity"] = "class"
+    """Of the classes in the picture of the confusion matrix: that of their names, or confused ones side by side."""
     batch_size: int = option(128, group="Machine")
     """Images per batch."""
     device: str = option("auto", group="Machine")

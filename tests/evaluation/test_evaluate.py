@@ -135,8 +135,10 @@ def test_calibration_error_by_hand():
         "images": 4,
         "confidence": pytest.approx(0.95),
         "accuracy": 0.5,
+        # Wilson's, with z = 1.95996: (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n) for p = 0.5, n = 4.
+        "accuracy_95_interval": [pytest.approx(0.15004, abs=1e-5), pytest.approx(0.84996, abs=1e-5)],
     }
-    assert result["bins"][0]["accuracy"] is None
+    assert result["bins"][0]["accuracy"] is None and result["bins"][0]["accuracy_95_interval"] is None
 
 
 def test_mcnemar_by_hand():
