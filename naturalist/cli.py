@@ -105,6 +105,7 @@ def _predict(options: verbs.PredictOptions) -> int:
         options.photos,
         top=options.top,
         threshold=options.threshold,
+        temperature=options.temperature,
         format="json" if options.json else "csv" if options.csv else "table",
         null=options.null,
         batch_size=options.batch_size,

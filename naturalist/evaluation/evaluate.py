@@ -14,6 +14,13 @@ from naturalist.data.share import Share
 from naturalist.device import Compute
 from naturalist.errors import UserError, cause_of
 from naturalist.evaluation.classifier import Classifier, load_classifier, require_finite
+from naturalist.evaluation.confidence import (
+    Temperature,
+    coverage,
+    fit_temperature,
+    temperature_of,
+    with_temperature,
+)
 from naturalist.evaluation.looks import describe_looks, record_look
 from naturalist.evaluation.metrics import (
     calibration,
@@ -54,9 +61,10 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate a run's best checkpoint on every image of a split.
 
-    Writes to ``evaluation/<split>`` in the run folder: ``metrics.json``, ``predictions.csv`` (every image's
-    probabilities), ``confusion_matrix.csv`` and ``.png``, ``predictions.png`` (the 10×3 grid), ``reliability.png``,
-    ``mistakes.png`` (the most confident) and ``uncertain.png`` (the least certain images).
+    Writes to ``evaluation/<split>`` in the run folder: ``metrics.json``, ``predictions.csv`` (every image's prediction
+    and probabilities), ``confusion_matrix.csv`` and ``.png``, ``coverage.csv`` and ``.png`` (accuracy of the surest
+    images), ``predictions.png`` (the 10×3 grid), ``reliability.png``, ``mistakes.png`` (the most confident) and
+    ``uncertain.png`` (the least certain images).
 
     Args:
         run: run folder, or a checkpoint file in one.
@@ -88,6 +96,7 @@ def evaluate_run(
     probabilities = predict(f"Evaluating on {split}")
     mirrored = predict(f"Evaluating on {split}, mirrored", mirrored=True) if tta else None
     metrics = {**_about(folder, split, images, checkpoint), **_measure(probabilities, images)}
+    metrics |= _measure_confidence(folder, metrics, probabilities, images.labels)
     if not rank.is_first:
         return metrics
     output = folder / "evaluation" / split
@@ -174,6 +183,18 @@ def _measure(probabilities: NDArray[np.float64], images: SplitImages) -> dict[st
     }
 
 
+def _measure_confidence(
+    folder: Path, metrics: dict[str, Any], probabilities: NDArray[np.float64], labels: NDArray[np.int64]
+) -> dict[str, Any]:
+    """Coverage, and the temperature that was fitted on the validation images, here or earlier."""
+    if metrics["split"] == "val":
+        temperature: Temperature | None = Temperature(fit_temperature(probabilities, labels), "val")
+    else:
+        temperature = temperature_of(folder, metrics["epoch"])
+    tempered = None if temperature is None else with_temperature(probabilities, labels, temperature)
+    return {"coverage": coverage(probabilities, labels), "temperature": tempered}
+
+
 def _with_flips(
     plain: NDArray[np.float64], mirrored: NDArray[np.float64], images: SplitImages, output: Path
 ) -> dict[str, Any]:
@@ -200,6 +221,7 @@ def _print(metrics: dict[str, Any], output: Path) -> None:
     print_numbers(_sentence("Accuracy", metrics))
     if "with_flips" in metrics:
         print_numbers(_sentence("With flips: accuracy", metrics["with_flips"]))
+    print_numbers(_say_temperature(metrics["temperature"]))
     if metrics["most_confused"]:
         print_numbers(f"Most often confused: {'; '.join(map(_confusion, metrics['most_confused'][:PAIRS_SAID]))}")
     looks = describe_looks(metrics.get("earlier_test_looks", []))
@@ -207,6 +229,16 @@ def _print(metrics: dict[str, Any], output: Path) -> None:
         console.print(printable(looks), soft_wrap=True)
     console.print(
         f"In {printable(output)}: {', '.join(sorted(path.name for path in output.iterdir()))}", soft_wrap=True
+    )
+
+
+def _say_temperature(tempered: dict[str, Any] | None) -> str:
+    if tempered is None:
+        return "No temperature is known for this checkpoint: evaluate it with --split val first to fit one."
+    return (
+        f"With a temperature of {tempered['value']:.3f}, fitted on {tempered['fitted_on']}: loss "
+        f"{tempered['loss_after']:.4f}, calibration error {tempered['calibration_error_after']:.2%}; "
+        f"predict --temperature {tempered['value']:.3f} uses it"
     )
 
 

@@ -14,6 +14,9 @@ from naturalist.reading import damaged, read_csv
 
 Array = NDArray[Any]
 
+ABOUT = ["file", "truth", "prediction", "confidence", "right"]
+"""Columns of ``predictions.csv`` before those of the classes."""
+
 SUM_TOLERANCE = 0.02
 """How far a row of probabilities may be from 1; rounding them to bfloat16 moves the sum by up to 0.004."""
 
@@ -195,12 +198,23 @@ def mcnemar(first_right: Array, second_right: Array) -> dict[str, Any]:
 def write_predictions_csv(
     files: Sequence[str], labels: Array, probabilities: Array, class_names: Sequence[str], path: str | Path
 ) -> None:
-    """Write a row per image: file, true class and the probability of every class, in full precision."""
+    """Write a row per image: :data:`ABOUT` it, and the probability of every class, in full precision.
+
+    ``right`` is ``yes`` or ``no``.
+    """
+    predicted = probabilities.argmax(axis=1).tolist()
     rows = (
-        [name, class_names[label], *map(repr, row)]
-        for name, label, row in zip(files, labels.tolist(), probabilities.tolist(), strict=True)
+        [
+            name,
+            class_names[label],
+            class_names[best],
+            repr(row[best]),
+            "yes" if best == label else "no",
+            *map(repr, row),
+        ]
+        for name, label, best, row in zip(files, labels.tolist(), predicted, probabilities.tolist(), strict=True)
     )
-    write_table(Path(path), [["file", "truth", *class_names], *rows])
+    write_table(Path(path), [[*ABOUT, *class_names], *rows])
 
 
 def read_predictions_csv(path: str | Path) -> tuple[list[str], list[str], Array, list[str]]:
@@ -210,11 +224,12 @@ def read_predictions_csv(path: str | Path) -> tuple[list[str], list[str], Array,
     """
     remedy = "evaluate the run again"
     heading, rows = read_csv(Path(path), remedy)
-    names = heading[2:]
-    if heading[:2] != ["file", "truth"] or not rows or len(set(names)) != max(2, len(names)):
+    first = len(ABOUT) if heading[: len(ABOUT)] == ABOUT else 2  # earlier versions had two columns before the classes
+    names = heading[first:]
+    if heading[:2] != ABOUT[:2] or not rows or len(set(names)) != max(2, len(names)):
         damaged(str(path), "it is no table of predictions", remedy)
     try:
-        probabilities = np.array([row[2:] for row in rows], dtype=np.float64)
+        probabilities = np.array([row[first:] for row in rows], dtype=np.float64)
     except ValueError:
         damaged(str(path), "a probability is no number", remedy)
     sums = probabilities.sum(axis=1)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from naturalist.data.dataset import describe_data
 from naturalist.data.photographs import describe_missing
+from naturalist.evaluation.confidence import write_coverage_csv
 from naturalist.evaluation.metrics import (
     choose_grid,
     confusion_matrix,
@@ -21,6 +22,7 @@ from naturalist.evaluation.metrics import (
 from naturalist.evaluation.split_images import SplitImages
 from naturalist.files import write_atomically
 from naturalist.plots.confusion_matrix import plot_confusion_matrix
+from naturalist.plots.coverage import plot_coverage
 from naturalist.plots.predictions import plot_contact_sheet, plot_prediction_grid
 from naturalist.plots.reliability import plot_reliability
 
@@ -67,6 +69,9 @@ def write_results(
         output / "reliability.png",
         f"{name}: can its confidence on {split} be believed?",
     )
+    write_coverage_csv(metrics["coverage"], output / "coverage.csv")
+    what = f"{name}: how right is it about the {split} images that it is surest of?"
+    plot_coverage(metrics["coverage"], output / "coverage.png", what)
     _draw_sheets(output, metrics, probabilities, images)
     grid = _draw_grid(output, title, probabilities, images)
     write_atomically(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")

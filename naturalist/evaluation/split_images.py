@@ -88,7 +88,7 @@ def images_of_split(
         datasets_dir=places.get("datasets_dir", DataSettings.datasets_dir),
         image_size=preprocessing.image_size,
         cache_size=preprocessing.cache_size,
-        resize_mode=preprocessing.resize_mode,
+        resize_mode=checkpoint["preprocessing"]["resize_mode"],
     )
     class_names = tuple(checkpoint["class_names"])
     folders = find_data(settings.data, settings.datasets_dir)

@@ -190,7 +190,7 @@ def overlay_heat(photo: NDArray[np.uint8], heat: NDArray[np.float32], kind: Heat
     return blended
 
 
-def _colours(heat: NDArray[np.float32], kind: Heat) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _colours(heat: NDArray[np.float32], kind: Heat) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
     """Colours ``[H, W, 4]`` of heat, and how much of them covers what is below, ``[H, W, 1]`` in [0, 1]."""
     if kind == "grad_cam":
         return matplotlib.colormaps["plasma"](0.2 + 0.75 * heat), OPACITY * heat[..., None]

@@ -97,6 +97,8 @@ class PredictOptions:
     """Classes to name."""
     threshold: float = 0.0
     """Say 'none of these' below this confidence, 0 to 1."""
+    temperature: float = 1.0
+    """Divide logits by it; evaluate fits the one that makes confidence honest on the validation images."""
     json: bool = False
     """Print one JSON object per photograph."""
     csv: bool = False
