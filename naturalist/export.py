@@ -139,6 +139,7 @@ def export_run(
     out: Path | None = None,
     data: str | None = None,
     cache_dir: str | None = None,
+    display_names: Path | None = None,
 ) -> float:
     """Write the best checkpoint's network as ONNX or as ``torch.export`` program, and check it against the original.
 
@@ -152,6 +153,7 @@ def export_run(
         out: file to write; by default ``model.onnx`` or ``model.pt2`` beside the checkpoint.
         data: data set whose images it is checked on, if not the run's own.
         cache_dir: folder for decoded images, if not the run's own.
+        display_names: how classes are called, see :func:`naturalist.settings.display_names.read_display_names`.
 
     Returns:
         The largest difference of a logit between the exported network and the original, on real images where the data
@@ -162,7 +164,7 @@ def export_run(
             exported network that says something else than the original.
     """
     checkpoint = load_checkpoint(run)
-    classifier = load_classifier(run, "cpu", checkpoint=checkpoint)
+    classifier = load_classifier(run, "cpu", checkpoint=checkpoint).called(display_names)
     folder = run if run.is_dir() else run.parent
     out = out or folder / FILE_NAMES[format]
     if not out.parent.is_dir():

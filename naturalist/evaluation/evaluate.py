@@ -30,7 +30,7 @@ from naturalist.evaluation.metrics import (
     most_confused,
     write_predictions_csv,
 )
-from naturalist.evaluation.results import Grid, write_results
+from naturalist.evaluation.results import AS_EVER, Drawing, Grid, write_results
 from naturalist.evaluation.split_images import SplitImages, images_of_split
 from naturalist.printable import printable
 from naturalist.progress import plain_console, print_numbers, print_table, progress_bar
@@ -53,7 +53,7 @@ def evaluate_run(
     cache_dir: str | None = None,
     batch_size: int = 128,
     tta: bool = False,
-    order: str = "class",
+    drawing: Drawing = AS_EVER,
     quiet: bool = False,
     tracker: Tracker | None = None,
     model: nn.Module | None = None,
@@ -74,7 +74,7 @@ def evaluate_run(
         cache_dir: folder for decoded images, if not the run's own.
         batch_size: images per batch.
         tta: also average each image and its mirror image (test-time augmentation), reported under ``with_flips``.
-        order: of the classes in the confusion matrix: ``"class"``, or ``"similarity"`` (:func:`similarity_order`).
+        drawing: how figures look.
         quiet: print nothing.
         tracker: of a run that is still open; a finished one that is at W&B is continued there for the grid.
         model: the run's network, to be filled with the checkpoint's weights instead of building another.
@@ -91,7 +91,8 @@ def evaluate_run(
     folder, rank = run if run.is_dir() else run.parent, this_rank() if shared else Rank()
     with in_turn(rank):
         images = images_of_split(folder, checkpoint, split, data=data, cache_dir=cache_dir)
-    classifier = load_classifier(run, device, checkpoint=checkpoint, model=model)
+    classifier = load_classifier(run, device, checkpoint=checkpoint, model=model).called(drawing.display_names)
+    names = dict(zip(checkpoint["class_names"], classifier.class_names, strict=True))
     predict = partial(_predict, classifier, images, batch_size, share=None if rank.is_alone else Share(rank))
     probabilities = predict(f"Evaluating on {split}")
     mirrored = predict(f"Evaluating on {split}, mirrored", mirrored=True) if tta else None
@@ -101,12 +102,12 @@ def evaluate_run(
         return metrics
     output = folder / "evaluation" / split
     try:
-        grid = _write(output, run, metrics, images, probabilities, mirrored, order)
+        grid = _write(output, run, metrics, images, probabilities, mirrored, drawing)
     except OSError as error:
         raise UserError(f"cannot write the evaluation to {str(output)!r}: {cause_of(error)}.") from None
     _send(grid, metrics, folder, tracker)
     if not quiet:
-        _print(metrics, output)
+        _print(metrics, output, names)
     return metrics
 
 
@@ -117,7 +118,7 @@ def _write(
     images: SplitImages,
     probabilities: NDArray[np.float64],
     mirrored: NDArray[np.float64] | None,
-    order: str,
+    drawing: Drawing,
 ) -> Grid:
     """Add to the metrics what is to be said of looks and flips, and write everything."""
     output.mkdir(parents=True, exist_ok=True)
@@ -125,11 +126,15 @@ def _write(
         metrics["earlier_test_looks"] = record_look(run, images.files, metrics["epoch"], metrics["accuracy"])
     if mirrored is not None:
         metrics["with_flips"] = _with_flips(probabilities, mirrored, images, output)
-    return write_results(output, metrics, probabilities, images, order)
+    return write_results(output, metrics, probabilities, images, drawing)
 
 
 def _send(grid: Grid, metrics: dict[str, Any], folder: Path, tracker: Tracker | None) -> None:
-    """Show the grid at W&B, where the run is there."""
+    """Show the grid at W&B, where the run is there and the picture is of a kind that it shows."""
+    if grid.picture.suffix != ".png":
+        if (folder / "wandb.json").is_file():
+            print("W&B shows PNG alone, so the grid is not sent; evaluate again without --format to send it.")
+        return
     split = metrics["split"]
     if tracker is not None:
         tracker.log_grid(split, grid.picture, grid.columns, grid.rows)
@@ -206,14 +211,14 @@ def _with_flips(
     return {**_measure(both, images), "compared_without": mcnemar(with_flips, without)}
 
 
-def _print(metrics: dict[str, Any], output: Path) -> None:
+def _print(metrics: dict[str, Any], output: Path, names: dict[str, str]) -> None:
     console = plain_console()
     table = Table("class", title=f"{metrics['split']}: {metrics['n']:,} images", title_justify="left")
     for heading in ("precision", "recall", "F1", "images"):
         table.add_column(heading, justify="right")
     for name, scores in metrics["per_class"].items():
         table.add_row(
-            printable(name),
+            printable(names[name]),
             *("–" if scores[key] is None else f"{scores[key]:.1%}" for key in ("precision", "recall", "f1")),
             f"{scores['support']:,}",
         )
@@ -223,7 +228,8 @@ def _print(metrics: dict[str, Any], output: Path) -> None:
         print_numbers(_sentence("With flips: accuracy", metrics["with_flips"]))
     print_numbers(_say_temperature(metrics["temperature"]))
     if metrics["most_confused"]:
-        print_numbers(f"Most often confused: {'; '.join(map(_confusion, metrics['most_confused'][:PAIRS_SAID]))}")
+        pairs = [_confusion(pair, names) for pair in metrics["most_confused"][:PAIRS_SAID]]
+        print_numbers(f"Most often confused: {'; '.join(pairs)}")
     looks = describe_looks(metrics.get("earlier_test_looks", []))
     if looks:
         console.print(printable(looks), soft_wrap=True)
@@ -242,11 +248,9 @@ def _say_temperature(tempered: dict[str, Any] | None) -> str:
     )
 
 
-def _confusion(pair: dict[str, Any]) -> str:
-    return (
-        f"{printable(pair['truth'])} taken for {printable(pair['prediction'])} ({pair['images']:,} images, "
-        f"{pair['share']:.0%} of its own)"
-    )
+def _confusion(pair: dict[str, Any], names: dict[str, str]) -> str:
+    true, predicted = (printable(names[pair[key]]) for key in ("truth", "prediction"))
+    return f"{true} taken for {predicted} ({pair['images']:,} images, {pair['share']:.0%} of its own)"
 
 
 def _sentence(beginning: str, metrics: dict[str, Any]) -> str:

@@ -38,6 +38,7 @@ def predict_photos(
     null: bool = False,
     batch_size: int = 64,
     device: str = "auto",
+    display_names: Path | None = None,
 ) -> int:
     """Print a prediction for each photograph, in the order given, as soon as its batch is done.
 
@@ -54,6 +55,7 @@ def predict_photos(
         null: whether NUL characters separate the paths on standard input, not line ends.
         batch_size: photographs per batch.
         device: see :func:`naturalist.device.choose_device`.
+        display_names: how classes are called, see :func:`naturalist.settings.display_names.read_display_names`.
 
     Returns:
         0, or 1 when a file could not be read: the exit code.
@@ -71,7 +73,7 @@ def predict_photos(
             raise UserError(f"{name} cannot be {value}; it must be {limits}.")
     if format != "table" and isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8")  # for programs, whatever the terminal's is
-    classifier = load_classifier(run, device)
+    classifier = load_classifier(run, device).called(display_names)
     paths = find_photos(photos, null=null)
     # On a terminal, printing goes through the bar, which stays below; a pipe gets nothing but the predictions.
     write = _writer(format, classifier, top, threshold, None if sys.stdout.isatty() else sys.stdout)

@@ -25,12 +25,32 @@ from naturalist.plots.confusion_matrix import plot_confusion_matrix
 from naturalist.plots.coverage import plot_coverage
 from naturalist.plots.predictions import plot_contact_sheet, plot_prediction_grid
 from naturalist.plots.reliability import plot_reliability
+from naturalist.settings.display_names import read_display_names
 
 GRID_SEED = 0
 """Which images the grid shows: drawn by chance, the same for every model that is shown the same data."""
 
 SHEET_IMAGES = 16
 """Images on each contact sheet."""
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """How the figures of an evaluation look."""
+
+    order: str = "class"
+    """Of the classes in the confusion matrix, or ``"similarity"``; see :func:`similarity_order`."""
+    format: str = "png"
+    """Or ``"svg"`` or ``"pdf"``."""
+    display_names: Path | None = None
+    """How classes are called in figures; see :func:`naturalist.settings.display_names.read_display_names`."""
+
+    def names(self, class_names: Sequence[str]) -> list[str]:
+        """What the classes are called."""
+        return list(read_display_names(self.display_names, class_names) if self.display_names else class_names)
+
+
+AS_EVER = Drawing()
 
 
 @dataclass(frozen=True)
@@ -44,7 +64,7 @@ class Grid:
 
 
 def write_results(
-    output: Path, metrics: dict[str, Any], probabilities: NDArray[np.float64], images: SplitImages, order: str = "class"
+    output: Path, metrics: dict[str, Any], probabilities: NDArray[np.float64], images: SplitImages, drawing: Drawing
 ) -> Grid:
     """Write tables, ``metrics.json`` and pictures.
 
@@ -53,7 +73,7 @@ def write_results(
         metrics: to be written as they are.
         probabilities: ``[N, C]``.
         images: N of them.
-        order: see :func:`naturalist.evaluation.evaluate.evaluate_run`.
+        drawing: how figures look.
     """
     class_names, labels = list(images.cache.class_names), images.labels
     predicted = probabilities.argmax(axis=1)
@@ -62,29 +82,32 @@ def write_results(
     write_confusion_csv(matrix, class_names, output / "confusion_matrix.csv")
     name, split = metrics["run"], metrics["split"]
     title = f"{name}: {metrics['accuracy']:.1%} of {metrics['n']:,} {split} images right"
-    _draw_matrix(matrix, class_names, order, output / "confusion_matrix.png", title)
+    _draw_matrix(matrix, class_names, drawing, output, title)
     plot_reliability(
         metrics["bins"],
         metrics["expected_calibration_error"],
-        output / "reliability.png",
+        output / f"reliability.{drawing.format}",
         f"{name}: can its confidence on {split} be believed?",
     )
     write_coverage_csv(metrics["coverage"], output / "coverage.csv")
     what = f"{name}: how right is it about the {split} images that it is surest of?"
-    plot_coverage(metrics["coverage"], output / "coverage.png", what)
-    _draw_sheets(output, metrics, probabilities, images)
-    grid = _draw_grid(output, title, probabilities, images)
+    plot_coverage(metrics["coverage"], output / f"coverage.{drawing.format}", what)
+    _draw_sheets(output, metrics, probabilities, images, drawing)
+    grid = _draw_grid(output, title, probabilities, images, drawing)
     write_atomically(output / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     return grid
 
 
-def _draw_matrix(matrix: NDArray[np.int64], class_names: Sequence[str], order: str, path: Path, title: str) -> None:
-    places = similarity_order(matrix) if order == "similarity" else list(range(len(class_names)))
-    plot_confusion_matrix(matrix[np.ix_(places, places)], [class_names[i] for i in places], path, title)
+def _draw_matrix(
+    matrix: NDArray[np.int64], class_names: Sequence[str], drawing: Drawing, output: Path, title: str
+) -> None:
+    places = similarity_order(matrix) if drawing.order == "similarity" else list(range(len(class_names)))
+    names, path = drawing.names(class_names), output / f"confusion_matrix.{drawing.format}"
+    plot_confusion_matrix(matrix[np.ix_(places, places)], [names[i] for i in places], path, title)
 
 
 def _draw_sheets(
-    output: Path, metrics: dict[str, Any], probabilities: NDArray[np.float64], images: SplitImages
+    output: Path, metrics: dict[str, Any], probabilities: NDArray[np.float64], images: SplitImages, drawing: Drawing
 ) -> None:
     """The most confident mistakes, and the least certain images."""
     labels, files = images.labels, images.files
@@ -92,11 +115,11 @@ def _draw_sheets(
     name, split = metrics["run"], metrics["split"]
     wrong = np.flatnonzero(predicted != labels)
     sheets = {
-        "mistakes.png": (
+        "mistakes": (
             wrong[np.argsort(-confidence[wrong], kind="stable")],
             f"its most confident mistakes on {split}",
         ),
-        "uncertain.png": (np.argsort(confidence, kind="stable"), f"the {split} images it is least certain of"),
+        "uncertain": (np.argsort(confidence, kind="stable"), f"the {split} images it is least certain of"),
     }
     for file_name, (order, words) in sheets.items():
         chosen = order[:SHEET_IMAGES]
@@ -107,19 +130,21 @@ def _draw_sheets(
             predicted[chosen],
             confidence[chosen],
             [files[i] for i in chosen],
-            list(images.cache.class_names),
-            output / file_name,
+            drawing.names(images.cache.class_names),
+            output / f"{file_name}.{drawing.format}",
             f"{name}: {words}",
             _note(images, missing),
         )
 
 
-def _draw_grid(output: Path, title: str, probabilities: NDArray[np.float64], images: SplitImages) -> Grid:
-    class_names, labels, files = list(images.cache.class_names), images.labels, images.files
+def _draw_grid(
+    output: Path, title: str, probabilities: NDArray[np.float64], images: SplitImages, drawing: Drawing
+) -> Grid:
+    class_names, labels, files = drawing.names(images.cache.class_names), images.labels, images.files
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     grid = np.array(choose_grid(labels, per_class=3, seed=GRID_SEED))
     pictures, missing = images.photographs(grid)
-    picture = output / "predictions.png"
+    picture = output / f"predictions.{drawing.format}"
     plot_prediction_grid(
         pictures,
         labels[grid],

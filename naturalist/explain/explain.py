@@ -48,15 +48,17 @@ def explain_run(
     only: tuple[str, ...] | None = None,
     seed: int = 0,
     device: str = "auto",
+    format: str = "png",
+    display_names: Path | None = None,
     out: Path | None = None,
 ) -> list[Path]:
     """Draw pictures into ``explanation`` in the run folder.
 
-    - ``filters.png``, ``feature_maps.png``: the first convolution's filters, and its output for the first image;
-    - ``guided_backprop.png``: channels of the last feature layer (in the five-block CNN the fifth block), each at its
+    - ``filters``, ``feature_maps``: the first convolution's filters, and its output for the first image;
+    - ``guided_backprop``: channels of the last feature layer (in the five-block CNN the fifth block), each at its
       strongest place in the image that chose it, see :func:`naturalist.explain.pictures.choose_units`;
-    - ``predictions.png``: Grad-CAM and occlusion for every image;
-    - ``exciting.png``: for the same channels, the images of the split that excite them most.
+    - ``predictions``: Grad-CAM and occlusion for every image;
+    - ``exciting``: for the same channels, the images of the split that excite them most.
 
     Args:
         run: run folder, or a checkpoint file in one.
@@ -70,6 +72,8 @@ def explain_run(
         only: some of :data:`PARTS`; by default all that the model, and the data at hand, allow.
         seed: of the choice of images.
         device: see :func:`naturalist.device.choose_device`.
+        format: of the pictures: ``"png"``, ``"svg"`` or ``"pdf"``.
+        display_names: how classes are called, see :func:`naturalist.settings.display_names.read_display_names`.
         out: folder for the pictures, if not ``explanation`` in the run folder.
 
     Returns:
@@ -80,7 +84,7 @@ def explain_run(
     """
     _check(images, units, only)
     checkpoint = load_checkpoint(run)
-    classifier = load_classifier(run, device, checkpoint=checkpoint)
+    classifier = load_classifier(run, device, checkpoint=checkpoint).called(display_names)
     if layer == LIST:
         print(_list_layers(classifier))
         return []
@@ -92,7 +96,7 @@ def explain_run(
         print(EXCITING_NEEDS_DATA)
     chosen = _choose_photos(classifier, photos, split_images, max(images, units), seed)
     output = out or folder / "explanation"
-    more: dict[str, Any] = {"units": units, "layer": layer, "strict": only is not None}
+    more: dict[str, Any] = {"units": units, "layer": layer, "strict": only is not None, "format": format}
     if not photos:
         more["explained"] = images
     return explain_classifier(classifier, chosen, split_images, output, wanted, **more)
@@ -109,6 +113,7 @@ def explain_classifier(
     explained: int | None = None,
     layer: str | None = None,
     strict: bool = True,
+    format: str = "png",
 ) -> list[Path]:
     """As :func:`explain_run`, for a model in memory.
 
@@ -121,6 +126,7 @@ def explain_classifier(
         units: how many channels.
         explained: of how many of the photographs the predictions are explained, by default all.
         layer: name of the layer whose channels are looked at, instead of the last feature layer.
+        format: of the pictures: ``"png"``, ``"svg"`` or ``"pdf"``.
         strict: refuse what makes no sense for the model, rather than say so and leave it out.
     """
     found, wanted = _feature_layer(classifier, photos[0], layer, wanted, strict=strict)
@@ -128,18 +134,20 @@ def explain_classifier(
         output.mkdir(parents=True, exist_ok=True)
         written = []
         if {"filters", "feature_maps"} & set(wanted):
-            written += draw_first_layer(classifier, photos[0], wanted, output)
+            written += draw_first_layer(classifier, photos[0], wanted, output, format)
         if found and {"guided_backprop", "exciting"} & set(wanted):
             chosen = choose_units(classifier, found, photos, units)
         if found and "guided_backprop" in wanted:
-            written.append(draw_guided_backprop(classifier, found, chosen, output))
+            written.append(draw_guided_backprop(classifier, found, chosen, output, format))
         if {"grad_cam", "occlusion"} & set(wanted):
             cam_layer = found if "grad_cam" in wanted else None
             with_occlusion = "occlusion" in wanted
             shown = photos[:explained]
-            written.append(draw_predictions(classifier, cam_layer, shown, output, with_occlusion=with_occlusion))
+            written.append(
+                draw_predictions(classifier, cam_layer, shown, output, format, with_occlusion=with_occlusion)
+            )
         if found and split_images is not None and "exciting" in wanted:
-            written.append(draw_exciting(classifier, found, split_images, list(chosen), output))
+            written.append(draw_exciting(classifier, found, split_images, list(chosen), output, format))
     except OSError as error:
         raise UserError(f"cannot write the pictures to {str(output)!r}: {cause_of(error)}.") from None
     print(f"In {printable(output)}: {', '.join(path.name for path in written)}")
@@ -183,7 +191,7 @@ def _choose_photos(
         print(f"{describe_missing(missing)}.")
     chosen = split_images.indices[order]
     return [
-        Photo(pixels, picture, cache.paths[i], cache.class_names[cache.labels[i]])
+        Photo(pixels, picture, cache.paths[i], classifier.class_names[cache.labels[i]])
         for i, pixels, picture in zip(chosen, cache.read(chosen), pictures, strict=True)
     ]
 

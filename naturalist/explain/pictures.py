@@ -49,20 +49,22 @@ class Photo:
     truth: str | None
 
 
-def draw_first_layer(classifier: Classifier, photo: Photo, wanted: Collection[str], output: Path) -> list[Path]:
-    """``filters.png``, ``feature_maps.png`` or both: the first convolution, and what it makes of the photograph."""
+def draw_first_layer(
+    classifier: Classifier, photo: Photo, wanted: Collection[str], output: Path, format: str
+) -> list[Path]:
+    """``filters``, ``feature_maps`` or both: the first convolution, and what it makes of the photograph."""
     name, convolution = first_convolution(classifier.model)
     count = min(convolution.out_channels, MOST_CELLS)
     of_all = "" if count == convolution.out_channels else f"the first {count} of "
     what = f"{classifier.name}: {of_all}the {convolution.out_channels} filters of {name}"
     written = []
     if "filters" in wanted:
-        written.append(output / "filters.png")
+        written.append(output / f"filters.{format}")
         plot_filters(convolution.weight[:count].detach().cpu().numpy(), written[-1], what)
     if "feature_maps" in wanted:
         inputs = classifier.inputs(photo.pixels[None])
         maps = layer_output(classifier.model, convolution, inputs)[0, :count].cpu().numpy()
-        written.append(output / "feature_maps.png")
+        written.append(output / f"feature_maps.{format}")
         title = f"{what}: what each makes of {Path(photo.name).name}"
         plot_feature_maps(photo.picture, maps, written[-1], title)
     return written
@@ -87,8 +89,10 @@ def choose_units(classifier: Classifier, layer: Layer, photos: Sequence[Photo], 
     return units
 
 
-def draw_guided_backprop(classifier: Classifier, layer: Layer, units: dict[int, Photo], output: Path) -> Path:
-    """``guided_backprop.png``: what in its photograph drives each channel at its strongest place."""
+def draw_guided_backprop(
+    classifier: Classifier, layer: Layer, units: dict[int, Photo], output: Path, format: str
+) -> Path:
+    """``guided_backprop``: what in its photograph drives each channel at its strongest place."""
     drawn = []
     for channel, photo in units.items():
         inputs = classifier.inputs(photo.pixels[None])
@@ -99,7 +103,7 @@ def draw_guided_backprop(classifier: Classifier, layer: Layer, units: dict[int, 
         pixels = gradient.permute(1, 2, 0).cpu().numpy()
         name, value = Path(photo.name).name, float(response[place])
         drawn.append(DrivenUnit(channel, place, (height, width), value, photo.picture, name, pixels))
-    path = output / "guided_backprop.png"
+    path = output / f"guided_backprop.{format}"
     title = f"{classifier.name}: what drives {len(drawn)} units of {layer.name}"
     note = "frame: the unit's place; below: guided backpropagation from it, scaled by itself, grey is 0"
     plot_guided_backprop(drawn, path, title, note)
@@ -107,17 +111,23 @@ def draw_guided_backprop(classifier: Classifier, layer: Layer, units: dict[int, 
 
 
 def draw_predictions(
-    classifier: Classifier, cam_layer: Layer | None, photos: list[Photo], output: Path, *, with_occlusion: bool
+    classifier: Classifier,
+    cam_layer: Layer | None,
+    photos: list[Photo],
+    output: Path,
+    format: str,
+    *,
+    with_occlusion: bool,
 ) -> Path:
-    """``predictions.png``: Grad-CAM at a layer, where one is given, and occlusion, where it is wanted."""
+    """``predictions``: Grad-CAM at a layer, where one is given, and occlusion, where it is wanted."""
     rows, cells = [], (0, 0)
     with progress_bar("Explaining predictions", len(photos)) as bar:
         for photo in photos:
             inputs = classifier.inputs(photo.pixels[None])
             probabilities = classifier.probabilities(photo.pixels[None])[0]
             target = int(probabilities.argmax())
-            says = f"{percent(probabilities[target])} {words(classifier.class_names[target])}"
-            truth = [] if photo.truth is None else [f"is {words(photo.truth)}"]
+            says = percent(probabilities[target]), words(classifier.class_names[target])
+            truth = [] if photo.truth is None else [("is", words(photo.truth))]
             heats: dict[Heat, NDArray[np.float32]] = {}
             if cam_layer is not None:
                 heats["grad_cam"] = grad_cam(classifier.model, cam_layer.module, inputs, target).cpu().numpy()
@@ -125,7 +135,7 @@ def draw_predictions(
                 cells = height, width
             if with_occlusion:
                 heats["occlusion"] = occlusion(classifier.model, inputs, target).cpu().numpy()
-            rows.append(ExplainedPhoto(photo.picture, [says, *truth, Path(photo.name).name], heats))
+            rows.append(ExplainedPhoto(photo.picture, [says, *truth, ("", Path(photo.name).name)], heats))
             bar.advance()
     notes = []
     if cam_layer is not None:
@@ -136,14 +146,16 @@ def draw_predictions(
         print(f"Grad-CAM at {printable(cam_layer.name)}: {coarse}; --layer with the name of an earlier layer has more.")
     if with_occlusion:
         notes.append("occlusion: orange where covering hurts the prediction, violet where it helps")
-    path = output / "predictions.png"
+    path = output / f"predictions.{format}"
     title = f"{classifier.name}: what its predictions rest on"
     plot_predictions_explained(rows, path, title, "; ".join(notes), cells)
     return path
 
 
-def draw_exciting(classifier: Classifier, layer: Layer, images: SplitImages, channels: list[int], output: Path) -> Path:
-    """``exciting.png``: for each channel, the images of the split that excite it most."""
+def draw_exciting(
+    classifier: Classifier, layer: Layer, images: SplitImages, channels: list[int], output: Path, format: str
+) -> Path:
+    """``exciting``: for each channel, the images of the split that excite it most."""
     loader = BatchLoader(images.cache, images.indices, 64, classifier.device)
     batches = []
     with progress_bar("Looking for exciting images", len(images.indices)) as bar:
@@ -162,7 +174,7 @@ def draw_exciting(classifier: Classifier, layer: Layer, images: SplitImages, cha
         all_missing += missing
         best_places = [divmod(int(position), width) for position in places[best, column]]
         shown.append(ExcitedChannel(channel, photos, peaks[best, column].tolist(), best_places, (height, width)))
-    path = output / "exciting.png"
+    path = output / f"exciting.{format}"
     title = f"{classifier.name}: the images that excite channels of {layer.name} most"
     note = "frame: the place of the strongest unit; below: its activation"
     plot_exciting_images(shown, path, title, "; ".join(filter(None, (note, describe_missing(all_missing)))))

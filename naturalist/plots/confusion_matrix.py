@@ -10,7 +10,18 @@ from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
 
 from naturalist.plots.fonts import fonts_for
-from naturalist.plots.style import BLUE, DIM, INK, PALE, clip, draw_title, new_figure, percent, percent_ticks
+from naturalist.plots.style import (
+    BLUE,
+    DIM,
+    INK,
+    PALE,
+    clip,
+    draw_title,
+    new_figure,
+    percent,
+    percent_ticks,
+    slant_labels,
+)
 
 MOST_COUNTED = 15
 """Classes up to which the counts are written into the cells."""
@@ -54,6 +65,8 @@ def plot_confusion_matrix(matrix: NDArray[np.int64], class_names: Sequence[str],
         style: dict[str, Any] = {"fontsize": fontsize, "fontfamily": fonts_for(*names)}
         ax.set_xticks(range(size), names, rotation=45, ha="right", rotation_mode="anchor", **style)
         ax.set_yticks(range(size), names, **style)
+        slant_labels(ax.get_xticklabels(), names)
+        slant_labels(ax.get_yticklabels(), names)
         margin = ax.secondary_yaxis("right")
         margin.set_yticks(range(size), recalls, fontsize=fontsize)
         margin.set_ylabel("recall")

@@ -66,8 +66,8 @@ class ExplainedPhoto:
 
     photo: NDArray[np.uint8]
     """``[D, D, 3]``."""
-    caption: Sequence[str]
-    """Lines of text, the last the file."""
+    caption: Sequence[tuple[str, str]]
+    """Lines of text, the last the file: a word or none, and a name."""
     heats: dict[Heat, NDArray[np.float32]]
     """``[S, S]``: Grad-CAM in [0, 1], occlusion in [-1, 1]."""
 
@@ -280,9 +280,9 @@ def _draw_scale(page: Axes, kind: Heat, left: float, top: float, side: float) ->
         page.text(x, top + 0.2, text, ha=align, va="top", fontsize=7.5)
 
 
-def _write_caption(page: Axes, caption: Sequence[str], left: float, top: float, width: float) -> None:
+def _write_caption(page: Axes, caption: Sequence[tuple[str, str]], left: float, top: float, width: float) -> None:
     """Lines below each other, the first bold, the last small: it is the file's name."""
-    for i, text in enumerate(caption):
+    for i, (before, text) in enumerate(caption):
         is_file = i == len(caption) - 1
         fit_line(
             page,
@@ -290,6 +290,7 @@ def _write_caption(page: Axes, caption: Sequence[str], left: float, top: float, 
             top + 0.05 + 0.24 * i,
             text,
             width,
+            before,
             va="top",
             fontsize=7.5 if is_file else 9.5,
             fontweight="normal" if i else "bold",
