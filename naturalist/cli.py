@@ -82,6 +82,7 @@ def _evaluate(options: verbs.EvaluateOptions) -> None:
         "batch_size": options.batch_size,
         "tta": options.tta,
         "drawing": Drawing(options.order, options.format, options.display_names),
+        "prior": options.prior,
         "device": options.device,
         "shared": True,
     }
@@ -168,6 +169,20 @@ def _compare(options: verbs.CompareOptions) -> None:
     compare_runs([find_run(folder) for folder in options.folders], options.out, options.format)
 
 
+def _soup(options: verbs.SoupOptions) -> None:
+    from naturalist.soup import make_soup
+
+    make_soup(
+        [find_run(run) for run in options.runs],
+        interpolate=options.interpolate,
+        data=options.data,
+        cache_dir=options.cache_dir,
+        batch_size=options.batch_size,
+        device=options.device,
+        name=options.name,
+    )
+
+
 def _sweep(options: verbs.SweepOptions) -> None:
     refuse_missing(options.file, "sweep file")
     from naturalist.sweeps.sweep import run_sweep
@@ -205,6 +220,7 @@ VERBS = {
     "export": Verb(verbs.ExportOptions, _export),
     "serve": Verb(verbs.ServeOptions, _serve),
     "compare": Verb(verbs.CompareOptions, _compare),
+    "soup": Verb(verbs.SoupOptions, _soup),
     "sweep": Verb(verbs.SweepOptions, _sweep),
     "sweep-report": Verb(verbs.SweepReportOptions, _sweep_report),
 }

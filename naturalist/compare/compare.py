@@ -14,9 +14,9 @@ from naturalist.printable import printable
 from naturalist.reading import Count, Finite, NotNegative, Ordinal, Share, fit, read_json
 from naturalist.runs.folder import read_config, read_metrics
 from naturalist.runs.identity import read_identity_file
-from naturalist.runs.records import Group, Run, merit
+from naturalist.runs.records import Group, Run, best_of
 from naturalist.runs.schemas import Summary, TestMetrics
-from naturalist.settings.groups import BOOKKEEPING
+from naturalist.settings.groups import BOOKKEEPING, SelectBy
 from naturalist.settings.resume import IDENTITY
 
 NOT_COMPARED = ("seed", "data", *BOOKKEEPING)
@@ -37,6 +37,10 @@ class ComparedSettings(Struct):
     seed: Count
     backbone: str | None = None
     strategy: str | None = None
+    soup: list[str] = []
+    """Names of the runs that it is an average of."""
+    teacher: str | None = None
+    select_by: SelectBy = "val_accuracy"
 
     def __post_init__(self) -> None:
         """Raise ValueError for a backbone without a strategy."""
@@ -132,7 +136,7 @@ def read_run(folder: Path) -> Run:
     if not history:
         raise UserError(f"the run {str(folder)!r} has not finished an epoch.")
     epochs = [fit(epoch, ComparedEpoch, f"{folder / 'metrics.jsonl'}, an epoch,", remedy) for epoch in history]
-    best = epochs[max(range(len(history)), key=lambda i: merit(history[i]))]
+    best = epochs[best_of(history, about.select_by)]
     test_file = folder / "evaluation" / "test" / "metrics.json"
     test = read_json(test_file, TestMetrics, "evaluate the run again") if test_file.is_file() else None
     feature_seconds = summary.feature_seconds or 0.0
@@ -149,9 +153,17 @@ def read_run(folder: Path) -> Run:
         "test_accuracy": test.accuracy if test else None,
         "test_balanced_accuracy": test.balanced_accuracy if test else None,
     }
-    label = f"{about.backbone}, {about.strategy}" if about.backbone else "CNN from scratch"
+    label = _label(about)
     fingerprint = test.fingerprint if test else None
     return Run(folder.resolve().name, label, about.seed, dict(config), history, feature_seconds, values, fingerprint)
+
+
+def _label(about: ComparedSettings) -> str:
+    """What a run is called beside others."""
+    label = f"{about.backbone}, {about.strategy}" if about.backbone else "CNN from scratch"
+    if about.teacher:
+        label = f"CNN distilled from {Path(about.teacher).name}"
+    return f"{label}, soup of {len(about.soup)}" if about.soup else label
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:

@@ -116,12 +116,42 @@ def with_temperature(probabilities: Array, labels: Array, temperature: Temperatu
     return result
 
 
-def temperature_of(folder: Path, epoch: int) -> Temperature | None:
+def measure_confidence(
+    evaluations: Path, split: str, epoch: int, probabilities: Array, labels: Array
+) -> dict[str, Any]:
+    """``coverage``, and what the ``temperature`` changes that was fitted on validation images, here or earlier.
+
+    Args:
+        evaluations: folder of a run's evaluations.
+        split: ``"val"``, where it is fitted, or ``"test"``.
+        epoch: of the checkpoint.
+        probabilities: ``[N, C]``.
+        labels: ``[N]`` integers.
+    """
+    if split == "val":
+        temperature: Temperature | None = Temperature(fit_temperature(probabilities, labels), "val")
+    else:
+        temperature = temperature_of(evaluations, epoch)
+    said = None if temperature is None else with_temperature(probabilities, labels, temperature)
+    return {"coverage": coverage(probabilities, labels), "temperature": said}
+
+
+def say_temperature(said: dict[str, Any] | None) -> str:
+    """A sentence on what :func:`with_temperature` returned, or on there being none."""
+    if said is None:
+        return "No temperature is known for this checkpoint: evaluate it with --split val first to fit one."
+    return (
+        f"With a temperature of {said['value']:.3f}, fitted on {said['fitted_on']}: loss {said['loss_after']:.4f}, "
+        f"calibration error {said['calibration_error_after']:.2%}; predict --temperature {said['value']:.3f} uses it"
+    )
+
+
+def temperature_of(evaluations: Path, epoch: int) -> Temperature | None:
     """What was fitted on the validation images for a checkpoint's epoch; None where that was not evaluated.
 
     Raises :class:`UserError` for a record that is damaged.
     """
-    record = folder / "evaluation" / "val" / "metrics.json"
+    record = evaluations / "val" / "metrics.json"
     if not record.is_file():
         return None
     fitted = read_json(record, _Fitted, "evaluate the run again with --split val")

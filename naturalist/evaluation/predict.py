@@ -63,14 +63,7 @@ def predict_photos(
     Raises:
         UserError: for impossible settings, a checkpoint that cannot be used, or no photographs at all.
     """
-    for name, value, holds, limits in (
-        ("--top", top, top >= 1, "at least 1"),
-        ("--batch_size", batch_size, batch_size >= 1, "at least 1"),
-        ("--threshold", threshold, 0 <= threshold <= 1, "between 0 and 1"),
-        ("--temperature", temperature, COOLEST <= temperature <= HOTTEST, f"between {COOLEST:g} and {HOTTEST:g}"),
-    ):
-        if not holds:
-            raise UserError(f"{name} cannot be {value}; it must be {limits}.")
+    _require_possible(top, threshold, temperature, batch_size)
     if format != "table" and isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8")  # for programs, whatever the terminal's is
     classifier = load_classifier(run, device).called(display_names)
@@ -90,6 +83,17 @@ def predict_photos(
     if unreadable:
         print(f"{unreadable} of {len(paths)} files could not be read.", file=sys.stderr)
     return 1 if unreadable else 0
+
+
+def _require_possible(top: int, threshold: float, temperature: float, batch_size: int) -> None:
+    for name, value, holds, limits in (
+        ("--top", top, top >= 1, "at least 1"),
+        ("--batch_size", batch_size, batch_size >= 1, "at least 1"),
+        ("--threshold", threshold, 0 <= threshold <= 1, "between 0 and 1"),
+        ("--temperature", temperature, COOLEST <= temperature <= HOTTEST, f"between {COOLEST:g} and {HOTTEST:g}"),
+    ):
+        if not holds:
+            raise UserError(f"{name} cannot be {value}; it must be {limits}.")
 
 
 def find_photos(photos: list[str], *, null: bool = False) -> list[Path]:

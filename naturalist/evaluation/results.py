@@ -68,6 +68,10 @@ def write_results(
 ) -> Grid:
     """Write tables, ``metrics.json`` and pictures.
 
+    ``predictions.csv`` (every image's prediction and probabilities), ``confusion_matrix.csv``, ``coverage.csv``
+    (accuracy of the surest images), pictures of the latter two, ``reliability``, ``predictions`` (the 10×3 grid),
+    ``mistakes`` (the most confident) and ``uncertain`` (the least certain images).
+
     Args:
         output: folder that is there.
         metrics: to be written as they are.

@@ -13,7 +13,7 @@ from naturalist.data.dataset import cache_of, find_data
 from naturalist.data.images import ImageCache
 from naturalist.data.photographs import shown_photographs
 from naturalist.data.preprocessing import Preprocessing
-from naturalist.data.recorded_split import find_recorded
+from naturalist.data.recorded_split import Part, find_recorded
 from naturalist.errors import UserError
 from naturalist.printable import printable
 from naturalist.runs.checkpoint import preprocessing_of
@@ -74,7 +74,7 @@ def images_of_split(
         folder: run folder.
         checkpoint: of the run; the data is matched with its classes by name. Those that the test set lacks, and files
             of others, are named on the terminal.
-        split: ``"test"``, or ``"val"`` for the images held out in training.
+        split: ``"test"``, or ``"val"`` for the images held out in training, or ``"train"`` for those trained on.
         data: data set to use instead of the run's own.
         cache_dir: folder for decoded images, if not the run's own.
 
@@ -100,7 +100,7 @@ def images_of_split(
             )
         source = folders.test
     else:
-        source = folders.val or folders.train
+        source = folders.train if split == "train" or folders.val is None else folders.val
     images = scan(source, class_names)
     cache_dir = cache_dir or places.get("cache_dir")
     cache = cache_of(images, settings, cache_folder(cache_dir, places.get("runs_dir", str(folder.parent))))
@@ -108,7 +108,9 @@ def images_of_split(
         shown_images = SplitImages(cache, np.arange(len(cache)), settings.data, preprocessing, images.unknown)
         _say_which_classes(shown_images, source)
         return shown_images
-    return SplitImages(cache, _held_out(folder, checkpoint, cache, settings.data), settings.data, preprocessing)
+    part: Part = "train" if split == "train" else "val"
+    recorded = _recorded(folder, checkpoint, cache, settings.data, part)
+    return SplitImages(cache, recorded, settings.data, preprocessing)
 
 
 def _say_which_classes(images: SplitImages, source: Path) -> None:
@@ -132,18 +134,18 @@ def _say_which_classes(images: SplitImages, source: Path) -> None:
         print("Upper and lower case count: rename the folders whose names differ in nothing else.", flush=True)
 
 
-def _held_out(folder: Path, checkpoint: dict[str, Any], cache: ImageCache, data: str) -> NDArray[np.int64]:
-    """The images that the run was validated with, as it wrote them down, as far as they are still there."""
-    files = read_identity(folder, checkpoint).split.of("val")
+def _recorded(folder: Path, checkpoint: dict[str, Any], cache: ImageCache, data: str, part: Part) -> NDArray[np.int64]:
+    """The images that the run was trained on or validated with, as it wrote them down, as far as they are there."""
+    files, kind = read_identity(folder, checkpoint).split.of(part), "training" if part == "train" else "validation"
     found = find_recorded(files, cache)
     missing = found.describe_missing()
     if not len(found.indices):
         raise UserError(
-            f"none of the {len(files):,} validation images of the run is in {data!r} as it was; name the folder that "
+            f"none of the {len(files):,} {kind} images of the run is in {data!r} as it was; name the folder that "
             "holds them with --data."
         )
     if missing:
-        print(f"Of the run's {len(files):,} validation images, {missing} since; they are left out.", flush=True)
+        print(f"Of the run's {len(files):,} {kind} images, {missing} since; they are left out.", flush=True)
     return found.indices
 
 

@@ -56,7 +56,7 @@ def explain_run(
 
     - ``filters``, ``feature_maps``: the first convolution's filters, and its output for the first image;
     - ``guided_backprop``: channels of the last feature layer (in the five-block CNN the fifth block), each at its
-      strongest place in the image that chose it, see :func:`naturalist.explain.pictures.choose_units`;
+      strongest place in the image that chose it (:func:`choose_units`);
     - ``predictions``: Grad-CAM and occlusion for every image;
     - ``exciting``: for the same channels, the images of the split that excite them most.
 
@@ -73,14 +73,10 @@ def explain_run(
         seed: of the choice of images.
         device: see :func:`naturalist.device.choose_device`.
         format: of the pictures: ``"png"``, ``"svg"`` or ``"pdf"``.
-        display_names: how classes are called, see :func:`naturalist.settings.display_names.read_display_names`.
+        display_names: how classes are called, see :func:`read_display_names`.
         out: folder for the pictures, if not ``explanation`` in the run folder.
 
-    Returns:
-        The files written.
-
-    Raises:
-        UserError: for what cannot be read, or a part in ``only`` that makes no sense for this model.
+    Returns the files written; raises UserError for what cannot be read, or a part in ``only`` that makes no sense for this model.
     """
     _check(images, units, only)
     checkpoint = load_checkpoint(run)
@@ -88,18 +84,16 @@ def explain_run(
     if layer == LIST:
         print(_list_layers(classifier))
         return []
-    folder, wanted, split_images = run if run.is_dir() else run.parent, list(only or PARTS), None
+    output = out or (run if run.is_dir() else run.parent) / "explanation"
+    wanted, split_images = list(only or PARTS), None
     if not photos or (only and "exciting" in only):
         split_images = _images(run, checkpoint, split, data, cache_dir)
     elif "exciting" in wanted:
         wanted.remove("exciting")
         print(EXCITING_NEEDS_DATA)
     chosen = _choose_photos(classifier, photos, split_images, max(images, units), seed)
-    output = out or folder / "explanation"
-    more: dict[str, Any] = {"units": units, "layer": layer, "strict": only is not None, "format": format}
-    if not photos:
-        more["explained"] = images
-    return explain_classifier(classifier, chosen, split_images, output, wanted, **more)
+    more: dict[str, Any] = {"explained": None if photos else images, "strict": only is not None, "format": format}
+    return explain_classifier(classifier, chosen, split_images, output, wanted, units=units, layer=layer, **more)
 
 
 def explain_classifier(

@@ -55,16 +55,18 @@ class StagedNetwork(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalised images ``[B, 3, image_size, image_size]`` → logits ``[B, num_classes]``.
 
-        After :meth:`start_at`, ``inputs`` are what :meth:`prefix` makes of such images.
+        After :meth:`start_at`, ``inputs`` may as well be what :meth:`prefix` makes of such images, which has another
+        shape.
         """
-        return self._run(self.first_step, len(self.steps), inputs)
+        is_image = inputs.ndim == 4 and inputs.shape[1] == 3 and inputs.shape[2] == inputs.shape[3]
+        return self._run(0 if is_image else self.first_step, len(self.steps), inputs)
 
     def prefix(self, images: Tensor, stage: str) -> Tensor:
         """Normalised images → the input of ``stage``."""
         return self._run(0, len(self.steps_before(stage)), images)
 
     def start_at(self, stage: str) -> None:
-        """Have :meth:`forward` take the inputs of ``stage`` from now on."""
+        """Have :meth:`forward` take the inputs of ``stage``, too, from now on."""
         self.first_step = len(self.steps_before(stage))
 
     def steps_before(self, stage: str) -> list[str]:

@@ -15,6 +15,7 @@ class Epoch(Struct):
     train_accuracy: Share | None = None
     val_loss: Finite | None = None
     val_accuracy: Share | None = None
+    val_balanced_accuracy: Share | None = None
     best_val_accuracy: Share | None = None
     learning_rate: NotNegative | None = None
     images_per_second: NotNegative | None = None
@@ -30,6 +31,7 @@ class Summary(Struct):
     epochs: Count | None = None
     best_epoch: Count | None = None
     best_val_accuracy: Share | None = None
+    best_val_balanced_accuracy: Share | None = None
     best_val_loss: Finite | None = None
     parameters: Count | None = None
     trainable_parameters: Count | None = None

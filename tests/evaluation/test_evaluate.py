@@ -26,6 +26,8 @@ from naturalist.evaluation.evaluate import evaluate_run
 from naturalist.evaluation.looks import describe_looks
 from naturalist.evaluation.metrics import calibration, mcnemar, read_predictions_csv
 from naturalist.evaluation.several import evaluate_runs
+from naturalist.evaluation.variants import prior_of_run, with_uniform_prior
+from naturalist.runs.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +43,7 @@ def run(tmp_path_factory, pictures) -> Path:
 @pytest.fixture(scope="module")
 def evaluated(run) -> tuple[dict, list[list[str]], Path]:
     """Metrics, rows of predictions.csv and the output folder."""
-    evaluate_run(run, tta=True, device="cpu", quiet=True)
+    evaluate_run(run, tta="flip-shift", prior="uniform", device="cpu", quiet=True)
     output = run / "evaluation" / "test"
     with (output / "predictions.csv").open(newline="") as file:
         rows = list(csv.reader(file))
@@ -93,7 +95,8 @@ def test_a_temperature_is_fitted_on_validation_images_and_tried_on_the_test_set(
         "calibration_error_after": 0,
     }
     assert f"predict --temperature {fitted['value']:.3f} uses it" in capsys.readouterr().out
-    assert temperature_of(run, 3).value == fitted["value"] and temperature_of(run, 4) is None
+    evaluations = run / "evaluation"
+    assert temperature_of(evaluations, 3).value == fitted["value"] and temperature_of(evaluations, 4) is None
 
 
 def test_the_csv_names_every_test_image_and_its_true_class(evaluated, pictures):
@@ -193,9 +196,67 @@ def test_flips_are_the_mean_of_image_and_mirror_image_and_reported_apart(evaluat
     mirrored = classifier.probabilities(np.ascontiguousarray(pixels[:, :, ::-1]))
     assert flipped == pytest.approx((plain + mirrored) / 2, abs=1e-4)
     assert metrics["with_flips"]["n"] == 50
+    moved = [
+        classifier.probabilities(np.ascontiguousarray(view[:, :, ::mirror]))
+        for way in ((1, 0), (0, 1))  # a pixel of 32, the border reflected
+        for view in [np.pad(pixels, [(0, 0), way[::-1], way[::-1], (0, 0)], "reflect")]
+        for view in [view[:, 1:, 1:] if way == (1, 0) else view[:, :-1, :-1]]
+        for mirror in (1, -1)
+    ]
+    shifted = read_predictions_csv(output / "predictions_with_flips_and_shifts.csv")[2]
+    assert shifted == pytest.approx((flipped + np.mean(moved, axis=0)) / 2, abs=1e-4)
     without = evaluate_run(run, device="cpu", quiet=True)
-    assert "with_flips" not in without
+    assert not [key for key in without if key.startswith("with_")]
     assert without["accuracy"] == metrics["accuracy"]
+
+
+@pytest.fixture(scope="module")
+def unequal(tmp_path_factory, pictures) -> Path:
+    """The pictures, of whose classes the first has only two left to train on."""
+    data = Path(shutil.copytree(pictures, tmp_path_factory.mktemp("data") / "unequal"))
+    first = min(path for path in (data / "train").iterdir() if path.is_dir())
+    for path in sorted(first.iterdir())[2:]:
+        path.unlink()
+    return data
+
+
+@pytest.mark.parametrize(
+    ("changes", "power", "words"),
+    [
+        ({}, 1.0, "Class frequencies in training, which --prior uniform corrects: 2.7"),
+        ({"class_weights": "sqrt"}, 0.5, "Class frequencies with class_weights sqrt in training"),
+        ({"sampling": "balanced"}, 0.0, "look alike (sampling balanced), so --prior uniform changes nothing"),
+    ],
+    ids=["plain", "sqrt", "balanced"],
+)
+def test_a_uniform_prior_divides_by_the_frequencies_of_the_runs_own_split(
+    tmp_path, unequal, capsys, changes, power, words
+):
+    run = make_run(tmp_path / "runs" / "first", unequal, settings=changes)
+    checkpoint = load_checkpoint(run)
+    prior = prior_of_run(run, checkpoint)
+    assert words in capsys.readouterr().out
+    files = [file.class_name for file in RecordedSplit.read(run, "held out").of("train")]
+    counts = np.array([files.count(name) for name in checkpoint["class_names"]])
+    assert counts.min() == 1 and prior == pytest.approx(counts**power / (counts**power).sum())
+    views = {"": np.full((2, 10), 0.1), "flips": np.eye(10)[:2]}
+    corrected = with_uniform_prior(views, prior)
+    assert corrected.keys() == {*views, "uniform_prior", "flips_and_uniform_prior"}
+    assert corrected["uniform_prior"] == pytest.approx((1 / prior / (1 / prior).sum())[None].repeat(2, 0))
+    assert corrected["flips_and_uniform_prior"] == pytest.approx(views["flips"])
+
+
+def test_a_uniform_prior_is_reported_beside_the_plain_numbers(evaluated):
+    metrics, (_, *rows), output = evaluated
+    corrected = read_predictions_csv(output / "predictions_with_uniform_prior.csv")[2]
+    assert corrected == pytest.approx(np.array([row[2:] for row in rows], float))  # of classes that are equally large
+    assert metrics["with_uniform_prior"]["compared_without"]["p_value"] == 1
+    assert metrics["with_flips_and_shifts_and_uniform_prior"]["n"] == metrics["n"]
+
+
+def test_a_prior_of_a_run_without_a_record_is_refused(tmp_path):
+    with pytest.raises(UserError, match="class frequencies; leave --prior out"):
+        prior_of_run(tmp_path, {"class_names": ["a", "b"]})
 
 
 def test_contact_sheets_name_the_files_worst_first(run, evaluated, monkeypatch):
@@ -239,14 +300,17 @@ def test_a_second_look_at_the_test_set_by_another_checkpoint_says_so(tmp_path, p
 
 def test_several_runs_give_mean_and_deviation_and_two_are_compared_image_by_image(tmp_path, pictures, capsys):
     runs = [make_run(tmp_path / "runs" / f"seed{seed}", pictures, seed=seed) for seed in (1, 2)]
-    result = evaluate_runs(runs, device="cpu")
+    result = evaluate_runs(runs, device="cpu", tta="flip")
     accuracies = [metrics["accuracy"] for metrics in result["runs"]]
     assert result["mean"]["accuracy"] == pytest.approx(statistics.mean(accuracies))
     assert result["deviation"]["accuracy"] == pytest.approx(statistics.stdev(accuracies))
+    gains = [metrics["with_flips"]["accuracy"] - metrics["accuracy"] for metrics in result["runs"]]
+    assert result["with_flips"]["gain"]["accuracy"] == pytest.approx(statistics.mean(gains))
     paired = result["paired"]
     assert paired["only_first_right"] - paired["only_second_right"] == round(50 * (accuracies[0] - accuracies[1]))
     printed = capsys.readouterr().out
     assert "McNemar's exact test: p = " in printed
+    assert "with flips, in brackets the gain" in printed and f"({100 * gains[0]:+.2f})" in printed
     assert "differ in more than the seed" not in printed
 
 

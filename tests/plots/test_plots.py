@@ -101,11 +101,12 @@ def test_epochs_are_whole_numbers_on_the_axis(tmp_path, written):
 
 
 def test_curves_name_the_best_epoch_and_its_value(tmp_path, written):
-    history = [epoch(1, val_accuracy=0.2), epoch(2, val_accuracy=0.453), epoch(3, val_accuracy=0.453)]
-    plot_curves(history, tmp_path / "curves.png", "Scratch")
-    labels = [text.get_text() for ax in written[0].axes if ax.get_legend() for text in ax.get_legend().texts]
-    assert "best epoch, 2: 45.3 %" in labels
-    assert "best epoch, 2: 1.100" in labels
+    equals = epoch(2, val_accuracy=0.453, val_loss=1.1), epoch(3, val_accuracy=0.453, val_loss=1.2)
+    history = [epoch(1, val_accuracy=0.2, val_loss=1.0), *equals]
+    for select_by, best in (("val_accuracy", ("2: 45.3 %", "2: 1.100")), ("val_loss", ("1: 20.0 %", "1: 1.000"))):
+        plot_curves(history, tmp_path / "curves.png", "Scratch", select_by)
+        labels = [text.get_text() for ax in written[-1].axes if ax.get_legend() for text in ax.get_legend().texts]
+        assert {f"best epoch, {words}" for words in best} <= set(labels)
 
 
 @pytest.mark.parametrize(
