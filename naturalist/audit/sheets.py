@@ -9,6 +9,7 @@ from naturalist.audit.findings import Findings
 from naturalist.data.audit import Images, Oddity
 from naturalist.data.dataset import describe_data
 from naturalist.data.duplicates import SAME_BYTES, Twins
+from naturalist.data.photographs import describe_missing
 from naturalist.plots.audit import ROW, Shown, plot_findings
 from naturalist.plots.style import percent, words
 
@@ -32,12 +33,12 @@ def draw_sheets(findings: Findings, output: Path) -> None:
     if errors is None:
         return
     chosen, names, labels = errors.suspects[:ERRORS], errors.images.cache.class_names, errors.images.labels
-    pixels = errors.images.cache.read(errors.images.indices[chosen])
+    pictures, missing = errors.images.photographs(chosen)
     prefix = findings.prefix_of_errors()
     plot_findings(
         [
             [Shown(own, names[labels[i]], prefix + errors.images.files[i])]
-            for i, own in zip(chosen, pixels, strict=True)
+            for i, own in zip(chosen, pictures, strict=True)
         ],
         [
             f"rather {words(names[suggested])}, {percent(share)}"
@@ -45,7 +46,7 @@ def draw_sheets(findings: Findings, output: Path) -> None:
         ],
         output / "label_errors.png",
         f"{errors.run} doubts {len(errors.suspects):,} labels of {errors.split}; the surest {len(chosen)}",
-        note,
+        "; ".join(filter(None, (note, describe_missing(missing)))),
     )
 
 
