@@ -44,7 +44,7 @@ HINT = "Drop a photograph, choose, paste or take one."
 CSS = """
 footer {display: none !important}
 #photo .image-frame img {padding-top: 36px; box-sizing: border-box}  /* the button that takes it away stands there */
-#examples .grid-wrap {height: auto; max-height: none; overflow: visible}
+#examples .grid-wrap {height: auto; min-height: 0; max-height: none; overflow: visible}
 #examples .grid-container {grid-template-columns: repeat(auto-fit, minmax(76px, 1fr))}
 #examples .thumbnail-item {aspect-ratio: auto; height: auto; max-width: 160px}
 #examples .thumbnail-item img {aspect-ratio: 1}
@@ -203,7 +203,7 @@ def _build_page(run: Path, max_megabytes: int, device: str) -> "gradio.Blocks":
                         gradio.Markdown("What the model sees")
                         picture = _picture("picture", "The photograph as the model sees it")
                     with gradio.Column(min_width=PICTURE_LEAST, visible=False) as explained:
-                        gradio.Markdown("Grad-CAM: the brighter, the more evidence")
+                        gradio.Markdown("Evidence: Grad-CAM")
                         heat = _picture("heat", "The same under Grad-CAM, brighter where there is more evidence")
         gallery = _gallery(examples) if examples else None
 
