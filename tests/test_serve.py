@@ -109,7 +109,7 @@ def test_a_file_that_is_no_image_gets_a_sentence(place):
 
 
 def measured(run: Path, split: str, **changes: object) -> None:
-    """As if the run had been evaluated: of fifty images, the surest thirty are right, and of the others every fourth."""
+    """As if the run had been evaluated: the surest thirty of fifty images are right, of the others every fourth."""
     names = load_checkpoint(run)["class_names"]
     confidence = np.r_[np.full(20, 0.95), np.full(10, 0.9), np.full(20, 0.5)]
     probabilities = np.tile(((1 - confidence) / (len(names) - 1))[:, None], len(names))

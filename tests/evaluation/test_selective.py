@@ -15,7 +15,7 @@ def answers(confidence: list[float], right: list[bool]):
 @pytest.mark.parametrize(
     ("confidence", "right", "expected"),
     [
-        # 40 sure answers are right, of 40 others half: 20 errors of 80, so an eighth may be wrong: 40 and 10 of the others
+        # 20 errors of 80 answers: of the sure ones an eighth might be wrong, and equal confidence stays together
         ([0.9] * 40 + [0.6] * 40, [True] * 40 + [True, False] * 20, (0.9, 0.5, 1.0, 0.5)),
         ([0.9] * 30 + [0.8] * 10, [True] * 40, (0.8, 1.0, 1.0, None)),  # all right: unsure below the least seen
         ([0.9] * 40, [True, False] * 20, None),  # equal confidence tells nothing apart
