@@ -1,15 +1,19 @@
-"""What an image takes on the disk and costs to read, as pixels and as a JPEG of the same size; and what a file costs.
+"""What an image takes on the disk and costs to read, as pixels and as a JPEG of the same size; what a file costs.
 
-python -m benchmarks.storage FOLDER [--sizes 128 160] [--images 500] [--files 20000]
+python -m benchmarks.storage FOLDER [--sizes 128 160] [--images 500] [--files 20000] [--disk FOLDER]
 
-FOLDER holds photographs, in a folder for each class. Everything is read from memory, by one thread, whose time on a
-core is what counts. Prints two tables; docs/scaling.md reckons with them.
+FOLDER holds photographs, in a folder for each class. What is read from memory is timed by the core that one thread
+takes. The disk is that of ``--disk``, read when the system has forgotten the file. Prints three tables;
+docs/scaling.md reckons with them.
 """
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +22,20 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.measuring import describe_environment
+from benchmarks.streaming import cold_seconds
 from naturalist.data.catalog import scan
 from naturalist.data.decode import decode_file
 from naturalist.data.images import open_cache
-from naturalist.data.stream import RowFile
+from naturalist.data.stream import RowFile, streamed
 from naturalist.device import forget_peak_memory, peak_memory_mb
 from naturalist.entry import entry_point
 
 QUALITY = 90
 BATCH = 64
 CPU = torch.device("cpu")
+DISK_ROWS, DISK_ROW_BYTES = 60_000, 128 * 128 * 3
+DISK_ROWS_READ = 10_000
+"""So few that what a map reads too much, for images of which nobody needs any soon, shows as time."""
 
 
 def measure_images(paths: list[Path], size: int) -> str:
@@ -81,6 +89,38 @@ def measure_files(photograph: Path, count: int) -> str:
     return f"| {count:,} | {seconds} | {index / count:,.0f} | {memory / count:,.0f} |"
 
 
+def measure_disk(folder: Path) -> Iterator[str]:
+    """Lines of the table: a part of a file of 3 GB, read in order and shuffled, streamed and through the map."""
+    path, shape = folder / "pixels.bin", (DISK_ROWS, DISK_ROW_BYTES)
+    with path.open("wb") as file:
+        block = np.random.default_rng(0).integers(0, 256, (BATCH, DISK_ROW_BYTES), np.uint8)
+        for start in range(0, DISK_ROWS, BATCH):
+            file.write(block[: DISK_ROWS - start].data)
+        os.fsync(file.fileno())
+    in_order, shuffled = np.arange(DISK_ROWS), np.random.default_rng(1).permutation(DISK_ROWS)
+    for name, order in (("in order", in_order), ("shuffled", shuffled)):
+        for way in (read_streamed, read_map):
+            batches = np.array_split(order[:DISK_ROWS_READ], DISK_ROWS_READ // BATCH)
+            rates = [DISK_ROWS_READ / cold_seconds(partial(way, path, shape, batches), path) for _ in range(3)]
+            middle = statistics.median(rates)
+            words = f"{middle:,.0f} ({min(rates):,.0f}–{max(rates):,.0f}) | {middle * DISK_ROW_BYTES / 1e6:,.0f}"
+            yield f"| {name}, {way.__name__.removeprefix('read_')} | {words} |"
+
+
+def read_streamed(path: Path, shape: tuple[int, int], batches: list[NDArray[np.int64]]) -> None:
+    """Read a file as training does that streams it."""
+    with path.open("rb") as file:
+        for _ in streamed(RowFile(np.memmap(path, np.uint8, mode="r", shape=shape), file), batches, CPU):
+            pass
+
+
+def read_map(path: Path, shape: tuple[int, int], batches: list[NDArray[np.int64]]) -> None:
+    """Read a file through a map."""
+    rows = np.memmap(path, np.uint8, mode="r", shape=shape)
+    for batch in batches:
+        rows[batch]
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(
@@ -90,6 +130,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[128, 160])
     parser.add_argument("--images", type=int, default=500)
     parser.add_argument("--files", type=int, default=20_000)
+    parser.add_argument("--disk", type=Path, help="folder on the disk that is measured; by default that of the system")
     arguments = parser.parse_args()
     with entry_point():
         torch.set_num_threads(1)
@@ -100,11 +141,14 @@ def main() -> None:
         print("|---|---|---|---|---|---|", flush=True)
         for size in arguments.sizes:
             print(measure_images(paths, size), flush=True)
-        print(
-            "\n| files | listed, each | opened, each | bytes of index, each | bytes of memory, each |\n"
-            "|---|---|---|---|---|"
-        )
+        print("\n| files | listed, each | opened, each | bytes of index, each | bytes of memory, each |")
+        print("|---|---|---|---|---|", flush=True)
         print(measure_files(paths[0], arguments.files), flush=True)
+        print(f"\n| disk, cold, {DISK_ROW_BYTES:,} bytes an image | images/s (min–max) | MB/s |")
+        print("|---|---|---|", flush=True)
+        with tempfile.TemporaryDirectory(dir=arguments.disk) as folder:
+            for line in measure_disk(Path(folder)):
+                print(line, flush=True)
 
 
 if __name__ == "__main__":

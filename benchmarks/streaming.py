@@ -42,7 +42,11 @@ def streaming(settings: Settings) -> Iterator[Row]:
         ours, other = (_work(path, loader, trains=name == "epoch") for loader in (streamed, kept))
         note = f"{len(cache):,} images of {SIZE} px, against resident ({resident})"
         if resident == "map" and hasattr(os, "posix_fadvise"):
-            times = [(_cold_seconds(ours, cache), _cold_seconds(other, cache)) for _ in range(settings.repeats)]
+            pixels = Path(str(cache.pixels.filename))
+            times = []
+            for _ in range(settings.repeats):
+                cache.release()  # the system keeps pages that are in use
+                times.append((cold_seconds(ours, pixels), cold_seconds(other, pixels)))
             yield rate_row(f"streaming: {name}, cold", times, len(cache), note=note)
         else:
             yield Row(f"streaming: {name}, cold", "", "", [], "what is resident does not come from the disk")
@@ -75,9 +79,9 @@ def _work(path: CachedPath, loader: BatchLoader, trains: bool) -> Work:
     return work
 
 
-def _cold_seconds(work: Work, cache: ImageCache) -> float:
-    cache.release()  # the system keeps pages that are in use
-    with Path(str(cache.pixels.filename)).open("rb") as file:
+def cold_seconds(work: Work, pixels: Path) -> float:
+    """Seconds of what reads a file that the system has forgotten; no map of it may hold pages at the moment."""
+    with pixels.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
     return seconds_of(work, torch.device("cpu"))
 

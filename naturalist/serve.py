@@ -21,7 +21,7 @@ from naturalist.explain.layers import last_feature_layer
 from naturalist.plots.explanations import overlay_heat
 from naturalist.printable import in_markdown, printable
 from naturalist.runs.checkpoint import load_checkpoint
-from naturalist.serve_facts import Example, find_examples, read_facts
+from naturalist.serve_facts import Example, Facts, find_examples, read_facts
 from naturalist.serve_guard import Guard
 
 if TYPE_CHECKING:
@@ -184,12 +184,7 @@ def _build_page(run: Path, max_megabytes: int, device: str) -> "gradio.Blocks":
         title=f"{printable(name)} – naturalist", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)
     )
     with page:
-        gradio.Markdown(
-            f"## What is on this photograph?\nAsked is the run {in_markdown(name)}. {facts.knows}\n\n"
-            f"{facts.quality}\n\n{facts.doubt}",
-            latex_delimiters=[],
-            elem_id="facts",
-        )
+        gradio.Markdown(_introduction(name, facts), latex_delimiters=[], elem_id="facts")
         with gradio.Row():
             with gradio.Column():
                 photo = _photo_box(max_megabytes)
@@ -233,6 +228,13 @@ def _build_page(run: Path, max_megabytes: int, device: str) -> "gradio.Blocks":
         if gallery is not None:
             gallery.select(show_example, None, {gallery, photo, *outputs}, **quietly)
     return page
+
+
+def _introduction(name: str, facts: Facts) -> str:
+    return (
+        f"## What is on this photograph?\nAsked is the run {in_markdown(name)}. {facts.knows}\n\n{facts.quality}\n\n"
+        f"{facts.doubt}"
+    )
 
 
 def _photo_box(max_megabytes: int) -> "gradio.Image":

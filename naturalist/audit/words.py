@@ -17,13 +17,18 @@ CLASSES_SHOWN = 5
 def print_findings(record: dict[str, Any], output: Path) -> None:
     """Print what ``audit.json`` holds, for people."""
     print_table(_table(record))
-    for sentence in (
+    for sentence in sentences(record, output):
+        print_numbers(printable(sentence))
+
+
+def sentences(record: dict[str, Any], output: Path) -> list[str]:
+    """What ``audit.json`` holds, and in which files of the folder ``output`` more of it stands."""
+    return [
         *_about_files(record, output),
         *_about_duplicates(record, output),
         *_about_headers(record, output),
         *_about_labels(record, output),
-    ):
-        print_numbers(printable(sentence))
+    ]
 
 
 def _table(record: dict[str, Any]) -> Table:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from naturalist.data.split import stratified_part, stratified_split
 from naturalist.device import Compute
 from naturalist.errors import UserError
 from naturalist.printable import printable
-from naturalist.settings.groups import AugmentationSettings, DataSettings
+from naturalist.settings.groups import AugmentationSettings, DataSettings, Sampling
 
 STATISTICS_IMAGES = 1000
 """Training images that mean and deviation are taken from."""
@@ -68,10 +68,20 @@ class Batches(Protocol):
 class DataPlan:
     """What a training would train on, in numbers."""
 
-    num_train: int
-    num_classes: int
+    counts: tuple[int, ...]
+    """Training images of each class."""
     description: str
     """One line for people."""
+
+    @property
+    def num_train(self) -> int:
+        """Training images."""
+        return sum(self.counts)
+
+    @property
+    def num_classes(self) -> int:
+        """Classes."""
+        return len(self.counts)
 
 
 @dataclass(frozen=True)
@@ -96,17 +106,23 @@ class TrainingData:
     @property
     def plan(self) -> DataPlan:
         """The same in numbers."""
-        return DataPlan(len(self.train_indices), len(self.class_names), self.description)
+        return DataPlan(_counts(self.train_cache.labels[self.train_indices], self.class_names), self.description)
 
     def loaders(
-        self, batch_size: int, seed: int, compute: Compute, share: Share | None = None
+        self,
+        batch_size: int,
+        seed: int,
+        compute: Compute,
+        share: Share | None = None,
+        sampling: Sampling = "shuffle",
     ) -> tuple[Batches, Batches]:
         """Training batches in an order that the seed decides, and validation batches; of both a rank's share."""
         needed = self.train_cache.bytes_of(self.train_indices) + self.val_cache.bytes_of(self.val_indices)
         device, place = compute.device, choose_place(compute.device_memory, needed, compute.device)
         train, val = (self.train_cache, self.train_indices), (self.val_cache, self.val_indices)
+        order: dict[str, Any] = {"shuffle_seed": seed, "sampling": sampling}
         return (
-            BatchLoader(*train, batch_size, device, shuffle_seed=seed, place=place, share=share),
+            BatchLoader(*train, batch_size, device, **order, place=place, share=share),
             BatchLoader(*val, batch_size, device, place=place, share=share),
         )
 
@@ -268,7 +284,7 @@ def plan_training_data(settings: DataSettings) -> DataPlan:
     indices, val_indices = _choose(settings, folders, exclusion, splits[0], splits[1] if len(splits) > 1 else None)
     names = splits[0].class_names
     description = describe_split(settings, len(indices), len(val_indices), names, folders, exclusion)
-    return DataPlan(len(indices), len(names), description)
+    return DataPlan(_counts(splits[0].labels[indices], names), description)
 
 
 def describe_split(
@@ -284,6 +300,10 @@ def describe_split(
     left_out = exclusion.describe() if exclusion else f"without those of {settings.exclude}" * bool(settings.exclude)
     data = describe_data(settings.data)
     return "; ".join(filter(None, (f"{data}; {counts}", printable(left_out), folders.note, case_twins(class_names))))
+
+
+def _counts(labels: NDArray[np.int64], class_names: Sequence[str]) -> tuple[int, ...]:
+    return tuple(np.bincount(labels, minlength=len(class_names)).tolist())
 
 
 def case_twins(class_names: Sequence[str]) -> str:

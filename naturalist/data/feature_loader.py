@@ -13,6 +13,7 @@ from naturalist.data.placing import Place
 from naturalist.data.share import Share
 from naturalist.data.stream import RowFile, streamed
 from naturalist.seeding import generator
+from naturalist.settings.groups import Sampling
 
 
 class FeatureLoader:
@@ -27,6 +28,7 @@ class FeatureLoader:
         place: where the features lie.
         file: a row for each image of each view, to be streamed.
         share: which rows of every batch are wanted, where several ranks work on each; None for all.
+        sampling: see :func:`naturalist.data.loader.batch_order`.
     """
 
     def __init__(
@@ -40,10 +42,11 @@ class FeatureLoader:
         place: Place = "map",
         file: RowFile | None = None,
         share: Share | None = None,
+        sampling: Sampling = "shuffle",
     ) -> None:
-        self.device, self.shuffle_seed, self.share = device, shuffle_seed, share
+        self.device, self.shuffle_seed, self.share, self.sampling = device, shuffle_seed, share, sampling
         self.features = features.to(device) if place == "device" else features
-        self.labels = torch.from_numpy(labels).to(device)
+        self.labels, self._order_by = torch.from_numpy(labels).to(device), labels
         self._file = (file or rows_of(features)) if place == "file" else None
         self._bounds = batch_bounds(len(labels), batch_size)
 
@@ -63,7 +66,7 @@ class FeatureLoader:
 
     def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches of one epoch, from batch ``start`` on: features ``[B, …]``, labels int64 ``[B]``, on the device."""
-        order = torch.from_numpy(batch_order(self.num_images, self.shuffle_seed, epoch))
+        order = torch.from_numpy(batch_order(self._order_by, self.shuffle_seed, epoch, self.sampling))
         views = torch.zeros(self.num_images, dtype=torch.int64)
         if self.shuffle_seed is not None and len(self.features) > 1:
             views = torch.randint(

@@ -32,7 +32,7 @@ from naturalist.device import Compute
 from naturalist.errors import UserError
 from naturalist.progress import progress_bar
 from naturalist.ranks import Agreement, in_turn, this_rank
-from naturalist.settings.groups import AugmentationSettings
+from naturalist.settings.groups import AugmentationSettings, Sampling
 
 FEATURES, FORM = "features.bin", "form.json"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -44,6 +44,7 @@ PREFIX_BATCH = 64
 VIEW_SETTINGS = (
     "crop_scale",
     "horizontal_flip",
+    "alternating_flip",
     "rotation",
     "brightness",
     "contrast",
@@ -98,15 +99,21 @@ class FeatureData(TrainingData):
     """What computing the features took, now or when they were first needed."""
 
     def loaders(
-        self, batch_size: int, seed: int, compute: Compute, share: Share | None = None
+        self,
+        batch_size: int,
+        seed: int,
+        compute: Compute,
+        share: Share | None = None,
+        sampling: Sampling = "shuffle",
     ) -> tuple[Batches, Batches]:
         """Training batches in an order that the seed decides, and validation batches; of both a rank's share."""
         needed = self.train_features.nbytes + self.val_features.nbytes
         device, place = compute.device, choose_place(compute.device_memory, needed, compute.device)
         train = self.train_features, self.train_cache.labels[self.train_indices], batch_size, device
         val = self.val_features, self.val_cache.labels[self.val_indices], batch_size, device
+        order: dict[str, Any] = {"shuffle_seed": seed, "sampling": sampling}
         return (
-            FeatureLoader(*train, shuffle_seed=seed, place=place, file=self.train_file, share=share),
+            FeatureLoader(*train, **order, place=place, file=self.train_file, share=share),
             FeatureLoader(*val, place=place, file=self.val_file, share=share),
         )
 

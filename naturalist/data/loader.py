@@ -7,11 +7,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from naturalist.data.balance import balanced_order
 from naturalist.data.images import ImageCache
 from naturalist.data.placing import Place, choose_place
 from naturalist.data.share import Share
 from naturalist.data.stream import RowFile, streamed
 from naturalist.seeding import generator
+from naturalist.settings.groups import Sampling
 
 RELEASE_BYTES = 32 * 2**20
 """Bytes read from the map between two releases of its pages."""
@@ -34,6 +36,7 @@ class BatchLoader:
         shuffle_seed: seed of the order; None keeps the order of ``indices``.
         place: where the images lie; None decides by how much memory there is.
         share: which rows of every batch are wanted, where several ranks work on each; None for all.
+        sampling: see :func:`batch_order`.
     """
 
     def __init__(
@@ -46,9 +49,10 @@ class BatchLoader:
         shuffle_seed: int | None = None,
         place: Place | None = None,
         share: Share | None = None,
+        sampling: Sampling = "shuffle",
     ):
         self.cache, self.indices, self.batch_size, self.device = cache, indices, batch_size, device
-        self.shuffle_seed, self.share = shuffle_seed, share
+        self.shuffle_seed, self.share, self.sampling = shuffle_seed, share, sampling
         self.place = place or choose_place("auto", cache.bytes_of(indices), device)
         self._bounds = batch_bounds(len(indices), batch_size)
         self._labels = torch.from_numpy(cache.labels[indices]).to(device)
@@ -75,7 +79,7 @@ class BatchLoader:
             epoch: which one, for the order.
             start: the first batch wanted; the images of those before it are not read.
         """
-        order = batch_order(len(self.indices), self.shuffle_seed, epoch)
+        order = batch_order(self.cache.labels[self.indices], self.shuffle_seed, epoch, self.sampling)
         wanted = [places(self.share, first, stop) for first, stop in self._bounds[start:]]
         on_device = torch.from_numpy(order).to(self.device)
         batches: Iterator[Tensor]
@@ -85,6 +89,10 @@ class BatchLoader:
             batches = (self._stream if self.place == "file" else self._from_map)(order[batch] for batch in wanted)
         for batch, images in zip(wanted, batches, strict=True):
             yield images.permute(0, 3, 1, 2), self._labels[on_device[batch]]
+
+    def give_places(self) -> None:
+        """Have batches say where among ``indices`` each image is, instead of its label."""
+        self._labels = torch.arange(len(self.indices), device=self.device)
 
     def _from_map(self, batches: Iterable[NDArray[np.int64]]) -> Iterator[Tensor]:
         """The images at these places among the indices, batch by batch: uint8 ``[B, S, S, 3]`` on the device."""
@@ -114,11 +122,22 @@ class BatchLoader:
         return images
 
 
-def batch_order(num_images: int, shuffle_seed: int | None, epoch: int) -> NDArray[np.int64]:
-    """Positions of the images in the order of an epoch, int64 ``[num_images]``; without a seed as they are."""
+def batch_order(
+    labels: NDArray[np.int64], shuffle_seed: int | None, epoch: int, sampling: Sampling = "shuffle"
+) -> NDArray[np.int64]:
+    """Positions of the images in the order of an epoch, int64 ``[N]``; without a seed as they are.
+
+    Args:
+        labels: of the images, int64 ``[N]``.
+        shuffle_seed: of the order.
+        epoch: which one.
+        sampling: every image once, or every class equally often.
+    """
     if shuffle_seed is None:
-        return np.arange(num_images)
-    order: NDArray[np.int64] = torch.randperm(num_images, generator=generator(shuffle_seed, "order", epoch)).numpy()
+        return np.arange(len(labels))
+    if sampling == "balanced":
+        return balanced_order(labels, shuffle_seed, epoch)
+    order: NDArray[np.int64] = torch.randperm(len(labels), generator=generator(shuffle_seed, "order", epoch)).numpy()
     return order
 
 

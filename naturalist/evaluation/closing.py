@@ -16,6 +16,7 @@ from naturalist.ranks import leave, this_rank
 from naturalist.runs.checkpoint import BEST, LAST
 from naturalist.runs.environment import shell_path, shell_word
 from naturalist.runs.tracking import Tracker
+from naturalist.settings.groups import SelectBy
 from naturalist.settings.run_settings import RunSettings
 
 
@@ -78,7 +79,7 @@ def _say_what_is_next(folder: Path, result: dict[str, Any], settings: RunSetting
     if result["epochs"]:
         print_numbers(
             f"{result['status'].capitalize()} after {result['epochs']} epochs and {result['seconds']:.0f} s; best "
-            f"validation accuracy {result['best_val_accuracy']:.1%} at epoch {result['best_epoch']}."
+            f"validation {_best(result, settings.training.select_by)} at epoch {result['best_epoch']}."
         )
         shown = (BEST, LAST, "metrics.jsonl", "curves.png", "evaluation/val")
         print(f"In {printable(folder)}: {', '.join(name for name in shown if (folder / name).exists())}")
@@ -90,3 +91,10 @@ def _say_what_is_next(folder: Path, result: dict[str, Any], settings: RunSetting
         print(f"Go on with:        python {settings.SCRIPT} --resume {shell_word(folder)}")
     if (folder / BEST).is_file():
         print(f"Test it once with: python -m naturalist evaluate {shell_word(folder)}", flush=True)
+
+
+def _best(result: dict[str, Any], select_by: SelectBy) -> str:
+    """What the best epoch was chosen by."""
+    value = result[f"best_{select_by}"]
+    name = select_by.removeprefix("val_").replace("_", " ")
+    return f"{name} {value:.3f}" if select_by == "val_loss" else f"{name} {value:.1%}"

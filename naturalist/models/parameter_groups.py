@@ -1,12 +1,28 @@
 """Parameters as an optimiser takes them: weights, which decay, apart from norms and biases, which do not."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import nn
 
 Group = dict[str, Any]
 """One parameter group of :class:`torch.optim.Optimizer`: ``params``, ``weight_decay`` and perhaps ``lr``."""
+
+LATER = "later_lr"
+"""Key of a group: its peak learning rate in a second course, where that is another."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """What begins to learn when."""
+
+    groups: Callable[[int], list[Group]]
+    """Epoch, counted from 0 → the groups that begin to learn in it."""
+    first_epochs: int = 0
+    """Epochs of a first course of the learning rate, where a second follows; 0 for one course."""
+    complete: int = 0
+    """Epoch, counted from 0, from which on all learns that ever does."""
 
 
 def parameter_groups(model: nn.Module, weight_decay: float, norm_bias_rate: float | None = None) -> list[Group]:

@@ -7,6 +7,7 @@ groups are also those of ``--help``.
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from naturalist.errors import UserError
 from naturalist.memory import DeviceMemory
 from naturalist.settings.arguments import option
 from naturalist.settings.rules import (
@@ -23,6 +24,9 @@ from naturalist.settings.rules import (
 
 ResizeMode = Literal["squash", "crop", "crop-bicubic"]
 Normalization = Literal["dataset", "imagenet", "half"]
+ClassWeights = Literal["none", "balanced", "sqrt"]
+Sampling = Literal["shuffle", "balanced"]
+SelectBy = Literal["val_accuracy", "val_balanced_accuracy", "val_loss"]
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,11 @@ class TrainingSettings:
     """Epochs without a better val_loss before schedule=plateau lowers the learning rate."""
     label_smoothing: float = 0.1
     """Label smoothing in the training loss, in [0, 1)."""
+    class_weights: ClassWeights = "none"
+    """Weight of an image in the training loss, for classes of unequal size: the same for all, by one over the images of
+    its class (balanced), or by the root of that (sqrt); 1 on average. val_loss stays unweighted."""
+    sampling: Sampling = "shuffle"
+    """Images of an epoch: each once, or from every class equally many (balanced), as many as there are in all."""
     ema_decay: float = 0.0
     """Decay per step of an exponential moving average of the weights and batch normalisation's statistics, which is
     then what is evaluated and kept; 0 for none, else in (0, 1). It is smaller in the first steps."""
@@ -157,8 +166,11 @@ class TrainingSettings:
     """Batches whose gradients are averaged before a step of the optimiser."""
     sync_batch_norm: bool = False
     """Under torchrun on GPUs: batch normalisation by the images of all processes, not of each its own."""
+    select_by: SelectBy = "val_accuracy"
+    """What best.pt is chosen by: the highest accuracy, the highest balanced accuracy (mean over the classes), or the
+    lowest loss on validation; of equal accuracies the lower loss."""
     patience: int = 0
-    """Stop after this many epochs without a better val_accuracy; 0 never stops early."""
+    """Stop after this many epochs without a better one by select_by; 0 never stops early."""
     seed: int = 0
     """Seed of weights, order, augmentation and dropout; --split_seed is that of the split."""
 
@@ -174,6 +186,11 @@ class TrainingSettings:
         require_not_negative(self, ["warmup_epochs", "gradient_clip", "patience", "plateau_patience"])
         require_seed(self, ["seed"])
         require_below_one(self, ["momentum", "label_smoothing", "ema_decay"])
+        if self.sampling == "balanced" and self.class_weights != "none":
+            raise UserError(
+                "sampling balanced shows all classes equally often already, so that with class_weights "
+                f"{self.class_weights} rare ones would count twice; give one of the two."
+            )
 
 
 @dataclass(frozen=True)
@@ -221,14 +238,19 @@ class RecordSettings:
     """Run folder to go on with, with its own settings; auto, with --name N, goes on with N where it exists."""
     dry_run: bool = False
     """Say what would be trained (data, model, device, precision, steps), and stop."""
+    find_lr: bool = False
+    """Try rising learning rates for 100 steps, draw the loss over them (in runs_dir), propose one, and stop."""
 
     def validate(self) -> None:
         """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
         require_not_negative(self, ["checkpoint_seconds"])
         require_project("wandb_project", self.wandb_project)
+        others = [name for name in NOT_RECORDED if name != "find_lr" and getattr(self, name)]
+        if self.find_lr and others:
+            raise UserError(f"find_lr tries learning rates and trains no run, so {others[0]} cannot be given with it.")
 
 
-NOT_RECORDED = ("resume", "dry_run")
+NOT_RECORDED = ("resume", "dry_run", "find_lr")
 """Settings that ask for something now, and so are no part of a run's ``config.yaml``."""
 
 BOOKKEEPING = (

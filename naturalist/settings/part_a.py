@@ -1,8 +1,11 @@
-"""Settings of ``partA/train.py``: the five-block CNN, trained from scratch."""
+"""Settings of ``partA/train.py``: the five-block CNN, trained from scratch or distilled."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import ClassVar, Literal
 
+from naturalist.errors import UserError
+from naturalist.settings.arguments import option
 from naturalist.settings.rules import require, require_below_one, require_positive, require_positive_share
 from naturalist.settings.run_settings import RunSettings
 
@@ -45,6 +48,28 @@ class CnnModelSettings:
 
 
 @dataclass(frozen=True)
+class TeacherSettings:
+    """A finished run to learn from as well; the network is then distilled, no more trained from scratch."""
+
+    TITLE: ClassVar[str] = "Teacher"
+
+    teacher: str | None = option(None, path=True)
+    """Run folder, or name of a run in runs/, of the same classes: its probabilities are learnt as well, from the same
+    views of the training images. Usually what partB/finetune.py made."""
+    teacher_weight: float = 0.9
+    """Share of the loss that is the teacher's, in (0, 1]; the rest is that of the true classes."""
+    teacher_temperature: float = 2.0
+    """What both networks' outputs are divided by, before they are compared: more shows more of the unlikely classes."""
+    teacher_views: int = 8
+    """Fixed augmented views per image that the teacher is asked about, once; epochs show one after the other."""
+
+    def validate(self) -> None:
+        """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
+        require_positive_share(self, ["teacher_weight"])
+        require_positive(self, ["teacher_temperature", "teacher_views"])
+
+
+@dataclass(frozen=True)
 class RecipeSettings:
     """How the five-block CNN begins, and what it learns by; none of it changes what the network is."""
 
@@ -80,6 +105,7 @@ class CnnSettings(RunSettings):
     SCRIPT: ClassVar[str] = "partA/train.py"
 
     model: CnnModelSettings = field(default_factory=CnnModelSettings)
+    teacher: TeacherSettings = field(default_factory=TeacherSettings)
     recipe: RecipeSettings = field(default_factory=RecipeSettings)
 
     def validate(self) -> None:
@@ -102,13 +128,27 @@ class CnnSettings(RunSettings):
             needs = "needs pooling=average, because flattening ties the dense layer to one size"
             require(name, side, side == size or self.model.pooling == "average", needs)
             at_most, limit = side, name
+        if self.teacher.teacher and self.augmentation.data_augmentation and self.augmentation.mixes:
+            raise UserError("mixup and cutmix show images that no teacher has seen; leave them out, or the teacher.")
+        if self.teacher.teacher and self.augmentation.alternating_flip:
+            raise UserError(
+                "alternating_flip goes by an image's pixels, which are others at a teacher's size; leave it out, or "
+                "the teacher."
+            )
+
+    @property
+    def beginning(self) -> str:
+        """What the network learns from, in words."""
+        teacher = self.teacher.teacher
+        return f"distilled from {Path(teacher).name}" if teacher else "from scratch"
 
     def describe(self) -> str:
-        """A name that tells the settings that a sweep varies: ``ep-5_nf-64_fo-doubling_ac-SiLU_…``."""
+        """A name that tells the settings that a sweep varies: ``ep-5_nf-64_fo-doubling_ac-SiLU_…``, or distilled_…."""
         model, training = self.model, self.training
         filters = "-".join(map(str, model.num_filters)) if isinstance(model.num_filters, list) else model.num_filters
+        distilled = "distilled_" if self.teacher.teacher else ""
         return (
-            f"ep-{training.epochs}_nf-{filters}_fo-{model.filter_organization}_ac-{model.activation}"
+            f"{distilled}ep-{training.epochs}_nf-{filters}_fo-{model.filter_organization}_ac-{model.activation}"
             f"_da-{self.augmentation.data_augmentation:d}_bn-{model.batch_norm:d}_do-{model.dropout:g}"
             f"_bs-{training.batch_size}_lr-{training.learning_rate:g}"
         )

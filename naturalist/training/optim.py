@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from naturalist.models.parameter_groups import LATER
 from naturalist.settings.groups import TrainingSettings
 from naturalist.training.muon import Muon, is_orthogonal
 
@@ -93,42 +94,63 @@ class Schedule:
         optimizer: its groups' present learning rates are their peaks.
         settings: ``schedule``, ``warmup_epochs``, ``plateau_patience``.
         steps_per_epoch: steps of the optimiser, not batches.
-        epochs: length of the whole course.
+        epochs: of the whole training.
+        first_epochs: where the rate takes its course twice, the epochs of the first; 0 for one course.
     """
 
-    def __init__(self, optimizer: Optimizer, settings: TrainingSettings, steps_per_epoch: int, epochs: int):
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        settings: TrainingSettings,
+        steps_per_epoch: int,
+        epochs: int,
+        first_epochs: int = 0,
+    ):
         self.optimizer, self.kind = optimizer, settings.schedule
         self.total_steps = steps_per_epoch * epochs
-        self.warmup_steps = min(int(settings.warmup_epochs * steps_per_epoch), self.total_steps - 1)
-        self.peaks = [group["lr"] for group in optimizer.param_groups]
+        self.second_begins = steps_per_epoch * first_epochs
+        self.warmup_steps = int(settings.warmup_epochs * steps_per_epoch)
+        self.peaks: list[float] = []
+        self.later_peaks: list[float] = []
+        for group in optimizer.param_groups:
+            self._take_peaks(group)
         self.plateau_patience = settings.plateau_patience
         self.plateau_share, self.lowest_val_loss, self.stalled_epochs = 1.0, math.inf, 0
 
     def add_group(self, group: dict[str, Any]) -> None:
         """Hand a group to the optimiser, whose peak is its ``lr``."""
         self.optimizer.add_param_group(group)
+        self._take_peaks(group)
+
+    def _take_peaks(self, group: dict[str, Any]) -> None:
         self.peaks.append(group["lr"])
+        self.later_peaks.append(group.get(LATER, group["lr"]))
 
     def set_learning_rate(self, step: int) -> float:
         """Set the rates for ``step``, counted from 0 over all epochs; returns the first group's."""
-        share = self.share_of_peak(step)
-        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+        if step == self.second_begins:
+            self.plateau_share, self.lowest_val_loss, self.stalled_epochs = 1.0, math.inf, 0
+        share, is_first = self.share_of_peak(step), step < self.second_begins
+        for group, peak in zip(self.optimizer.param_groups, self.peaks if is_first else self.later_peaks, strict=True):
             group["lr"] = peak * share
         return float(self.optimizer.param_groups[0]["lr"])
 
     def share_of_peak(self, step: int) -> float:
         """Learning rate at ``step`` as a share of its peak, in (0, 1]."""
+        if step < self.second_begins:
+            steps = self.second_begins
+        else:
+            step, steps = step - self.second_begins, self.total_steps - self.second_begins
         if self.kind == "one-cycle":  # has its own warm-up
-            rise = max(1, int(ONE_CYCLE_RISE * self.total_steps))
+            rise = max(1, int(ONE_CYCLE_RISE * steps))
             if step < rise:
                 return _cosine(ONE_CYCLE_START, 1.0, step / rise)
-            return _cosine(1.0, FINAL_SHARE, (step - rise) / max(1, self.total_steps - 1 - rise))
-        if step < self.warmup_steps:
-            return (step + 1) / (self.warmup_steps + 1)
+            return _cosine(1.0, FINAL_SHARE, (step - rise) / max(1, steps - 1 - rise))
+        warmup = min(self.warmup_steps, steps - 1)
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
         if self.kind == "cosine":
-            return _cosine(
-                1.0, FINAL_SHARE, (step - self.warmup_steps) / max(1, self.total_steps - 1 - self.warmup_steps)
-            )
+            return _cosine(1.0, FINAL_SHARE, (step - warmup) / max(1, steps - 1 - warmup))
         return self.plateau_share
 
     def end_epoch(self, val_loss: float) -> None:

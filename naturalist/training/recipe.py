@@ -1,7 +1,6 @@
 """How Part A's network begins, and what it learns by: settings become weights, parameter groups, sides of images."""
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +11,9 @@ from naturalist.data.loader import BatchLoader
 from naturalist.errors import UserError
 from naturalist.models.cnn import NUM_BLOCKS, FiveBlockCNN, feature_map_sizes
 from naturalist.models.initialization import begin_with_identity, begin_with_patches
-from naturalist.models.parameter_groups import parameter_groups
+from naturalist.models.parameter_groups import Release, parameter_groups
 from naturalist.settings.groups import TrainingSettings
 from naturalist.settings.part_a import CnnSettings, RecipeSettings
-from naturalist.training.fit import Release
 
 
 def plan_growth(settings: CnnSettings) -> Growth | None:
@@ -64,10 +62,7 @@ def release_groups(model: nn.Module, training: TrainingSettings, recipe: RecipeS
         return None
     rate = recipe.bias_lr_scale * training.learning_rate
 
-    def release(epoch: int) -> list[dict[str, Any]]:
-        return [] if epoch else parameter_groups(model, training.decay, rate)
-
-    return release
+    return Release(lambda epoch: [] if epoch else parameter_groups(model, training.decay, rate))
 
 
 def _some_images(data: TrainingData) -> Iterator[Tensor]:

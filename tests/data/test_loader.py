@@ -98,9 +98,12 @@ def test_epoch_broken_off_does_not_change_the_next(cache):
 
 
 @pytest.mark.parametrize("start", [0, 1, 3, 6, 7])
+@pytest.mark.parametrize("sampling", ["shuffle", "balanced"])
 @pytest.mark.parametrize("place", ["device", "map", "file"])
-def test_an_epoch_begun_later_has_the_batches_that_are_left_and_reads_no_other(cache, monkeypatch, place, start):
-    loader = BatchLoader(cache, np.arange(50), 8, CPU, shuffle_seed=0, place=place)
+def test_an_epoch_begun_later_has_the_batches_that_are_left_and_reads_no_other(
+    cache, monkeypatch, place, sampling, start
+):
+    loader = BatchLoader(cache, np.arange(50), 8, CPU, shuffle_seed=0, place=place, sampling=sampling)
     expected = read(loader, 2)[start:]
     images, rows, read_images, read_rows = [], [], ImageCache.read, RowFile.read
     monkeypatch.setattr(ImageCache, "read", lambda self, which: images.extend(which) or read_images(self, which))
@@ -120,11 +123,11 @@ def test_an_epoch_begun_later_is_the_same_on_the_gpu(cache, place):
 
 @pytest.mark.parametrize("place", ["map", "file"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("shuffle_seed", [None, 0])
-def test_features_begun_later_in_an_epoch_are_the_same_views_of_the_same_images(shuffle_seed, dtype, place):
-    features, labels = torch.arange(3 * 20 * 2, dtype=dtype).view(3, 20, 2), np.arange(20) % 4
-    whole = list(FeatureLoader(features, labels, 6, CPU, shuffle_seed=shuffle_seed).epoch(1))
-    loader = FeatureLoader(features, labels, 6, CPU, shuffle_seed=shuffle_seed, place=place)
+@pytest.mark.parametrize(("shuffle_seed", "sampling"), [(None, "shuffle"), (0, "shuffle"), (0, "balanced")])
+def test_features_begun_later_in_an_epoch_are_the_same_views_of_the_same_images(shuffle_seed, sampling, dtype, place):
+    features, labels = torch.arange(3 * 20 * 2, dtype=dtype).view(3, 20, 2), np.arange(20) % 5 // 4
+    whole = list(FeatureLoader(features, labels, 6, CPU, shuffle_seed=shuffle_seed, sampling=sampling).epoch(1))
+    loader = FeatureLoader(features, labels, 6, CPU, shuffle_seed=shuffle_seed, place=place, sampling=sampling)
     whole = [(batch.tolist(), labels.tolist()) for batch, labels in whole]
     assert [(batch.tolist(), labels.tolist()) for batch, labels in loader.epoch(1, 2)] == whole[2:]
 

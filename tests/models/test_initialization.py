@@ -13,7 +13,7 @@ IMAGES = torch.nn.functional.avg_pool2d(torch.randn(40, 3, 66, 66, generator=gen
 
 def network(**changes) -> FiveBlockCNN:
     torch.manual_seed(0)
-    return FiveBlockCNN(3, 33, **{"num_filters": 4, "dense_units": 8, **changes})
+    return FiveBlockCNN(3, 80, **{"num_filters": 4, "dense_units": 8, **changes})
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,7 @@ def test_scientific_notation_is_a_number_in_flags_and_in_yaml(config_file, numbe
             ["first_image_size must be at most train_image_size (64)"],
         ),
         (["--learning_rate", "1e999"], ["learning_rate", "inf"]),
+        (["--class_weights", "sqrt", "--sampling", "balanced"], ["sampling", "class_weights sqrt", "one of the two"]),
         (["--num_filters", "[" * 3000 + "]" * 3000], ["RecursionError"]),
     ],
 )

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from naturalist.errors import UserError
-from naturalist.models.parameter_groups import parameter_groups
+from naturalist.models.parameter_groups import LATER, parameter_groups
 from naturalist.settings.groups import TrainingSettings
 from naturalist.training.optim import Schedule, make_optimizer, restore_optimizer
 
@@ -124,6 +124,19 @@ def test_one_cycle_rises_for_30_percent_of_the_steps_and_falls_for_the_rest():
     assert course[0] == pytest.approx(1 / 25)
     assert course.index(max(course)) == 12
     assert course[-1] == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("kind", ["cosine", "one-cycle", "none", "plateau"])
+def test_a_second_course_begins_anew_with_its_own_peaks(kind):
+    settings = TrainingSettings(learning_rate=1.0, optimizer="SGD", schedule=kind, warmup_epochs=1)
+    groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": 1.0, LATER: 0.1}]
+    schedule = Schedule(make_optimizer(groups, settings, CPU), settings, 10, 7, first_epochs=3)
+    schedule.plateau_share = 0.5 if kind == "plateau" else 1.0
+    course = rates(schedule)
+    whole = [rates(schedule_for(epochs, schedule=kind, warmup_epochs=1)) for epochs in (3, 4)]
+    if kind == "plateau":
+        course[10:30] = [2 * rate for rate in course[10:30]]
+    assert course == pytest.approx([*whole[0], *(0.1 * rate for rate in whole[1])])
 
 
 def test_plateau_divides_by_ten_after_patience_epochs_without_gain():

@@ -47,7 +47,7 @@ SMALL = {
     "checkpoint_seconds": 0,
 }
 CNN = {"num_filters": 4, "filter_organization": "same", "dense_units": 8, "dropout": 0.3, "batch_norm": False}
-MIXED = {**CNN, "mixup": 0.2, "cutmix": 1.0, "random_erasing": 0.5}
+MIXED = {**CNN, "mixup": 0.2, "cutmix": 1.0, "random_erasing": 0.5, "class_weights": "sqrt"}
 GRADUAL = {
     "backbone": "squeezenet1_1",  # has no batch normalisation
     "weights": "none",
@@ -56,6 +56,7 @@ GRADUAL = {
     "accumulate": 2,
     "gradient_clip": 1.0,
     "ema_decay": 0.5,
+    "sampling": "balanced",
 }
 
 

@@ -35,6 +35,7 @@ from naturalist.training import epoch as epoch_module
 from naturalist.training import fit as fit_module
 from naturalist.training import keeping
 from naturalist.training.fit import fit
+from naturalist.training.state import Progress
 
 ROOT = Path(__file__).parents[2]
 TIMES = ("images_per_second", "epoch_seconds")
@@ -103,7 +104,7 @@ def train(tmp_path, data):
         model, release = build_model(description), None
         if "strategy" in changes:
             planned = content["training"].get("planned_epochs")
-            release = Strategy(model, settings.strategy, settings.training, planned).release
+            release = Strategy(model, settings.strategy, settings.training, planned).course
         history = content["training"]["progress"]["history"]
         summary = fit(
             model,
@@ -151,9 +152,10 @@ def assert_same_run(first: Path, second: Path) -> None:
         {"mixup": 0.2, "cutmix": 1.0, "random_erasing": 0.5, "optimizer": "Muon", "alternating_flip": True},
         {"ema_decay": 0.9, "optimizer": "SGD", "schedule": "plateau", "plateau_patience": 0, "precision": "fp16"},
         {"accumulate": 3, "schedule": "one-cycle", "optimizer": "NAdam", "gradient_clip": 1.0},
-        {**GRADUAL, "accumulate": 3, "epochs": 4, "ema_decay": 0.5},
+        {**GRADUAL, "accumulate": 3, "epochs": 4, "ema_decay": 0.5, "class_weights": "sqrt"},
+        {"sampling": "balanced", "select_by": "val_balanced_accuracy"},
     ],
-    ids=["mixes, Muon", "average, plateau, fp16", "accumulation", "gradual release"],
+    ids=["mixes, Muon", "average, plateau, fp16", "accumulation", "gradual release, weights", "balanced"],
 )
 def test_a_training_killed_at_random_steps_ends_with_the_same_bits(train, monkeypatch, changes):
     _, whole = train("whole", **changes)
@@ -424,12 +426,12 @@ def test_an_error_between_saves_costs_neither_the_best_weights_nor_what_was_meas
     _, whole = train("whole", epochs=2, checkpoint_seconds=0.0, schedule="none")
     monkeypatch.setattr(keeping.Keeper, "may_save", lambda self: False)
 
-    def fail(label, progress):
+    def fail(progress, select_by):
         if progress.epoch == 2:
             raise RuntimeError("of some kind")
         return ""
 
-    monkeypatch.setattr(fit_module, "_epoch_line", fail)
+    monkeypatch.setattr(Progress, "last_epoch", fail)
     with pytest.raises(RuntimeError):
         train("parts", epochs=3, checkpoint_seconds=0.0, schedule="none")
     parts = whole.with_name("parts")

@@ -1,0 +1,48 @@
+"""What the verb ``reproduce`` can be told."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from naturalist.settings.arguments import option
+from naturalist.settings.rules import require_at_least_one
+
+STRATEGIES = ["head", "partial", "full", "gradual", "probe-then-full"]
+
+
+@dataclass(frozen=True)
+class ReproduceOptions:
+    """Do all of it: audit, sweep, train, test, explain, fine-tune, compare, report."""
+
+    EXAMPLE: ClassVar[str] = "naturalist reproduce --data nature_12K"
+
+    data: str = option("sample", path=True)
+    """'sample', 'nature_12K' or a folder; without further settings, 'sample' takes some minutes on two cores and
+    photographs are trained on as this project recommends."""
+    count: int | None = None
+    """Trials of the sweep; by default 29, as in the original work, and 6 for 'sample'."""
+    image_size: int | None = None
+    """Side of the images of Part A, in pixels; by default 128, and 32 for 'sample'."""
+    epochs: int | None = None
+    """Of the best settings, trained again; by default 30, and 10 for 'sample'."""
+    strategies: list[Literal["head", "partial", "full", "gradual", "probe-then-full"]] = option(
+        STRATEGIES, group="Part B", metavar="NAME …"
+    )
+    """How to fine-tune."""
+    backbone: str | None = option(None, group="Part B")
+    """By default resnet50, and squeezenet1_1 for 'sample'."""
+    weights: str = option("DEFAULT", group="Part B", path=True)
+    """Of the backbone: torchvision's, a file, or none."""
+    finetune_epochs: int | None = option(None, group="Part B")
+    """By default 10, and 3 for 'sample'."""
+    finetune_image_size: int | None = option(None, group="Part B")
+    """By default that of the weights, and 64 for 'sample'."""
+    device: str = option("auto", group="Machine")
+    """auto, cpu, cuda, cuda:N or mps."""
+    out: Path | None = option(None, group="Record", short="-o", metavar="FOLDER")
+    """Where everything goes; by default reproduction/ and the data's name. The same again goes on there."""
+
+    def validate(self) -> None:
+        """Refuse impossible values; raises :class:`UserError` naming the option."""
+        names = ["count", "image_size", "epochs", "finetune_epochs", "finetune_image_size"]
+        require_at_least_one(self, [name for name in names if getattr(self, name) is not None])
