@@ -21,7 +21,7 @@ from naturalist.explain.layers import last_feature_layer
 from naturalist.plots.explanations import overlay_heat
 from naturalist.printable import in_markdown, printable
 from naturalist.runs.checkpoint import load_checkpoint
-from naturalist.serve_facts import Example, find_examples, read_facts
+from naturalist.serve_facts import Example, Facts, find_examples, read_facts
 from naturalist.serve_guard import Guard
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ HINT = "Drop a photograph, choose, paste or take one."
 CSS = """
 footer {display: none !important}
 #photo .image-frame img {padding-top: 36px; box-sizing: border-box}  /* the button that takes it away stands there */
-#examples .grid-wrap {height: auto; max-height: none; overflow: visible}
+#examples .grid-wrap {height: auto; min-height: 0; max-height: none; overflow: visible}
 #examples .grid-container {grid-template-columns: repeat(auto-fit, minmax(76px, 1fr))}
 #examples .thumbnail-item {aspect-ratio: auto; height: auto; max-width: 160px}
 #examples .thumbnail-item img {aspect-ratio: 1}
@@ -184,12 +184,7 @@ def _build_page(run: Path, max_megabytes: int, device: str) -> "gradio.Blocks":
         title=f"{printable(name)} – naturalist", analytics_enabled=False, delete_cache=(KEPT_SECONDS, KEPT_SECONDS)
     )
     with page:
-        gradio.Markdown(
-            f"## What is on this photograph?\nAsked is the run {in_markdown(name)}. {facts.knows}\n\n"
-            f"{facts.quality}\n\n{facts.doubt}",
-            latex_delimiters=[],
-            elem_id="facts",
-        )
+        gradio.Markdown(_introduction(name, facts), latex_delimiters=[], elem_id="facts")
         with gradio.Row():
             with gradio.Column():
                 photo = _photo_box(max_megabytes)
@@ -203,7 +198,7 @@ def _build_page(run: Path, max_megabytes: int, device: str) -> "gradio.Blocks":
                         gradio.Markdown("What the model sees")
                         picture = _picture("picture", "The photograph as the model sees it")
                     with gradio.Column(min_width=PICTURE_LEAST, visible=False) as explained:
-                        gradio.Markdown("Grad-CAM: the brighter, the more evidence")
+                        gradio.Markdown("Evidence: Grad-CAM")
                         heat = _picture("heat", "The same under Grad-CAM, brighter where there is more evidence")
         gallery = _gallery(examples) if examples else None
 
@@ -233,6 +228,13 @@ def _build_page(run: Path, max_megabytes: int, device: str) -> "gradio.Blocks":
         if gallery is not None:
             gallery.select(show_example, None, {gallery, photo, *outputs}, **quietly)
     return page
+
+
+def _introduction(name: str, facts: Facts) -> str:
+    return (
+        f"## What is on this photograph?\nAsked is the run {in_markdown(name)}. {facts.knows}\n\n{facts.quality}\n\n"
+        f"{facts.doubt}"
+    )
 
 
 def _photo_box(max_megabytes: int) -> "gradio.Image":

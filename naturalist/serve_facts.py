@@ -153,7 +153,7 @@ def _doubt(run: Path, checkpoint: dict[str, Any]) -> tuple[str, Threshold | None
     below = "" if threshold.accuracy_below is None else f", and {threshold.accuracy_below:.1%} of the others"
     return (
         f"It calls itself unsure below a confidence of {threshold.confidence:.1%}. On {threshold.images:,} validation "
-        f"images {threshold.coverage:.1%} of its answers were above that; {threshold.accuracy:.1%} of these were "
+        f"images {threshold.coverage:.1%} of its answers reached that; {threshold.accuracy:.1%} of these were "
         f"right{below}.",
         threshold,
     )
