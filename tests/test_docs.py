@@ -3,11 +3,13 @@
 import re
 from pathlib import Path
 
+import pytest
 from quick_runs import make_run
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "python.md"
 
 
+@pytest.mark.slow
 def test_the_code_of_the_page_on_python_runs_in_its_order(photographs, tmp_path, capsys):
     blocks = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
     run = make_run(tmp_path / "place" / "runs" / "first", photographs)
