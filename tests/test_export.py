@@ -162,7 +162,7 @@ def test_the_example_makes_the_same_input_of_a_detailed_photograph(
     Image.fromarray(noise).save(tmp_path / "photo.jpg", exif=exif)
     preprocessing = Preprocessing(32, cache_size, resize_mode, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
     names: dict[str, Any] = {}
-    exec(re.split("^(?:model|session) = ", EXAMPLES[format], flags=re.MULTILINE)[0], names)
+    exec(re.split("^model, photos = ", EXAMPLES[format], flags=re.MULTILINE)[0], names)
     got = names["prepare"](tmp_path / "photo.jpg", json.loads(json.dumps(preprocessing.describe())))
     cached = decode_file(tmp_path / "photo.jpg", cache_size, resize_mode)
     expected = preprocessing(torch.from_numpy(cached)[None].permute(0, 3, 1, 2))[0].numpy()

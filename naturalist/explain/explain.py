@@ -76,8 +76,7 @@ def explain_run(
         display_names: how classes are called, see :func:`read_display_names`.
         out: folder for the pictures, if not ``explanation`` in the run folder.
 
-    Returns the files written; raises UserError for what cannot be read, or a part in ``only`` that makes no sense for
-    this model.
+    Returns the files written. Raises UserError for what cannot be read, and a part that makes no sense for the model.
     """
     _check(images, units, only)
     checkpoint = load_checkpoint(run)
