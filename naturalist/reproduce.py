@@ -1,4 +1,4 @@
-"""``naturalist reproduce``, or ``make reproduce``: every step of the work, each by the command that a person would type.
+"""``naturalist reproduce``, or ``make reproduce``: every step of the work, by the commands that a person would type.
 
 What is done is written down with its command and time, and not done again; what was stopped goes on. Before each
 stage stands how long it will take, by what stages took so far.
@@ -25,8 +25,12 @@ from naturalist.settings.reproduce import ReproduceOptions
 
 SCRIPTS = (Path("partA/train.py"), Path("partB/finetune.py"), Path("sweep.yaml"))
 DONE = "stages.json"
-IMAGES = {"sample": 1500, "nature_12K": 12000}
-"""Of data that may have to be made or fetched first, roughly."""
+IMAGES = {"sample": 1300, "nature_12K": 12000}
+"""Of data that may have to be made or fetched first."""
+FETCHING = {"sample": 60.0, "nature_12K": 900.0}
+"""Seconds that this takes."""
+DOUBT = 60.0
+"""Seconds of work before what was measured counts for more than what was expected."""
 STARTING = 8.0
 """Seconds that a command takes besides its work, roughly, on two cores; so are the other numbers here."""
 CNN_RATE, BACKBONE_RATE, READ_RATE = 150.0, 25.0, 150.0
@@ -158,7 +162,8 @@ class _Work:
             return
         if (stage.may_fail and self._failed) or (stage.needs is not None and not stage.needs.is_file()):
             return
-        speed = self._speed()
+        done = list(self._done.values())
+        speed = (DOUBT + sum(one.seconds for one in done)) / (DOUBT + sum(one.expected for one in done))
         rest = sum(one.expected for one in left if not self._is_done(one)) * speed
         words = f"{stage.name}: about {_duration(stage.expected * speed)} of about {_duration(rest)} that are left"
         print_numbers(f"\n{words}\n  {printable(stage.shown)}")
@@ -190,11 +195,6 @@ class _Work:
         done = self._done.get(stage.name)
         return not stage.always and done is not None and done.command == stage.shown and stage.leaves.is_file()
 
-    def _speed(self) -> float:
-        """How much longer things take here than was expected."""
-        expected = sum(done.expected for done in self._done.values())
-        return sum(done.seconds for done in self._done.values()) / expected if expected else 1.0
-
 
 def list_stages(plan: Plan) -> list[Stage]:
     """Every stage, by what is there now: the best run is named by its settings, which the sweep finds."""
@@ -209,8 +209,9 @@ def list_stages(plan: Plan) -> list[Stage]:
     train = ["partA/train.py", f"--config={best_settings}", f"--epochs={plan.epochs}", f"--name={best.name}"]
     pass_seconds = images * (plan.image_size / 128) ** 2 / CNN_RATE
     sweep_seconds = plan.count * (SWEEP_EPOCHS * pass_seconds + 1)
+    fetching = 0.0 if Path("datasets", plan.data).is_dir() else FETCHING.get(plan.data, 0.0)
     return [
-        Stage("audit", audit, plan.out / "audit" / "audit.json", STARTING + images / READ_RATE),
+        Stage("audit", audit, plan.out / "audit" / "audit.json", STARTING + fetching + images / READ_RATE),
         Stage("sweep", sweep, best_settings, STARTING + sweep_seconds),
         Stage(
             "train the best",

@@ -14,7 +14,8 @@ from naturalist.report.found import Found
 from naturalist.runs.environment import shell_word
 
 RECORD = "audit.json"
-SHEETS = {
+Kind = Literal["leaks", "conflicts", "copies"]
+SHEETS: dict[Kind, str] = {
     "leaks": "Images that are in two splits, pair by pair.",
     "conflicts": "Images that look alike and have two labels, pair by pair.",
     "copies": "Images that are twice in one class, pair by pair.",
@@ -56,9 +57,7 @@ class Audit(Struct):
     missing_in_test: list[str]
     unknown_in_test: dict[str, Any]
     suspicious: dict[str, Count]
-    duplicates: dict[
-        Literal["leaks", "conflicts", "copies"], dict[Literal["images", "same_bytes", "other_class"], Count]
-    ]
+    duplicates: dict[Kind, dict[Literal["images", "same_bytes", "other_class"], Count]]
     with_place: Count
     guessed_by: dict[str, Share]
     label_errors: LabelErrors | None = None
@@ -67,15 +66,13 @@ class Audit(Struct):
 def about_data(found: Found, audit: Path) -> Section:
     """The section on the photographs; ``audit`` is the folder that ``naturalist audit`` wrote to."""
     section, runs = Section("data", "Data"), found.all
-    if runs:
-        known = runs[0].known
-        if known is not None:
-            section.blocks.append(
-                Text(
-                    f"{describe_data(runs[0].part('data'))}: {len(known.class_names)} classes; {known.images.train:,} images to train on and "
-                    f"{known.images.val:,} to validate with, a stratified and seeded split that every run has on record."
-                )
+    if runs and (known := runs[0].known) is not None:
+        section.blocks.append(
+            Text(
+                f"{describe_data(runs[0].part('data'))}: {len(known.class_names)} classes, {known.images.train:,} images "
+                f"to train on and {known.images.val:,} to validate with; every run has this split on record."
             )
+        )
     path = audit / RECORD
     data = runs[0].part("data") if runs else None
     if not path.is_file():
@@ -95,7 +92,7 @@ def about_data(found: Found, audit: Path) -> Section:
 def _sheets(content: Audit, audit: Path) -> Iterator[Picture]:
     """Pictures of what was found; the audit draws those of nothing too."""
     for name, words in SHEETS.items():
-        if content.duplicates.get(name, {}).get("images") and (audit / f"{name}.png").is_file():
+        if content.duplicates[name]["images"] and (audit / f"{name}.png").is_file():
             yield Picture(audit / f"{name}.png", words, words)
     if content.suspicious and (audit / "suspicious.png").is_file():
         yield Picture(audit / "suspicious.png", "Suspicious images: small, blurred, dark and the like.", "Suspicious.")

@@ -40,7 +40,7 @@ class Law:
 
     def gain(self, images: float, more: float, power: float) -> float:
         """How much accuracy further images bring, if the power were ``power``."""
-        return self.error(images) * (1 - ((images + more) / images) ** -power)
+        return float(self.error(images) * (1 - ((images + more) / images) ** -power))
 
 
 def fit_law(images: Sequence[float], accuracy: Sequence[float]) -> Law | None:
@@ -113,8 +113,8 @@ def _about_family(family: list[Finished], path: Path) -> Iterator[Block]:
         if most + more <= furthest:
             best, low, high = (100 * law.gain(most, more, power) for power in (law.power, law.low, law.high))
             said.append(
-                f"{more} more photographs a class than {most:.0f} would bring {best:.1f} points (95 % interval {low:.1f} "
-                f"to {high:.1f}) if that goes on."
+                f"{more} more photographs a class than {most:.0f} would bring {best:.1f} points (95 % interval "
+                f"{low:.1f} to {high:.1f}) if that goes on."
             )
         else:
             said.append(f"{more} more photographs a class are too far from what was measured to say anything.")

@@ -37,11 +37,9 @@ def write_markdown(report: Report, path: Path) -> None:
 
     def copy(picture: Picture) -> str:
         """Copy a picture to the folder, two of one name under two names; returns its address."""
-        name = (
-            f"{picture.path.parent.parent.name}-{picture.path.name}"
-            if picture.path.name in taken
-            else picture.path.name
-        )
+        name = picture.path.name
+        if name in taken:
+            name = f"{picture.path.parent.parent.name}-{name}"
         while name in taken:
             name = f"other-{name}"
         taken.add(name)
@@ -87,8 +85,8 @@ def _plotly_text(text: str) -> str:
 
 def embedded(path: Path) -> dict[str, Any]:
     """A picture in an address, no wider than needed: ``address``, ``width`` and ``height`` in pixels."""
-    with Image.open(path) as image:
-        image = image.convert("RGB")
+    with Image.open(path) as file:
+        image = file.convert("RGB")
         image.thumbnail((WIDEST, 4 * WIDEST))
         lossless, lossy = io.BytesIO(), io.BytesIO()
         image.save(lossy, "WEBP", quality=PHOTOGRAPHIC, method=4)
