@@ -77,8 +77,8 @@ def evaluate_run(
         shared: all ranks have called this, and measure together; the first writes and prints.
 
     Returns:
-        The metrics; ``missing_classes`` have no image, ``unknown_classes`` are those that the run does not know, with
-        the number of files, and on the test set ``earlier_test_looks`` are other checkpoints tested on the same images.
+        The metrics; ``missing_classes`` have no image, ``unknown_classes``, by their number of files, are not the run's,
+        and on the test set ``earlier_test_looks`` are other checkpoints tested on the same images.
 
     Raises:
         UserError: for a run that cannot be read, or data that does not fit it.
@@ -92,8 +92,7 @@ def evaluate_run(
     learnt = prior_of_run(folder, checkpoint) if prior == "uniform" else None
     predict = partial(_predict, classifier, images, batch_size, split, None if rank.is_alone else Share(rank))
     variants = predict_variants(predict, tta, learnt)
-    probabilities = variants.pop("")
-    metrics = {**_about(folder, split, images, checkpoint), **_measure(probabilities, images)}
+    metrics = {**_about(folder, split, images, checkpoint), **_measure(probabilities := variants.pop(""), images)}
     if not rank.is_first:
         return metrics
     output = folder / "evaluation" / split
