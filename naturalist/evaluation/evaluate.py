@@ -77,7 +77,7 @@ def evaluate_run(
         shared: all ranks have called this, and measure together; the first writes and prints.
 
     Returns:
-        The metrics; ``missing_classes`` have no image, ``unknown_classes``, by their number of files, are not the run's,
+        The metrics; ``missing_classes`` have no image, ``unknown_classes``, with numbers of files, are not the run's,
         and on the test set ``earlier_test_looks`` are other checkpoints tested on the same images.
 
     Raises:
