@@ -74,6 +74,8 @@ def _clean(options: verbs.CleanOptions) -> None:
 
 
 def _evaluate(options: verbs.EvaluateOptions) -> None:
+    from naturalist.evaluation.results import Drawing
+
     runs = [find_run(run) for run in options.runs]
     more: dict[str, Any] = {
         "split": options.split,
@@ -81,6 +83,7 @@ def _evaluate(options: verbs.EvaluateOptions) -> None:
         "cache_dir": options.cache_dir,
         "batch_size": options.batch_size,
         "tta": options.tta,
+        "drawing": Drawing(options.order, options.format, options.display_names),
         "prior": options.prior,
         "device": options.device,
         "shared": True,
@@ -107,7 +110,9 @@ def _predict(options: verbs.PredictOptions) -> int:
         options.photos,
         top=options.top,
         threshold=options.threshold,
+        temperature=options.temperature,
         format="json" if options.json else "csv" if options.csv else "table",
+        display_names=options.display_names,
         null=options.null,
         batch_size=options.batch_size,
         device=options.device,
@@ -128,6 +133,8 @@ def _explain(options: verbs.ExplainOptions) -> None:
         layer=options.layer,
         only=tuple(options.only.split(",")) if options.only is not None else None,
         seed=options.seed,
+        format=options.format,
+        display_names=options.display_names,
         device=options.device,
         out=options.out,
     )
@@ -139,6 +146,7 @@ def _export(options: verbs.ExportOptions) -> None:
     export_run(
         find_run(options.run),
         format=options.format,
+        display_names=options.display_names,
         out=options.out,
         data=options.data,
         cache_dir=options.cache_dir,
@@ -160,7 +168,7 @@ def _serve(options: verbs.ServeOptions) -> None:
 def _compare(options: verbs.CompareOptions) -> None:
     from naturalist.compare.compare import compare_runs
 
-    compare_runs([find_run(folder) for folder in options.folders], options.out)
+    compare_runs([find_run(folder) for folder in options.folders], options.out, options.format)
 
 
 def _report(options: ReportOptions) -> None:
@@ -211,7 +219,9 @@ def _sweep(options: verbs.SweepOptions) -> None:
 def _sweep_report(options: verbs.SweepReportOptions) -> None:
     from naturalist.sweeps.report import report_runs
 
-    report_runs(options.folders, options.out, metric=options.metric, maximize=not options.minimize)
+    report_runs(
+        options.folders, options.out, metric=options.metric, maximize=not options.minimize, format=options.format
+    )
 
 
 VERBS = {

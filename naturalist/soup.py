@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec import Struct
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -23,7 +24,7 @@ from naturalist.evaluation.split_images import images_of_split
 from naturalist.models.state_dict import plain_state_dict
 from naturalist.printable import printable
 from naturalist.progress import print_numbers, print_table, progress_bar
-from naturalist.reading import read_json
+from naturalist.reading import fit, read_json
 from naturalist.runs.checkpoint import BEST, fill_model, load_checkpoint, save_checkpoint
 from naturalist.runs.environment import shell_path
 from naturalist.runs.folder import create_run_folder, read_config, read_metrics, write_json
@@ -31,6 +32,7 @@ from naturalist.runs.identity import hash_of, read_identity
 from naturalist.runs.records import merit
 from naturalist.runs.schemas import Summary
 from naturalist.runs.tracking import Tracker
+from naturalist.settings.groups import SelectBy
 from naturalist.settings.resume import IDENTITY
 from naturalist.training.epoch import Evaluation, evaluate
 
@@ -64,12 +66,9 @@ class Tasted:
 
     shares: dict[str, float]
     """Of each run, by its name; they sum to 1."""
-    val_accuracy: float
-    val_loss: float
-
-    def is_better_than(self, other: "Tasted") -> bool:
-        """By the rule that ``best.pt`` is chosen by."""
-        return merit(vars(self)) > merit(vars(other))
+    metrics: dict[str, float]
+    merit: tuple[float, float]
+    """By the rule that the first run's ``best.pt`` was chosen by."""
 
 
 def make_soup(
@@ -108,7 +107,7 @@ def make_soup(
     if len(kept) == 1:
         print(f"Only one ingredient is left, {printable(kept[0].name)}: no average was better on validation.")
     folder = _write(name, kept, best, kitchen, sum(_seconds(item.folder) for item in ingredients))
-    print_numbers(f"Validation accuracy {best.val_accuracy:.1%} with {_recipe(best)}.")
+    print_numbers(f"Validation accuracy {best.metrics['val_accuracy']:.1%} with {_recipe(best)}.")
     print(f"Run: {printable(folder)}")
     print(f"Test it once with: python -m naturalist evaluate {shell_path(folder)}", flush=True)
     return folder
@@ -117,12 +116,12 @@ def make_soup(
 def _greedily(kitchen: "_Kitchen", ingredients: Sequence[Ingredient]) -> tuple[Tasted, list[Tasted]]:
     """The greedy soup, and all that was tasted for it."""
     alone = [kitchen.taste({item.name: 1.0}) for item in ingredients]
-    alone.sort(key=lambda tasted: merit(vars(tasted)), reverse=True)
+    alone.sort(key=lambda tasted: tasted.merit, reverse=True)
     best, tasted = alone[0], list(alone)
     for candidate in alone[1:]:
         names = [*best.shares, *candidate.shares]
         tasted.append(kitchen.taste(dict.fromkeys(names, 1 / len(names))))
-        if tasted[-1].is_better_than(best):
+        if tasted[-1].merit > best.merit:
             best = tasted[-1]
     return best, tasted
 
@@ -131,7 +130,13 @@ def _on_the_line(kitchen: "_Kitchen", ingredients: Sequence[Ingredient]) -> tupl
     """The best point between two runs, and all points that were tasted."""
     first, second = (item.name for item in ingredients)
     tasted = [kitchen.taste({first: 1 - share, second: share}) for share in LINE]
-    return max(tasted, key=lambda point: merit(vars(point))), tasted
+    return max(tasted, key=lambda point: point.merit), tasted
+
+
+class _Choice(Struct):
+    """Of a run's settings, what its best epoch was chosen by."""
+
+    select_by: SelectBy = "val_accuracy"
 
 
 class _Kitchen:
@@ -144,6 +149,8 @@ class _Kitchen:
         self.states: dict[str, State] = {item.name: item.checkpoint["state_dict"] for item in ingredients}
         self.classifier: Classifier = load_classifier(first.run, device, checkpoint=first.checkpoint)
         self.compute = Compute(self.classifier.device, "fp32")
+        place, remedy = str(first.folder / "config.yaml"), "mend or delete that line"
+        self.select_by = fit(first.config, _Choice, place, remedy).select_by
         val, train = (
             images_of_split(first.folder, first.checkpoint, split, data=data, cache_dir=cache_dir)
             for split in ("val", "train")
@@ -173,7 +180,7 @@ class _Kitchen:
         words = " + ".join(map(printable, shares))
         with progress_bar(f"Validating {words}", self.val.num_images) as bar:
             result = evaluate(model, self.val, self.classifier.preprocessing, self.compute, bar)
-        return Tasted(shares, result.accuracy, result.loss)
+        return Tasted(shares, result.metrics(), merit(result.metrics(), self.select_by))
 
     @torch.no_grad()
     def _renew_statistics(self, model: nn.Module) -> None:
@@ -279,9 +286,8 @@ def _write(name: str, kept: Sequence[Ingredient], best: Tasted, kitchen: _Kitche
     leading = max(kept, key=lambda item: soup.shares[item.name])
     shares = [{"run": item.name, "share": soup.shares[item.name]} for item in kept]
     names = [item.name for item in kept]
-    measured = {"val_accuracy": soup.val_accuracy, "val_loss": soup.val_loss}
-    row = {"epoch": 1, "train_loss": train.loss, "train_accuracy": train.accuracy, **measured}
-    row |= {"best_val_accuracy": soup.val_accuracy, "epoch_seconds": seconds}
+    row = {"epoch": 1, "train_loss": train.loss, "train_accuracy": train.accuracy, **soup.metrics}
+    row |= {"best_val_accuracy": soup.metrics["val_accuracy"], "epoch_seconds": seconds}
     identity = read_json(leading.folder / IDENTITY, dict[str, Any], "without it nobody knows what this run is")
     checkpoint = leading.checkpoint
     folder = create_run_folder(leading.folder.resolve().parent, name)
@@ -304,7 +310,7 @@ def _write(name: str, kept: Sequence[Ingredient], best: Tasted, kitchen: _Kitche
         )
         tracker.log(row)
         parameters = sum(parameter.numel() for parameter in kitchen.classifier.model.parameters())
-        result = {"best_epoch": 1, **{f"best_{key}": value for key, value in measured.items()}}
+        result = {"best_epoch": 1, **{f"best_{key}": value for key, value in soup.metrics.items()}}
         told = {"parameters": parameters, "soup": shares, "seconds": seconds}
         tracker.conclude({"status": "finished", "epochs": 1, **result, **told})
     except BaseException:
@@ -321,9 +327,11 @@ def _recipe(tasted: Tasted) -> str:
 
 def _print(tasted: Sequence[Tasted], best: Tasted) -> None:
     table = Table("weights of")
-    for heading in ("validation accuracy", "loss"):
+    for heading in ("validation accuracy", "balanced", "loss"):
         table.add_column(heading, justify="right")
     for point in tasted:
         star = " *" if point is best else ""
-        table.add_row(_recipe(point), f"{point.val_accuracy:.1%}{star}", f"{point.val_loss:.4f}")
+        accuracy, balanced = (point.metrics[name] for name in ("val_accuracy", "val_balanced_accuracy"))
+        loss = point.metrics["val_loss"]
+        table.add_row(_recipe(point), f"{accuracy:.1%}{star}", f"{balanced:.1%}", f"{loss:.4f}")
     print_table(table)

@@ -77,16 +77,17 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
         print(start.steps)
         return {"status": "dry run"}
     release = release_groups(model, settings.training, settings.recipe)
+    teacher, data = find_teacher(settings, start.data), replace(start.data, growth=growth)
     if settings.record.find_lr:
-        set_up(model, settings.recipe, start.data, seed)
-        return find_learning_rate(model, start.data, settings, start.compute, release.groups(0) if release else None)
+        set_up(model, settings.recipe, data, seed)
+        taught = data if teacher is None else teacher.teach(settings, data, start.compute)[0]
+        return find_learning_rate(model, taught, settings, start.compute, release.groups(0) if release else None)
 
-    teacher = find_teacher(settings, start.data)
     with record_run(settings, job_type="partA", may_begin=True) as tracker:
         tracker.write("model.txt", f"The five-block CNN, {settings.beginning}\n\n{summary}\n")
         tracker.set_summary({"parameters": summary.parameters, "multiply_accumulates": summary.multiply_accumulates})
         origin = identify_run(tracker.folder, settings, start.data, description)
-        resume, data = goes_on(settings.record.resume), replace(start.data, growth=growth)
+        resume = goes_on(settings.record.resume)
         set_up(model, settings.recipe, None if resume else data, seed)
         if teacher is not None:
             data, about_teacher = teacher.teach(settings, data, start.compute)

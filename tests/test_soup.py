@@ -58,7 +58,7 @@ def edit_config(folder: Path, **changes) -> None:
 def tasted(printed: str) -> dict[str, tuple[float, float]]:
     """What the table says of each mixture: validation accuracy in per cent, and loss."""
     rows = [[cell.strip(" │*") for cell in line.split("│")[1:-1]] for line in printed.splitlines() if "│" in line]
-    return {name: (float(accuracy.removesuffix("%")), float(loss)) for name, accuracy, loss in rows}
+    return {name: (float(accuracy.removesuffix("%")), float(loss)) for name, accuracy, _, loss in rows}
 
 
 def test_a_soup_is_a_run_that_the_verbs_take(runs, pictures, tmp_path, capsys, monkeypatch):
@@ -103,7 +103,7 @@ def test_the_better_first_each_is_added_where_validation_gains_by_it(runs, capsy
     taste = _Kitchen.taste
 
     def found(self: _Kitchen, shares: dict[str, float]) -> object:
-        return replace(taste(self, shares), val_accuracy=accuracy["".join(sorted(shares))], val_loss=1.0)
+        return replace(taste(self, shares), merit=(accuracy["".join(sorted(shares))], -1.0))
 
     monkeypatch.setattr(_Kitchen, "taste", found)
     soup = make_soup(runs, device="cpu")

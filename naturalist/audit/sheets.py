@@ -9,8 +9,9 @@ from naturalist.audit.findings import Findings
 from naturalist.data.audit import Images, Oddity
 from naturalist.data.dataset import describe_data
 from naturalist.data.duplicates import SAME_BYTES, Twins
+from naturalist.data.photographs import describe_missing
 from naturalist.plots.audit import ROW, Shown, plot_findings
-from naturalist.plots.predictions import plot_contact_sheet
+from naturalist.plots.style import percent, words
 
 PAIRS, ERRORS = 24, 24
 """On a sheet, at most."""
@@ -31,17 +32,21 @@ def draw_sheets(findings: Findings, output: Path) -> None:
     errors = findings.label_errors
     if errors is None:
         return
-    chosen = errors.suspects[:ERRORS]
-    plot_contact_sheet(
-        errors.images.cache.read(errors.images.indices[chosen]),
-        errors.images.labels[chosen],
-        errors.suggested[:ERRORS],
-        errors.confidence[:ERRORS],
-        [errors.images.files[i] for i in chosen],
-        errors.images.cache.class_names,
+    chosen, names, labels = errors.suspects[:ERRORS], errors.images.cache.class_names, errors.images.labels
+    pictures, missing = errors.images.photographs(chosen)
+    prefix = findings.prefix_of_errors()
+    plot_findings(
+        [
+            [Shown(own, names[labels[i]], prefix + errors.images.files[i])]
+            for i, own in zip(chosen, pictures, strict=True)
+        ],
+        [
+            f"rather {words(names[suggested])}, {percent(share)}"
+            for suggested, share in zip(errors.suggested[:ERRORS], errors.confidence[:ERRORS], strict=True)
+        ],
         output / "label_errors.png",
         f"{errors.run} doubts {len(errors.suspects):,} labels of {errors.split}; the surest {len(chosen)}",
-        note,
+        "; ".join(filter(None, (note, describe_missing(missing)))),
     )
 
 
@@ -72,7 +77,7 @@ def _draw_oddities(images: Images, oddities: list[Oddity], path: Path, note: str
     chosen = [item for found in by_problem.values() for item in found[:ROW]]
     plot_findings(
         [_shown(images, (index,)) for index, _ in chosen],
-        [words for _, words in chosen],
+        [said for _, said in chosen],
         path,
         f"The most suspicious photographs of each kind, {ROW} at most",
         note,

@@ -23,6 +23,13 @@ NOT_COMPARED = ("seed", "data", *BOOKKEEPING)
 """Settings in which runs of one group may differ."""
 
 
+PICTURES = {
+    "accuracy_over_time": plot_accuracy_over_time,
+    "accuracy_over_parameters": plot_accuracy_over_parameters,
+    "learning_curves": plot_learning_curves,
+}
+
+
 class ComparedSettings(Struct):
     """What the settings of a compared run must say."""
 
@@ -30,10 +37,10 @@ class ComparedSettings(Struct):
     seed: Count
     backbone: str | None = None
     strategy: str | None = None
-    select_by: SelectBy = "val_accuracy"
     soup: list[str] = []
     """Names of the runs that it is an average of."""
     teacher: str | None = None
+    select_by: SelectBy = "val_accuracy"
 
     def __post_init__(self) -> None:
         """Raise ValueError for a backbone without a strategy."""
@@ -51,7 +58,7 @@ class ComparedEpoch(Struct):
     val_loss: Finite | None = None
 
 
-def compare_runs(folders: Sequence[Path], output: Path | None = None) -> Path:
+def compare_runs(folders: Sequence[Path], output: Path | None = None, format: str = "png") -> Path:
     """Set finished runs side by side; runs that differ only in their seed are averaged.
 
     Test accuracies are those that ``python -m naturalist evaluate RUN`` has written; nothing is evaluated here.
@@ -60,6 +67,7 @@ def compare_runs(folders: Sequence[Path], output: Path | None = None) -> Path:
         folders: run folders.
         output: folder for ``comparison.md``, ``comparison.csv``, ``runs.csv`` and three pictures; by default
             ``comparison`` beside the folder of the first run.
+        format: of the pictures: ``"png"``, ``"svg"`` or ``"pdf"``.
 
     Returns:
         The output folder.
@@ -76,15 +84,12 @@ def compare_runs(folders: Sequence[Path], output: Path | None = None) -> Path:
     output.mkdir(parents=True, exist_ok=True)
     write_csv(groups, output / "comparison.csv")
     write_runs_csv(runs, output / "runs.csv")
-    plot_accuracy_over_time(groups, output / "accuracy_over_time.png")
-    plot_accuracy_over_parameters(groups, output / "accuracy_over_parameters.png")
-    plot_learning_curves(groups, output / "learning_curves.png")
-    write_markdown(groups, Path(runs[0].config["data"]).name, output / "comparison.md")
+    pictures = {f"{name}.{format}": plot for name, plot in PICTURES.items()}
+    for name, plot in pictures.items():
+        plot(groups, output / name)
+    write_markdown(groups, Path(runs[0].config["data"]).name, output / "comparison.md", list(pictures))
     print_comparison(groups)
-    print(
-        f"In {printable(output)}: comparison.md, comparison.csv, runs.csv, accuracy_over_time.png, "
-        "accuracy_over_parameters.png, learning_curves.png"
-    )
+    print(f"In {printable(output)}: {', '.join(['comparison.md', 'comparison.csv', 'runs.csv', *pictures])}")
     untested = [run.name for run in runs if run.values["test_accuracy"] is None]
     if untested:
         print(

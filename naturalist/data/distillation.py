@@ -5,9 +5,8 @@ student sees view e modulo their number, pixel for pixel the one that the teache
 2022, "Knowledge distillation: a good teacher is patient and consistent").
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import kl_div
@@ -16,7 +15,7 @@ from naturalist.data.augment import Augmentation, Draws
 from naturalist.data.dataset import Batches, TrainingData, Transform, Varied
 from naturalist.data.features import PREFIX_BATCH
 from naturalist.data.growth import Growing
-from naturalist.data.loader import batch_bounds
+from naturalist.data.loader import BatchLoader, batch_bounds
 from naturalist.data.share import Part, Share
 from naturalist.device import Compute
 from naturalist.seeding import generator
@@ -41,10 +40,10 @@ class DistilledData(TrainingData):
         sampling: Sampling = "shuffle",
     ) -> tuple[Batches, Batches]:
         """Training batches whose labels are places in ``train_indices``, and validation batches as ever."""
-        places = np.zeros(len(self.train_cache), np.int64)
-        places[self.train_indices] = np.arange(len(self.train_indices))
-        placed = replace(self, train_cache=replace(self.train_cache, labels=places))
-        return super(DistilledData, placed).loaders(batch_size, seed, compute, share, sampling)
+        train, val = super().loaders(batch_size, seed, compute, share, sampling)
+        assert isinstance(train, BatchLoader), "what images come from"
+        train.give_places()
+        return train, val
 
     def transforms(self, augmentation: AugmentationSettings, seed: int) -> tuple[Varied | Transform, Transform]:
         """What a loader's batches go through in training, and in validation."""

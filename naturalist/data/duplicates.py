@@ -22,8 +22,8 @@ GRAIN = 16
 """Side of the luminance that is compared, in pixels."""
 LIKENESS = 0.9
 """Smallest correlation of two luminances that show the same picture."""
-ROWS, PAIRS = 64, 100_000
-"""How many hashes are compared with a band's others at once, and how many pairs' luminances: they bound memory."""
+ROWS = 64
+"""How many hashes are compared with all others of their bucket at once; it bounds memory."""
 
 SAME_BYTES = -1
 """In place of a distance."""
@@ -114,32 +114,35 @@ def find_duplicates(
 
 
 def near_pairs(hashes: NDArray[np.uint64], distance: int) -> Iterator[tuple[Indices, Indices, Indices]]:
-    """All pairs of hashes that differ in at most ``distance`` bits, some of them more than once.
+    """All pairs of hashes that differ in at most ``distance`` bits, each once.
 
     Yields the first of each pair, the second (int64 ``[P]``, first < second) and the bits in which they differ.
     """
-    edges = np.linspace(0, HASH_BITS, distance + 2).astype(int)
-    for low, high in pairwise(edges.tolist()):
-        keys = (hashes >> np.uint64(low)) & np.uint64(2 ** (high - low) - 1)
+    edges = np.linspace(0, HASH_BITS, distance + 2).astype(int).tolist()
+    masks = [np.uint64(2**high - 2**low) for low, high in pairwise(edges)]
+    for band, mask in enumerate(masks):
+        keys = hashes & mask
         order = np.argsort(keys, kind="stable")
         for bucket in np.split(order, np.flatnonzero(np.diff(keys[order])) + 1):
             for start in range(0, len(bucket) - 1, ROWS):
                 rows, columns = bucket[start : start + ROWS], bucket[start:]
-                differing = np.bitwise_count(hashes[rows, None] ^ hashes[columns])
-                row, column = np.nonzero(differing <= distance)
-                row, column = row[column > row], column[column > row]
-                yield rows[row], columns[column], differing[row, column].astype(np.int64)
+                differing = hashes[rows, None] ^ hashes[columns]
+                row, column = np.nonzero(np.bitwise_count(differing) <= distance)
+                bits = differing[row, column]
+                new = column > row
+                for earlier in masks[:band]:  # in which it would have been found
+                    new &= (bits & earlier) != 0
+                yield rows[row[new]], columns[column[new]], np.bitwise_count(bits[new]).astype(np.int64)
 
 
 def _alike(prints: Prints, distance: int) -> Iterator[tuple[Indices, Indices, Indices]]:
     """Pairs of photographs that look the same, as :func:`near_pairs` yields them."""
     shown = np.flatnonzero(prints.grains.any(axis=1))
     for first, second, distances in near_pairs(prints.hashes[shown], distance):
-        for start in range(0, len(first), PAIRS):
-            one, other = (shown[side[start : start + PAIRS]] for side in (first, second))
-            likeness = np.einsum("ij,ij->i", prints.grains[one], prints.grains[other])
-            alike = likeness >= LIKENESS
-            yield one[alike], other[alike], distances[start : start + PAIRS][alike]
+        (firsts, row), (seconds, column) = (np.unique(side, return_inverse=True) for side in (first, second))
+        likeness = prints.grains[shown[firsts]] @ prints.grains[shown[seconds]].T
+        alike = likeness[row, column] >= LIKENESS
+        yield shown[first[alike]], shown[second[alike]], distances[alike]
 
 
 def _same_bytes(

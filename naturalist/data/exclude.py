@@ -58,7 +58,7 @@ class Exclusion:
         known = {folders.prefix(split.folder) + file.name for split in splits for file in split.files}
         unknown = sorted(self.names - known)
         if unknown:
-            more = f" and {len(unknown) - 1:,} others" if len(unknown) > 1 else ""
+            more = f" and {len(unknown) - 1:,} more" if len(unknown) > 1 else ""
             raise UserError(
                 f"{self.source!r} names {unknown[0]!r}{more}, of no image to train on or to validate on in "
                 f"{str(folders.root)!r}; take what is gone, or of the test set, out of the list, and give every "

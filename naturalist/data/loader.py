@@ -90,6 +90,10 @@ class BatchLoader:
         for batch, images in zip(wanted, batches, strict=True):
             yield images.permute(0, 3, 1, 2), self._labels[on_device[batch]]
 
+    def give_places(self) -> None:
+        """Have batches say where among ``indices`` each image is, instead of its label."""
+        self._labels = torch.arange(len(self.indices), device=self.device)
+
     def _from_map(self, batches: Iterable[NDArray[np.int64]]) -> Iterator[Tensor]:
         """The images at these places among the indices, batch by batch: uint8 ``[B, S, S, 3]`` on the device."""
         read = 0

@@ -1,5 +1,6 @@
 """``python -m naturalist evaluate RUN …``: how good a finished run is, in numbers and pictures."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,17 @@ from naturalist.data.share import Share
 from naturalist.device import Compute
 from naturalist.errors import UserError, cause_of
 from naturalist.evaluation.classifier import Classifier, load_classifier, require_finite
+from naturalist.evaluation.confidence import measure_confidence, say_temperature
 from naturalist.evaluation.looks import describe_looks, record_look
-from naturalist.evaluation.metrics import calibration, classification_metrics, mcnemar, write_predictions_csv
-from naturalist.evaluation.results import Grid, write_results
+from naturalist.evaluation.metrics import (
+    calibration,
+    classification_metrics,
+    confusion_matrix,
+    mcnemar,
+    most_confused,
+    write_predictions_csv,
+)
+from naturalist.evaluation.results import AS_EVER, Drawing, Grid, write_results
 from naturalist.evaluation.split_images import SplitImages, images_of_split
 from naturalist.evaluation.variants import WITH, Change, predict_variants, print_variants, prior_of_run
 from naturalist.printable import printable
@@ -27,6 +36,9 @@ from naturalist.runs.tracking import Tracker
 from naturalist.runs.weights_and_biases import log_grid_to_finished_run
 from naturalist.settings.verbs import Prior, Tta
 from naturalist.training.epoch import evaluate
+
+PAIRS_SAID = 3
+"""Of the classes that are confused most often."""
 
 
 def evaluate_run(
@@ -39,6 +51,7 @@ def evaluate_run(
     batch_size: int = 128,
     tta: Tta = "none",
     prior: Prior = "training",
+    drawing: Drawing = AS_EVER,
     quiet: bool = False,
     tracker: Tracker | None = None,
     model: nn.Module | None = None,
@@ -46,9 +59,7 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Evaluate a run's best checkpoint on every image of a split.
 
-    Writes to ``evaluation/<split>`` in the run folder: ``metrics.json``, ``predictions.csv`` (every image's
-    probabilities), ``confusion_matrix.csv`` and ``.png``, ``predictions.png`` (the 10×3 grid), ``reliability.png``,
-    ``mistakes.png`` (the most confident) and ``uncertain.png`` (the least certain images).
+    Writes ``metrics.json``, tables and pictures to ``evaluation/<split>`` in the run folder; see :func:`write_results`.
 
     Args:
         run: run folder, or a checkpoint file in one.
@@ -59,14 +70,15 @@ def evaluate_run(
         batch_size: images per batch.
         tta: also average over views of each image, under ``with_flips`` and ``with_flips_and_shifts``.
         prior: ``"uniform"`` also corrects for the class frequencies of training, under ``with_uniform_prior``.
+        drawing: how figures look, and how classes are called.
         quiet: print nothing.
         tracker: of a run that is still open; a finished one that is at W&B is continued there for the grid.
         model: the run's network, to be filled with the checkpoint's weights instead of building another.
         shared: all ranks have called this, and measure together; the first writes and prints.
 
     Returns:
-        The metrics; ``missing_classes`` have no image, ``unknown_classes`` are those that the run does not know, with
-        the number of files, and on the test set ``earlier_test_looks`` are other checkpoints tested on the same images.
+        The metrics; ``missing_classes`` have no image, ``unknown_classes``, with numbers of files, are not the run's,
+        and on the test set ``earlier_test_looks`` are other checkpoints tested on the same images.
 
     Raises:
         UserError: for a run that cannot be read, or data that does not fit it.
@@ -76,18 +88,18 @@ def evaluate_run(
     with in_turn(rank):
         images = images_of_split(folder, checkpoint, split, data=data, cache_dir=cache_dir)
     classifier = load_classifier(run, device, checkpoint=checkpoint, model=model)
+    names = drawing.names(classifier.class_names)
     learnt = prior_of_run(folder, checkpoint) if prior == "uniform" else None
     predict = partial(_predict, classifier, images, batch_size, split, None if rank.is_alone else Share(rank))
     variants = predict_variants(predict, tta, learnt)
-    probabilities = variants.pop("")
-    metrics = {**_about(folder, split, images, checkpoint), **_measure(probabilities, images)}
+    metrics = {**_about(folder, split, images, checkpoint), **_measure(probabilities := variants.pop(""), images)}
     if not rank.is_first:
         return metrics
     output = folder / "evaluation" / split
-    grid = _write(output, run, metrics, images, probabilities, variants)
+    grid = _write(output, run, metrics, images, probabilities, variants, drawing)
     _send(grid, metrics, folder, tracker)
     if not quiet:
-        _print(metrics, output)
+        _print(metrics, output, names)
     return metrics
 
 
@@ -98,10 +110,12 @@ def _write(
     images: SplitImages,
     probabilities: NDArray[np.float64],
     variants: dict[str, NDArray[np.float64]],
+    drawing: Drawing,
 ) -> Grid:
-    """Add to the metrics what is to be said of looks and variants, and write everything; raises UserError."""
+    """Add to the metrics what is to be said of confidence, looks and variants, and write all; raises UserError."""
     try:
         output.mkdir(parents=True, exist_ok=True)
+        metrics |= measure_confidence(output.parent, metrics["split"], metrics["epoch"], probabilities, images.labels)
         if metrics["split"] == "test":
             metrics["earlier_test_looks"] = record_look(run, images.files, metrics["epoch"], metrics["accuracy"])
         names, plain_is_right = images.cache.class_names, probabilities.argmax(axis=1) == images.labels
@@ -109,13 +123,17 @@ def _write(
             write_predictions_csv(images.files, images.labels, variant, names, output / f"predictions_{WITH}{name}.csv")
             compared = mcnemar(variant.argmax(axis=1) == images.labels, plain_is_right)
             metrics[WITH + name] = {**_measure(variant, images), "compared_without": compared}
-        return write_results(output, metrics, probabilities, images)
+        return write_results(output, metrics, probabilities, images, drawing)
     except OSError as error:
         raise UserError(f"cannot write the evaluation to {str(output)!r}: {cause_of(error)}.") from None
 
 
 def _send(grid: Grid, metrics: dict[str, Any], folder: Path, tracker: Tracker | None) -> None:
-    """Show the grid at W&B, where the run is there."""
+    """Show the grid at W&B, where the run is there and the picture is of a kind that it shows."""
+    if grid.picture.suffix != ".png":
+        if (folder / "wandb.json").is_file():
+            print("W&B shows PNG alone, so the grid is not sent; evaluate again without --format to send it.")
+        return
     split = metrics["split"]
     if tracker is not None:
         tracker.log_grid(split, grid.picture, grid.columns, grid.rows)
@@ -160,32 +178,45 @@ def _about(folder: Path, split: str, images: SplitImages, checkpoint: dict[str, 
 
 
 def _measure(probabilities: NDArray[np.float64], images: SplitImages) -> dict[str, Any]:
+    names, labels = images.cache.class_names, images.labels
+    matrix = confusion_matrix(labels, probabilities.argmax(axis=1), len(names))
     return {
-        **classification_metrics(probabilities, images.labels, images.cache.class_names),
-        **calibration(probabilities, images.labels),
+        **classification_metrics(probabilities, labels, names),
+        **calibration(probabilities, labels),
+        "most_confused": most_confused(matrix, names),
     }
 
 
-def _print(metrics: dict[str, Any], output: Path) -> None:
+def _print(metrics: dict[str, Any], output: Path, class_names: Sequence[str]) -> None:
+    names = dict(zip(metrics["per_class"], class_names, strict=True))
     console = plain_console()
     table = Table("class", title=f"{metrics['split']}: {metrics['n']:,} images", title_justify="left")
     for heading in ("precision", "recall", "F1", "images"):
         table.add_column(heading, justify="right")
     for name, scores in metrics["per_class"].items():
         table.add_row(
-            printable(name),
+            printable(names[name]),
             *("–" if scores[key] is None else f"{scores[key]:.1%}" for key in ("precision", "recall", "f1")),
             f"{scores['support']:,}",
         )
     print_table(table)
     print_numbers(_sentence(metrics))
     print_variants(metrics)
+    print_numbers(say_temperature(metrics["temperature"]))
+    if metrics["most_confused"]:
+        pairs = [_confusion(pair, names) for pair in metrics["most_confused"][:PAIRS_SAID]]
+        print_numbers(f"Most often confused: {'; '.join(pairs)}")
     looks = describe_looks(metrics.get("earlier_test_looks", []))
     if looks:
         console.print(printable(looks), soft_wrap=True)
     console.print(
         f"In {printable(output)}: {', '.join(sorted(path.name for path in output.iterdir()))}", soft_wrap=True
     )
+
+
+def _confusion(pair: dict[str, Any], names: dict[str, str]) -> str:
+    true, predicted = (printable(names[pair[key]]) for key in ("truth", "prediction"))
+    return f"{true} taken for {predicted} ({pair['images']:,} images, {pair['share']:.0%} of its own)"
 
 
 def _sentence(metrics: dict[str, Any]) -> str:

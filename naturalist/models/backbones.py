@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision import models
@@ -159,8 +160,12 @@ def _torchvision_model(name: str, image_size: int) -> nn.Module:
     smallest = max(models.get_model_weights(name).DEFAULT.meta.get("min_size", (1, 1)))
     if image_size < smallest and not name.startswith("vit_"):
         raise UserError(f"{name} needs an image_size of at least {smallest}, but it is {image_size}.")
+    wanted = torch.get_default_device()
+    # RegNet's widths are computed with tensors, which a device without memory cannot do.
+    device = torch.device("cpu") if name.startswith("regnet") else wanted
     try:
-        network: nn.Module = models.get_model(name, weights=None, **options)
+        with device:
+            network: nn.Module = models.get_model(name, weights=None, **options).to(wanted)
     except (AssertionError, ValueError) as error:
         raise UserError(f"{name} cannot take an image_size of {image_size}: {error}") from None
     if isinstance(network, models.SqueezeNet):

@@ -10,7 +10,18 @@ from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
 
 from naturalist.plots.fonts import fonts_for
-from naturalist.plots.style import BLUE, INK, PALE, clip, draw_title, new_figure, percent, percent_ticks
+from naturalist.plots.style import (
+    BLUE,
+    DIM,
+    INK,
+    PALE,
+    clip,
+    draw_title,
+    new_figure,
+    percent,
+    percent_ticks,
+    slant_labels,
+)
 
 MOST_COUNTED = 15
 """Classes up to which the counts are written into the cells."""
@@ -20,7 +31,7 @@ SHARES = LinearSegmentedColormap.from_list("shares", [(0, "white"), (0.63, BLUE)
 
 
 def plot_confusion_matrix(matrix: NDArray[np.int64], class_names: Sequence[str], path: str | Path, title: str) -> None:
-    """Draw a ``[C, C]`` matrix of counts, rows true and columns predicted, each row shaded by its shares.
+    """Draw a ``[C, C]`` matrix of counts, rows true and columns predicted, each row shaded by its shares, zeros dimmed.
 
     The recall of each class stands at the end of its row, "–" for a class without images. From 16 classes on
     the counts are left out.
@@ -54,6 +65,8 @@ def plot_confusion_matrix(matrix: NDArray[np.int64], class_names: Sequence[str],
         style: dict[str, Any] = {"fontsize": fontsize, "fontfamily": fonts_for(*names)}
         ax.set_xticks(range(size), names, rotation=45, ha="right", rotation_mode="anchor", **style)
         ax.set_yticks(range(size), names, **style)
+        slant_labels(ax.get_xticklabels(), names)
+        slant_labels(ax.get_yticklabels(), names)
         margin = ax.secondary_yaxis("right")
         margin.set_yticks(range(size), recalls, fontsize=fontsize)
         margin.set_ylabel("recall")
@@ -65,5 +78,5 @@ def plot_confusion_matrix(matrix: NDArray[np.int64], class_names: Sequence[str],
 
 def _write_counts(ax: Axes, matrix: NDArray[np.int64], shares: NDArray[np.float64], fontsize: int) -> None:
     for row, column in np.ndindex(matrix.shape):
-        colour = "white" if shares[row, column] > 0.5 else INK
+        colour = "white" if shares[row, column] > 0.5 else INK if matrix[row, column] else DIM
         ax.text(column, row, matrix[row, column], ha="center", va="center", fontsize=fontsize, color=colour)

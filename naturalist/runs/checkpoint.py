@@ -147,9 +147,13 @@ def restore_model(content: dict[str, Any], model: nn.Module | None = None) -> tu
         assert isinstance(model, StagedNetwork)
         model.start_at(next(iter(model.stages)))  # with the image, not with features of what was frozen
     fill_model(model, content["state_dict"])
+    return model.eval(), preprocessing_of(content)
+
+
+def preprocessing_of(content: dict[str, Any]) -> Preprocessing:
+    """From photograph to input, as a checkpoint says it."""
     shown = {item.name: content["preprocessing"][item.name] for item in fields(Preprocessing)}
-    preprocessing = Preprocessing(**{**shown, "mean": tuple(shown["mean"]), "std": tuple(shown["std"])})
-    return model.eval(), preprocessing
+    return Preprocessing(**{**shown, "mean": tuple(shown["mean"]), "std": tuple(shown["std"])})
 
 
 def fill_model(model: nn.Module, state: dict[str, Tensor]) -> None:

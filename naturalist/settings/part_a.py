@@ -135,8 +135,6 @@ class CnnSettings(RunSettings):
                 "alternating_flip goes by an image's pixels, which are others at a teacher's size; leave it out, or "
                 "the teacher."
             )
-        if self.teacher.teacher and self.training.sampling != "shuffle":
-            raise UserError("a teacher's images are shuffled; leave --sampling out, or use --class_weights.")
 
     @property
     def beginning(self) -> str:

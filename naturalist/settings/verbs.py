@@ -9,6 +9,7 @@ from naturalist.settings.groups import ResizeMode
 from naturalist.settings.rules import require_at_least_one, require_device, require_seed
 
 Split = Literal["test", "val"]
+PictureFormat = Literal["png", "svg", "pdf"]
 Tta = Literal["none", "flip", "flip-shift"]
 Prior = Literal["training", "uniform"]
 
@@ -76,6 +77,12 @@ class EvaluateOptions:
     prior: Prior = "training"
     """Class frequencies to assume: those of training, as a network learns them, or also all alike (uniform), for the
     balanced accuracy, reported apart with the gain."""
+    order: Literal["class", "similarity"] = "class"
+    """Of the classes in the picture of the confusion matrix: that of their names, or confused ones side by side."""
+    display_names: Path | None = option(None, metavar="FILE")
+    """How classes are called: YAML of folder: name, or CSV; a name between asterisks is in italics."""
+    format: PictureFormat = "png"
+    """Of the pictures; svg and pdf for papers."""
     batch_size: int = option(128, group="Machine")
     """Images per batch."""
     device: str = option("auto", group="Machine")
@@ -101,10 +108,14 @@ class PredictOptions:
     """Classes to name."""
     threshold: float = 0.0
     """Say 'none of these' below this confidence, 0 to 1."""
+    temperature: float = 1.0
+    """Divide logits by it; evaluate fits the one that makes confidence honest on the validation images."""
     json: bool = False
     """Print one JSON object per photograph."""
     csv: bool = False
     """Print CSV."""
+    display_names: Path | None = option(None, metavar="FILE")
+    """How classes are called: YAML of folder: name, or CSV; a name between asterisks is in italics."""
     null: bool = option(False, short="-0")
     """The list on standard input is separated by NUL characters, as find -print0 writes it."""
     batch_size: int = option(64, group="Machine")
@@ -137,6 +148,10 @@ class ExplainOptions:
     """Layer whose channels to look at; by default the last one with feature maps; without a name all are listed."""
     seed: int = 0
     """Of the choice of images."""
+    display_names: Path | None = option(None, metavar="FILE")
+    """How classes are called: YAML of folder: name, or CSV; a name between asterisks is in italics."""
+    format: PictureFormat = "png"
+    """Of the pictures; svg and pdf for papers."""
     split: Split = option("val", group="Data")
     """Images to draw from; test is a look at the test set, and remembered as one."""
     data: str | None = option(None, group="Data", path=True)
@@ -164,6 +179,8 @@ class ExportOptions:
     """Run folder, a checkpoint file, or the name of a run in runs/."""
     format: Literal["onnx", "torch"] = "onnx"
     """ONNX, or torch.export's program."""
+    display_names: Path | None = option(None, metavar="FILE")
+    """How classes are called: YAML of folder: name, or CSV; a name between asterisks is in italics."""
     data: str | None = option(None, group="Data", path=True)
     """Data set to check it on, if not the run's own."""
     cache_dir: str | None = option(None, group="Data")
@@ -202,6 +219,8 @@ class CompareOptions:
 
     folders: list[Path] = positional("RUN")
     """Run folders, or names of runs in runs/; seeds are averaged."""
+    format: PictureFormat = "png"
+    """Of the pictures; svg and pdf for papers."""
     out: Path | None = option(None, group="Record", short="-o", metavar="FOLDER")
     """Where to put the comparison; by default comparison, beside the folder of the first run."""
 
@@ -214,7 +233,7 @@ class SoupOptions:
 
     runs: list[Path] = positional("RUN")
     """Run folders, checkpoint files, or names of runs in runs/; at least two. The best is the first ingredient; each
-    other one, the better first, is added where validation gains by it. Where no other helps, the soup is the best."""
+    other one, the better first, is added where validation gains by it, as the first run's select_by measures that."""
     interpolate: bool = False
     """Two runs, such as a linear probe and what was fine-tuned: take the best point of the line between them."""
     data: str | None = option(None, group="Data", path=True)
@@ -282,5 +301,7 @@ class SweepReportOptions:
     """What was tuned."""
     minimize: bool = False
     """Lower is better."""
+    format: PictureFormat = "png"
+    """Of the pictures; svg and pdf for papers."""
     out: Path = option(Path("sweep-report"), group="Record", short="-o", metavar="FOLDER")
     """Where pictures and tables go."""

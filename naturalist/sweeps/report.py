@@ -13,11 +13,13 @@ from naturalist.sweeps.analysis import influences, judged, sentences, varied_set
 from naturalist.sweeps.read_runs import CUT_OFF, read_runs, searched_settings
 
 
-def report_runs(folders: list[Path], target: Path, *, metric: str = "val_accuracy", maximize: bool = True) -> None:
+def report_runs(
+    folders: list[Path], target: Path, *, metric: str = "val_accuracy", maximize: bool = True, format: str = "png"
+) -> None:
     """Write what the runs in ``folders`` teach to the folder ``target``.
 
-    ``runs.png``, ``parallel.png``, ``influence.png``, the numbers as ``runs.csv`` and ``influence.csv``, the sentences
-    as ``findings.txt``, and ``best.yaml`` for ``partA/train.py --config``.
+    The pictures ``runs``, ``parallel`` and ``influence``, the numbers as ``runs.csv`` and ``influence.csv``, the
+    sentences as ``findings.txt``, and ``best.yaml`` for ``partA/train.py --config``.
 
     Raises :class:`UserError` when no run got through an epoch.
     """
@@ -36,11 +38,11 @@ def report_runs(folders: list[Path], target: Path, *, metric: str = "val_accurac
     settings = yaml.safe_dump(searched_settings(best.settings), sort_keys=False, allow_unicode=True)
     heading = f"# The best run, {printable(best.name)}: {metric} {best.value:.4f}.\n"
     write_atomically(target / "best.yaml", heading + settings)
-    plot_accuracy_by_run(counted, best, target / "runs.png", metric, maximize, left_out=len(runs) - len(counted))
+    plot_accuracy_by_run(counted, best, target / f"runs.{format}", metric, maximize, left_out=len(runs) - len(counted))
     if varied:
-        plot_parallel_coordinates(varied, good, target / "parallel.png", metric, maximize)
+        plot_parallel_coordinates(varied, good, target / f"parallel.{format}", metric, maximize)
     if table.rows:
-        plot_influences(table, target / "influence.png", metric, len(good))
+        plot_influences(table, target / f"influence.{format}", metric, len(good))
     said = f"{metric} {best.value:.4f} at {best.epochs} epochs; its settings are in {target / 'best.yaml'}."
     print(f"Best: {printable(best.name)}, {said}", *(f"  {printable(sentence)}" for sentence in found), sep="\n")
     print(f"Pictures and tables: {target}")

@@ -237,14 +237,15 @@ def _forward(
         else:
             logits, targets = learner.parallel(inputs, part), targets[: part.own]
     logits, smoothing, places = logits.float(), learner.settings.label_smoothing, targets
+    images_of_batch = len(targets) if part is None else part.batch
     taught = distillation_of(augment)
     if taught is not None:
         targets = taught.labels_of(places)
     # Divided by images and not by their weights: a batch with many rare ones counts for more, whoever shares it.
-    count = len(targets) if part is None else part.batch
-    loss = cross_entropy(logits, targets, learner.class_weights, label_smoothing=smoothing, reduction="sum") / count
+    loss = cross_entropy(logits, targets, learner.class_weights, label_smoothing=smoothing, reduction="sum")
+    loss = loss / images_of_batch
     if taught is not None:
-        loss = taught.blend(loss, logits, places, epoch, count)
+        loss = taught.blend(loss, logits, places, epoch, images_of_batch)
     return loss, logits, targets
 
 

@@ -51,8 +51,11 @@ class _Rise(Schedule):
         super().__init__(optimizer, settings, STEPS, 1)
         self._setting = settings.learning_rate
 
-    def share_of_peak(self, step: int) -> float:
-        return float(rates()[min(step, STEPS - 1)]) / self._setting
+    def set_learning_rate(self, step: int) -> float:
+        rate = float(rates()[min(step, STEPS - 1)])
+        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+            group["lr"] = peak * rate / self._setting
+        return rate
 
 
 @dataclass(frozen=True)

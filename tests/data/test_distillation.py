@@ -55,6 +55,9 @@ def test_in_every_epoch_every_image_is_shown_as_the_teacher_saw_it(distill, augm
             shown += targets.tolist()
         assert shown != sorted(shown) and (rank is not None or sorted(shown) == list(range(len(data.train_indices))))
     labels = torch.from_numpy(data.train_cache.labels[data.train_indices])
+    balanced, _ = data.loaders(10, 7, Compute(CPU, "fp32"), sampling="balanced")
+    counts = torch.bincount(labels[torch.cat([places for _, places in balanced.epoch(1)])])
+    assert counts.max() - counts.min() <= 1
     assert torch.equal(augment.labels_of(torch.tensor([3, 1])), labels[[3, 1]])
     assert torch.cat([batch for _, batch in validation.epoch()]).max() < 4
 

@@ -21,6 +21,7 @@ from naturalist.data.recorded_split import RecordedSplit
 from naturalist.data.sources.sample import make_sample
 from naturalist.errors import UserError
 from naturalist.evaluation.classifier import load_classifier
+from naturalist.evaluation.confidence import temperature_of
 from naturalist.evaluation.evaluate import evaluate_run
 from naturalist.evaluation.looks import describe_looks
 from naturalist.evaluation.metrics import calibration, mcnemar, read_predictions_csv
@@ -51,9 +52,9 @@ def evaluated(run) -> tuple[dict, list[list[str]], Path]:
 
 def test_numbers_equal_those_of_sklearn_on_the_csv(evaluated):
     metrics, (heading, *rows), _ = evaluated
-    names = heading[2:]
+    names = heading[5:]
     truth = np.array([names.index(row[1]) for row in rows])
-    probabilities = np.array([row[2:] for row in rows], float)
+    probabilities = np.array([row[5:] for row in rows], float)
     predicted = probabilities.argmax(axis=1)
     assert len(rows) == metrics["n"] == 50
     assert metrics["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(truth, predicted))
@@ -67,6 +68,35 @@ def test_numbers_equal_those_of_sklearn_on_the_csv(evaluated):
     )
     for name in names:
         assert metrics["per_class"][name]["f1"] == pytest.approx(report[name]["f1-score"])
+
+
+def test_the_csv_says_what_was_predicted_how_surely_and_whether_that_is_right(evaluated):
+    metrics, (heading, *rows), _ = evaluated
+    assert heading[:5] == ["file", "truth", "prediction", "confidence", "right"]
+    for _, truth, prediction, confidence, right, *probabilities in rows:
+        assert confidence == max(probabilities, key=float) == probabilities[heading[5:].index(prediction)]
+        assert right == ("yes" if prediction == truth else "no")
+    assert [row[4] for row in rows].count("yes") == round(50 * metrics["accuracy"])
+
+
+def test_a_temperature_is_fitted_on_validation_images_and_tried_on_the_test_set(tmp_path, pictures, capsys):
+    run = make_run(tmp_path / "runs" / "first", pictures)
+    assert evaluate_run(run, device="cpu")["temperature"] is None
+    assert "evaluate it with --split val first to fit one" in capsys.readouterr().out
+    fitted = evaluate_run(run, "val", device="cpu", quiet=True)["temperature"]
+    assert fitted["loss_after"] < fitted["loss_before"]
+    metrics = evaluate_run(run, device="cpu")
+    assert metrics["temperature"] | {"loss_after": 0, "calibration_error_after": 0} == {
+        "value": fitted["value"],
+        "fitted_on": "val",
+        "loss_before": pytest.approx(metrics["loss"]),
+        "loss_after": 0,
+        "calibration_error_before": metrics["expected_calibration_error"],
+        "calibration_error_after": 0,
+    }
+    assert f"predict --temperature {fitted['value']:.3f} uses it" in capsys.readouterr().out
+    evaluations = run / "evaluation"
+    assert temperature_of(evaluations, 3).value == fitted["value"] and temperature_of(evaluations, 4) is None
 
 
 def test_the_csv_names_every_test_image_and_its_true_class(evaluated, pictures):
@@ -94,9 +124,9 @@ def test_a_test_set_with_other_classes_is_measured_by_name_on_those_there_are(ru
 
     with (run / "evaluation" / "test" / "predictions.csv").open(newline="") as file:
         heading, *rows = csv.reader(file)
-    names = heading[2:]
+    names = heading[5:]
     right: dict[str, list[bool]] = {}
-    for _, truth, *probabilities in rows:
+    for _, truth, _, _, _, *probabilities in rows:
         values = [float(value) for value in probabilities]
         right.setdefault(truth, []).append(names[values.index(max(values))] == truth)
     recalls = {name: sum(hits) / len(hits) for name, hits in right.items()}
@@ -137,8 +167,10 @@ def test_calibration_error_by_hand():
         "images": 4,
         "confidence": pytest.approx(0.95),
         "accuracy": 0.5,
+        # Wilson's, with z = 1.95996: (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n) for p = 0.5, n = 4.
+        "accuracy_95_interval": [pytest.approx(0.15004, abs=1e-5), pytest.approx(0.84996, abs=1e-5)],
     }
-    assert result["bins"][0]["accuracy"] is None
+    assert result["bins"][0]["accuracy"] is None and result["bins"][0]["accuracy_95_interval"] is None
 
 
 def test_mcnemar_by_hand():
@@ -156,8 +188,8 @@ def test_mcnemar_by_hand():
 def test_flips_are_the_mean_of_image_and_mirror_image_and_reported_apart(evaluated, run, tmp_path):
     metrics, (_, *rows), output = evaluated
     with (output / "predictions_with_flips.csv").open(newline="") as file:
-        flipped = np.array([row[2:] for row in list(csv.reader(file))[1:]], float)
-    plain = np.array([row[2:] for row in rows], float)
+        flipped = np.array([row[5:] for row in list(csv.reader(file))[1:]], float)
+    plain = np.array([row[5:] for row in rows], float)
     classifier = load_classifier(run, "cpu")
     data = Path(yaml.safe_load((run / "config.yaml").read_text())["data"])
     pixels = np.stack([classifier.decode(data / "test" / row[0]) for row in rows])
@@ -229,8 +261,8 @@ def test_a_prior_of_a_run_without_a_record_is_refused(tmp_path):
 
 def test_contact_sheets_name_the_files_worst_first(run, evaluated, monkeypatch):
     _, (heading, *rows), _ = evaluated
-    names = heading[2:]
-    probabilities = np.array([row[2:] for row in rows], float)
+    names = heading[5:]
+    probabilities = np.array([row[5:] for row in rows], float)
     wrong = [i for i, row in enumerate(rows) if names[int(probabilities[i].argmax())] != row[1]]
     figures = {}
     savefig = Figure.savefig

@@ -172,7 +172,7 @@ def test_learning_rates_fall_from_the_head_down():
 @pytest.mark.parametrize(
     "backbone",
     ["alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "maxvit_t",
-     "mnasnet0_5", "mobilenet_v3_small", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t",
+     "mnasnet0_5", "mobilenet_v3_small", "regnet_x_400mf", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t",
      "vgg11", "vit_b_32"],
 )  # fmt: skip
 def test_every_parameter_of_every_family_has_one_rate_which_falls_stage_by_stage(backbone):

@@ -26,11 +26,12 @@ BACKBONE = {"backbone": "squeezenet1_1", "weights": "none"}
     [
         {**CNN, "optimizer": "SGD", "accumulate": 2, "schedule": "plateau", "mixup": 0.2, "class_weights": "sqrt"},
         {**CNN, "optimizer": "NAdam", "schedule": "one-cycle", "sampling": "balanced", "ema_decay": 0.9},
-        {**CNN, "optimizer": "Muon", "initialization": "whitened", "bias_lr_scale": 4.0},
+        {**CNN, "optimizer": "Muon", "initialization": "patches", "bias_lr_scale": 4.0},
         {**BACKBONE, "strategy": "head", "views": 2},
         {**BACKBONE, "strategy": "gradual", "backbone_lr_scale": 0.5},
+        {**BACKBONE, "strategy": "probe-then-full", "views": 1, "epochs": 4},
     ],
-    ids=["SGD", "NAdam", "Muon", "features", "gradual"],
+    ids=["SGD", "NAdam", "Muon", "features", "gradual", "probe"],
 )
 def test_a_search_proposes_a_rate_and_leaves_a_picture_and_no_run(photographs, tmp_path, monkeypatch, capsys, changes):
     monkeypatch.setattr(find_rate, "STEPS", 20)

@@ -12,6 +12,7 @@ from naturalist.data.dataset import TrainingData
 from naturalist.data.images import ImageCache
 from naturalist.data.loader import BatchLoader
 from naturalist.data.preprocessing import Preprocessing
+from naturalist.data.share import Part
 from naturalist.device import Compute
 from naturalist.models import build_model
 from naturalist.models.parameter_groups import parameter_groups
@@ -304,7 +305,14 @@ def test_the_weighted_loss_is_the_sum_by_hand_over_the_images_whatever_is_smooth
         smoothed = targets * (1 - smoothing) + smoothing / 3
         by_hand = float(-(weights * smoothed * logits.log_softmax(1)).sum() / 7)
         loss, *_ = _forward(learner, augment, (logits, hard), 0, 0, None)
-        assert float(loss) == pytest.approx(by_hand)
+        assert float(loss.detach()) == pytest.approx(by_hand)
+    # Two ranks' parts of a batch, the larger of which has not half of the weight, are shares of one sum.
+    parts = [
+        _forward(learner, lambda x: x, (logits[rows], hard[rows]), 0, 0, Part(7, rows, len(rows)))[0]
+        for rows in (np.arange(4), np.arange(4, 7))
+    ]
+    whole = _forward(learner, lambda x: x, (logits, hard), 0, 0, None)[0]
+    assert float(sum(parts).detach()) == pytest.approx(float(whole.detach()))
 
 
 def test_evaluation_is_the_mean_over_every_image_without_dropout(data, monkeypatch):

@@ -92,7 +92,6 @@ def test_who_cannot_teach_is_refused_before_anything_is_written(photographs, tmp
     [
         ({"mixup": 0.2}, "images that no teacher has seen"),
         ({"alternating_flip": True}, "alternating_flip goes by an image's pixels"),
-        ({"sampling": "balanced"}, "a teacher's images are shuffled"),
         ({"teacher_weight": 0.0}, "teacher_weight must be greater than 0"),
         ({"teacher_temperature": 0.0}, "teacher_temperature must be greater than 0"),
         ({"teacher_views": 0}, "teacher_views must be greater than 0"),
