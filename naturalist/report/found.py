@@ -151,10 +151,10 @@ def find_runs(folders: Sequence[Path]) -> Found:
     runs: dict[Path, Finished] = {}
     for path in dict.fromkeys(path.resolve() for path in paths):
         run = _read(path)
-        if run is None:
-            unfinished.append(path.name)
-        else:
+        if run is not None:
             runs[path] = run
+        elif not _is_trial(path):  # a sweep's pictures show those that ended early, too
+            unfinished.append(path.name)
     if unfinished:
         notes.append(f"Left out, for they have not finished or have failed: {_listed(unfinished)}.")
     kept, left_out = _on_most_data(runs.values())
