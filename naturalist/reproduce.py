@@ -253,7 +253,7 @@ def _fine_tuning(plan: Plan, run: Path, images: int, place: list[str]) -> list[S
 def _measured(plan: Plan, run: Path, name: str) -> list[Stage]:
     command = ["-m", "naturalist", "evaluate", str(run), f"--device={plan.device}"]
     metrics = run / "evaluation" / "test" / "metrics.json"
-    return [Stage(f"test {name}", command, metrics, 2 * STARTING, needs=run / "summary.json")]
+    return [Stage(f"test {name}", command, metrics, 2 * STARTING, needs=run / "best.pt")]
 
 
 def _comparison(plan: Plan, runs: list[Path]) -> Iterator[Stage]:
