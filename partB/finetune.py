@@ -90,14 +90,15 @@ def train(
     with record_run(settings, job_type="partB", may_begin=True) as tracker:
         tracker.write("model.txt", f"{strategy}\n")
         origin = identify_run(tracker.folder, settings, start.data, {"kind": "torchvision", **arguments})
-        data, feature_seconds = start.data, 0.0
+        data, features = start.data, None
         if strategy.frozen_parameters and settings.uses_features:
             prefix = FrozenPrefix(start.compute.place(model), strategy.first_trained_stage)
             views = Views(settings.strategy.views, settings.augmentation, settings.training.seed)
-            if features := cache_features(prefix, data, views, start.compute, settings.cache_folder):
-                model.start_at(strategy.first_trained_stage)
-                data, feature_seconds = features, features.seconds
-        tracker.set_summary({**strategy.summary(), "feature_seconds": feature_seconds})
+            features = cache_features(prefix, data, views, start.compute, settings.cache_folder)
+        if features is not None:
+            model.start_at(strategy.first_trained_stage)
+            data = features
+        tracker.set_summary({**strategy.summary(), "feature_seconds": features.seconds if features else 0.0})
         result = fit(
             model,
             data,
@@ -111,7 +112,7 @@ def train(
             should_stop=should_stop,
             release=strategy.release,
         )
-        return finish_run(tracker, result, settings, model)
+        return finish_run(tracker, result, settings, model, features.seconds_now if features else None)
 
 
 if __name__ == "__main__":

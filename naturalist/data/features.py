@@ -31,6 +31,7 @@ from naturalist.progress import progress_bar
 from naturalist.ranks import Agreement, in_turn, this_rank
 from naturalist.seeding import generator
 from naturalist.settings.groups import AugmentationSettings
+from naturalist.wording import counted
 
 FEATURES, FORM = "features.bin", "form.json"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -91,6 +92,8 @@ class FeatureData(TrainingData):
     """``[1, N, …]``."""
     seconds: float
     """What computing the features took, now or when they were first needed."""
+    seconds_now: float
+    """What of it was now."""
 
     def loaders(
         self, batch_size: int, seed: int, device: torch.device, share: Share | None = None
@@ -199,8 +202,11 @@ def cache_features(
             print(f"Features are not kept, every epoch passes through the whole network: {problem}", flush=True)
     if Agreement(rank).now(len(found) < 2):
         return None
-    (train, train_seconds), (val, val_seconds) = found
-    return FeatureData(**vars(data), train_features=train, val_features=val, seconds=train_seconds + val_seconds)
+    (train, *train_seconds), (val, *val_seconds) = found
+    seconds, seconds_now = map(sum, zip(train_seconds, val_seconds, strict=True))
+    return FeatureData(
+        **vars(data), train_features=train, val_features=val, seconds=seconds, seconds_now=seconds_now
+    )
 
 
 @dataclass(frozen=True)
@@ -214,15 +220,15 @@ class _FeatureStore:
 
     def find(
         self, cache: ImageCache, indices: NDArray[np.int64], recipe: dict[str, Any], views: Views | None
-    ) -> tuple[Tensor, float]:
-        """Features ``[views, len(indices), …]``, from disk if they are there, and the seconds computing them took."""
+    ) -> tuple[Tensor, float, float]:
+        """Features ``[views, len(indices), …]``, the seconds that computing them took, and those of it that were now."""
         key = store.key_of(recipe, [cache.hashes[i] for i in indices])
         folder = self.cache_folder / f"features-{self.prefix.name}-{key}"
-        form = _read_form(folder)
+        form, seconds_now = _read_form(folder), 0.0
         if form is None:
             with store.building(folder, ", or --no_cache_features"):
                 if _read_form(folder) is None:
-                    self._compute(cache, indices, recipe["views"], views, folder)
+                    seconds_now = self._compute(cache, indices, recipe["views"], views, folder)
             form = _read_form(folder)
             if form is None:
                 raise UserError(
@@ -232,20 +238,21 @@ class _FeatureStore:
             with contextlib.suppress(OSError):
                 store.replace_text(folder / FORM, replace(form, data=cache.folder).text())
         store.note_use(folder)
-        return torch.from_file(str(folder / FEATURES), size=prod(form.shape), dtype=form.type).view(
-            form.shape
-        ), form.seconds
+        features = torch.from_file(str(folder / FEATURES), size=prod(form.shape), dtype=form.type).view(form.shape)
+        return features, form.seconds, seconds_now
 
     @torch.no_grad()
     def _compute(
         self, cache: ImageCache, indices: NDArray[np.int64], count: int, views: Views | None, folder: Path
-    ) -> None:
+    ) -> float:
+        """Write them; returns the seconds that took."""
         start_time = time.perf_counter()
+        label = f"Features of {counted(len(indices), 'image')} × {counted(count, 'view')}"
         shape: list[int] = []
         with store.appearing_whole(folder) as unfinished:
             with (
                 store.written(unfinished / FEATURES) as file,
-                progress_bar(f"Features of {len(indices):,} images × {count} view(s)", count * len(indices)) as bar,
+                progress_bar(label, count * len(indices)) as bar,
             ):
                 for batch in self._batches(cache, indices, count, views):
                     if not shape:
@@ -256,6 +263,7 @@ class _FeatureStore:
             form = _Form(shape, str(batch.dtype).removeprefix("torch."), time.perf_counter() - start_time, cache.folder)
             with store.written(unfinished / FORM) as file:
                 file.write(form.text().encode())
+        return form.seconds
 
     def _batches(
         self, cache: ImageCache, indices: NDArray[np.int64], count: int, views: Views | None
