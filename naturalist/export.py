@@ -96,7 +96,7 @@ def resize(pixels, side, how, rounded=True):
 
 _SAY = """\
     name, shown = about["class_names"][probabilities.argmax()], path.encode(errors="replace").decode()
-    print(shown, name, f"{probabilities.max():.1%}")
+    print(shown, name, f"{100 * probabilities.max():.1f} %")
 """
 
 EXAMPLES = {

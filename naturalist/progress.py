@@ -1,5 +1,6 @@
 """Progress of long work: a live bar on a terminal, a line now and then anywhere else."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,11 +13,14 @@ from rich.table import Column, Table
 from naturalist.ranks import this_rank
 from naturalist.wording import roughly
 
-BAR_WIDTH = 12
+BAR_WIDTH = 8
 """Leaves room for words in 80 columns."""
 
 NARROW = 60
 """With fewer columns a table has no room for lines."""
+
+WORDS = re.compile(r"\S+(?: %)?")
+"""What the cells of a table are broken between."""
 
 SHORTEST_NAME = 8
 """Letters of a name that stand on one line."""
@@ -50,7 +54,7 @@ def keep_numbers(table: Table, width: int) -> None:
         table.box = None
     for column in table.columns:
         column.overflow = "fold"
-        words = [word for cell in column.cells if isinstance(cell, str) for word in cell.split()]
+        words = [word for cell in column.cells if isinstance(cell, str) for word in WORDS.findall(cell)]
         longest = max(map(len, words), default=1)
         column.min_width = longest if column.justify == "right" else min(longest, SHORTEST_NAME)
 
@@ -105,9 +109,9 @@ def progress_bar(
 ) -> Iterator[ProgressBar]:
     """Show how far ``total`` units of work have come.
 
-    On a terminal a bar that vanishes when the work is done; elsewhere a plain line every
-    ``PLAIN_LINE_SECONDS`` seconds, so that a log stays readable; to ``plain_to``, by default standard output. ``ending`` says what else
-    there is to say whenever it is asked; by default a line ends with how long this work will still take.
+    On a terminal a bar that vanishes when the work is done; elsewhere a plain line every ``PLAIN_LINE_SECONDS``
+    seconds, so that a log stays readable; to ``plain_to``, by default standard output. ``ending`` says what else there
+    is to say whenever it is asked; by default a line ends with how long this work will still take.
     """
     if not console.is_terminal or not this_rank().is_first:
         yield ProgressBar(description, total, unit, live=None, plain_to=plain_to, ending=ending)

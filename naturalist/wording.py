@@ -7,14 +7,18 @@ def percent(share: float, decimals: int = 1) -> str:
 
 
 def points(difference: float) -> str:
-    """A difference of two shares: ``−1.0 points``, ``1.0 point``."""
-    text = number(100 * difference)
-    return f"{text} point{'' if text in ('1.0', '−1.0') else 's'}"
+    """A difference of two shares: ``−1.0 points``."""
+    return f"{number(100 * difference)} points"
 
 
 def number(value: float, decimals: int = 1) -> str:
     """A number with a true minus, and without one where it rounds to zero."""
     return f"{round(value, decimals) + 0.0:.{decimals}f}".replace("-", "−")
+
+
+def p_value(value: float) -> str:
+    """``p = 0.039``; of very small ones only that they are."""
+    return "p less than 0.0001" if value < 0.0001 else f"p = {value:.2g}"
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:

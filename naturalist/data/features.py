@@ -204,9 +204,7 @@ def cache_features(
         return None
     (train, *train_seconds), (val, *val_seconds) = found
     seconds, seconds_now = map(sum, zip(train_seconds, val_seconds, strict=True))
-    return FeatureData(
-        **vars(data), train_features=train, val_features=val, seconds=seconds, seconds_now=seconds_now
-    )
+    return FeatureData(**vars(data), train_features=train, val_features=val, seconds=seconds, seconds_now=seconds_now)
 
 
 @dataclass(frozen=True)
@@ -221,7 +219,7 @@ class _FeatureStore:
     def find(
         self, cache: ImageCache, indices: NDArray[np.int64], recipe: dict[str, Any], views: Views | None
     ) -> tuple[Tensor, float, float]:
-        """Features ``[views, len(indices), …]``, the seconds that computing them took, and those of it that were now."""
+        """Features ``[views, len(indices), …]``, the seconds that computing them took, and those of them now."""
         key = store.key_of(recipe, [cache.hashes[i] for i in indices])
         folder = self.cache_folder / f"features-{self.prefix.name}-{key}"
         form, seconds_now = _read_form(folder), 0.0

@@ -25,6 +25,7 @@ from naturalist.runs.checkpoint import load_checkpoint
 from naturalist.runs.tracking import Tracker
 from naturalist.runs.weights_and_biases import log_grid_to_finished_run
 from naturalist.training.epoch import evaluate
+from naturalist.wording import number, percent
 
 
 def evaluate_run(
@@ -177,7 +178,7 @@ def _print(metrics: dict[str, Any], output: Path) -> None:
     for name, scores in metrics["per_class"].items():
         table.add_row(
             printable(name),
-            *("–" if scores[key] is None else f"{scores[key]:.1%}" for key in ("precision", "recall", "f1")),
+            *("–" if scores[key] is None else percent(scores[key]) for key in ("precision", "recall", "f1")),
             f"{scores['support']:,}",
         )
     print_table(table)
@@ -195,7 +196,7 @@ def _print(metrics: dict[str, Any], output: Path) -> None:
 def _sentence(beginning: str, metrics: dict[str, Any]) -> str:
     low, high = metrics["accuracy_95_interval"]
     return (
-        f"{beginning} {metrics['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}), balanced "
-        f"{metrics['balanced_accuracy']:.2%}, top-3 {metrics['top3_accuracy']:.2%}, loss {metrics['loss']:.4f}, "
-        f"calibration error {metrics['expected_calibration_error']:.2%}"
+        f"{beginning} {percent(metrics['accuracy'])} (95 % interval {number(100 * low)} to {percent(high)}), balanced "
+        f"{percent(metrics['balanced_accuracy'])}, top-3 {percent(metrics['top3_accuracy'])}, loss "
+        f"{metrics['loss']:.4f}, calibration error {percent(metrics['expected_calibration_error'])}"
     )

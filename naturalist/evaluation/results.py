@@ -15,6 +15,7 @@ from naturalist.files import write_atomically
 from naturalist.plots.confusion_matrix import plot_confusion_matrix
 from naturalist.plots.predictions import plot_contact_sheet, plot_prediction_grid
 from naturalist.plots.reliability import plot_reliability
+from naturalist.wording import counted, percent
 
 GRID_SEED = 0
 """Which images the grid shows: drawn by chance, the same for every model that is shown the same data."""
@@ -50,7 +51,7 @@ def write_results(
     matrix = confusion_matrix(labels, predicted, len(class_names))
     write_confusion_csv(matrix, class_names, output / "confusion_matrix.csv")
     name, split = metrics["run"], metrics["split"]
-    title = f"{name}: {metrics['accuracy']:.1%} of {metrics['n']:,} {split} images right"
+    title = f"{name}: {percent(metrics['accuracy'])} of {counted(metrics['n'], f'{split} image')} right"
     plot_confusion_matrix(matrix, class_names, output / "confusion_matrix.png", title)
     plot_reliability(
         metrics["bins"],

@@ -12,12 +12,13 @@ from rich.table import Table
 
 from naturalist.errors import UserError
 from naturalist.evaluation.evaluate import evaluate_run
-from naturalist.evaluation.metrics import mcnemar, read_predictions_csv
+from naturalist.evaluation.metrics import mcnemar, paired_interval, read_predictions_csv
 from naturalist.printable import printable
 from naturalist.progress import print_numbers, print_table
 from naturalist.ranks import this_rank
 from naturalist.runs.folder import read_config
 from naturalist.settings.groups import BOOKKEEPING
+from naturalist.wording import counted, number, p_value, percent, points
 
 NO_MATTER = ("seed", *BOOKKEEPING)
 """Settings in which runs may differ and still be repetitions of each other."""
@@ -33,7 +34,8 @@ def evaluate_runs(runs: list[Path], split: str = "test", **options: Any) -> dict
 
     Returns:
         ``runs`` (the metrics of each), ``mean`` and ``deviation`` (of the sample, n - 1) of accuracy, balanced
-        accuracy, loss and calibration error; for two runs also ``paired``, see :func:`mcnemar`.
+        accuracy, loss and calibration error; for two runs also ``paired``, see :func:`mcnemar`, with the interval of
+        how much more accurate the first is.
 
     Raises:
         UserError: when runs were shown different images, or one cannot be evaluated.
@@ -56,7 +58,7 @@ def evaluate_runs(runs: list[Path], split: str = "test", **options: Any) -> dict
             )
     keys = ("accuracy", "balanced_accuracy", "loss", "expected_calibration_error")
     values = {key: np.array([metrics[key] for metrics in all_metrics]) for key in keys}
-    result = {
+    result: dict[str, Any] = {
         "runs": all_metrics,
         "mean": {key: float(value.mean()) for key, value in values.items()},
         "deviation": {key: float(value.std(ddof=1)) for key, value in values.items()},
@@ -65,7 +67,7 @@ def evaluate_runs(runs: list[Path], split: str = "test", **options: Any) -> dict
         right = [
             np.array([names[i] for i in p.argmax(axis=1)]) == np.array(truth) for _, truth, p, names in predictions
         ]
-        result["paired"] = mcnemar(*right)
+        result["paired"] = {**mcnemar(*right), "difference_95_interval": list(paired_interval(*right))}
     _print(result, [folder.resolve().name for folder in folders], split, _differences(folders))
     return result
 
@@ -89,14 +91,17 @@ def _print(result: dict[str, Any], names: list[str], split: str, differences: li
         table.add_column(heading, justify="right")
 
     def show(key: str, value: float) -> str:
-        return f"{value:.4f}" if key == "loss" else f"{value:.2%}"
+        return f"{value:.4f}" if key == "loss" else percent(value)
 
     for name, metrics in zip(names, result["runs"], strict=True):
         table.add_row(printable(name), *(show(key, metrics[key]) for key in headings))
     table.add_section()
     table.add_row(
         "mean ± deviation",
-        *(f"{show(key, result['mean'][key])} ± {show(key, result['deviation'][key])}" for key in headings),
+        *(
+            f"{show(key, result['mean'][key]).removesuffix(' %')} ± {show(key, result['deviation'][key])}"
+            for key in headings
+        ),
     )
     print_table(table)
     if differences:
@@ -106,7 +111,10 @@ def _print(result: dict[str, Any], names: list[str], split: str, differences: li
         )
     if "paired" in result:
         paired, first, second = result["paired"], *map(printable, names)
+        low, high = paired["difference_95_interval"]
+        gain = result["runs"][0]["accuracy"] - result["runs"][1]["accuracy"]
         print_numbers(
-            f"Only {first} right: {paired['only_first_right']:,} images; only {second} right: "
-            f"{paired['only_second_right']:,}; McNemar's exact test: p = {paired['p_value']:.3g}"
+            f"Only {first} right: {counted(paired['only_first_right'], 'image')}; only {second} right: "
+            f"{paired['only_second_right']:,}; {first} − {second}: {points(gain)} (95 % interval "
+            f"{number(100 * low)} to {points(high)}); McNemar's exact test: {p_value(paired['p_value'])}"
         )

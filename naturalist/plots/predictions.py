@@ -19,9 +19,9 @@ from naturalist.plots.style import (
     fit_text,
     new_figure,
     new_page,
-    percent,
     words,
 )
+from naturalist.wording import percent
 
 # In inches, as all lengths and places below.
 MARGIN, HEADER = 0.3, 0.75
@@ -107,7 +107,7 @@ def plot_contact_sheet(
             right = bool(predicted[i] == true[i])
             _draw_image(page, image, left, top + image_height / 2, image_width, image_height, right)
             below = top + image_height + 0.1
-            said = f"{percent(confidence[i])} {names[predicted[i]]}"
+            said = f"{percent(confidence[i], 0)} {names[predicted[i]]}"
             fit_line(page, left, below, said, image_width, fontsize=9.5, fontweight="bold", va="top")
             if not right:
                 fit_line(page, left, below + 0.19, f"is {names[true[i]]}", image_width, fontsize=9.5, va="top")
@@ -184,7 +184,7 @@ def _draw_caption(
             hatch="" if right else "/////",
         )
     )
-    page.text(left + width, top + height / 2, percent(confidence), ha="right", va="center_baseline")
+    page.text(left + width, top + height / 2, percent(confidence, 0), ha="right", va="center_baseline")
 
 
 def _draw_footer(page: Axes, top: float, width: float, num_right: int, total: int, note: str) -> None:

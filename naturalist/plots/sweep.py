@@ -109,12 +109,13 @@ def plot_parallel_coordinates(
         figure.supxlabel(f"thick: the best run{dashed}", fontsize=9, color=GREY)
 
 
-def plot_influences(table: Influences, path: Path, metric: str, runs: int) -> None:
-    """Draw the table of settings: importance and correlation with the metric, a bar for each."""
+def plot_influences(table: Influences, path: Path, metric: str, runs: int, caution: str) -> None:
+    """Draw the table of settings: importance and correlation with the metric, a bar for each, over a ``caution``."""
     rows = table.rows[:ROWS_SHOWN]
     labels = [printable(f"{row.label}  ({row.n})" if row.level is not None else row.label) for row in rows]
     title = f"What goes with {words(metric)}, over {runs} runs"
-    with _titled_figure(path, 9, 0.3 * len(rows) + 1.7, title) as figure:
+    with _titled_figure(path, 9, 0.3 * len(rows) + 1.9, title) as figure:
+        figure.supxlabel(caution, fontsize=9, color=VERMILLION)
         importance, correlation = figure.subplots(1, 2, sharey=True)
         bars = importance.barh(range(len(rows)), [row.importance for row in rows], color=BLUE, height=0.62)
         importance.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)

@@ -1,12 +1,14 @@
 """Runs as tables and figures see them: what a folder tells of one run, and of several."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
+
+from naturalist.wording import percent
 
 LOG_RATIO = 50
 """A number that spans such a ratio is seen by its logarithm."""
@@ -65,6 +67,8 @@ class Run:
     """A value for each of :data:`COLUMNS`; accuracies of train and validation are those of the best epoch."""
     test_fingerprint: str | None = None
     """Of the images that it was tested on; None before it was."""
+    right: Mapping[str, bool] = field(default_factory=dict)
+    """Whether it was right about each of them, by the file's name; empty before it was tested."""
 
 
 @dataclass(frozen=True)
@@ -135,4 +139,4 @@ def level_name(value: object) -> str:
 
 def amount(value: float, metric: str) -> str:
     """A value of a metric, in sentences and pictures."""
-    return f"{100 * value:.1f} %" if metric.endswith("accuracy") else f"{value:.4g}"
+    return percent(value) if metric.endswith("accuracy") else f"{value:.4g}".replace("-", "−")

@@ -9,7 +9,7 @@ from naturalist.files import write_atomically, write_table
 from naturalist.plots.sweep import plot_accuracy_by_run, plot_influences, plot_parallel_coordinates
 from naturalist.printable import printable
 from naturalist.runs.records import RunRecord
-from naturalist.sweeps.analysis import influences, judged, sentences, varied_settings
+from naturalist.sweeps.analysis import LEAST_RUNS, influences, judged, sentences, too_few, varied_settings
 from naturalist.sweeps.read_runs import CUT_OFF, read_runs, searched_settings
 
 
@@ -40,7 +40,10 @@ def report_runs(folders: list[Path], target: Path, *, metric: str = "val_accurac
     if varied:
         plot_parallel_coordinates(varied, good, target / "parallel.png", metric, maximize)
     if table.rows:
-        plot_influences(table, target / "influence.png", metric, len(good))
+        caution = "a bar may be chance: findings.txt says which settings matter"
+        if len(good) < LEAST_RUNS:
+            caution = too_few(len(good))
+        plot_influences(table, target / "influence.png", metric, len(good), caution)
     said = f"{metric} {best.value:.4f} at {best.epochs} epochs; its settings are in {target / 'best.yaml'}."
     print(f"Best: {printable(best.name)}, {said}", *(f"  {printable(sentence)}" for sentence in found), sep="\n")
     print(f"Pictures and tables: {target}")
