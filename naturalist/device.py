@@ -125,7 +125,8 @@ def tell_difference(model: Module, inputs: torch.Tensor) -> None:
         if not difference <= DIFFERENCE:
             print(
                 f"On this {inputs.device.type} device the network's {what} differ from the CPU's by "
-                f"{percent(difference)}, which is more than rounding: do not trust its results; update macOS and torch, or use --device cpu.",
+                f"{percent(difference)}, which is more than rounding: do not trust its results; update macOS and "
+                "torch, or use --device cpu.",
                 flush=True,
             )
             return

@@ -1,5 +1,6 @@
 """Runs as tables and figures see them: what a folder tells of one run, and of several."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import mean, stdev
@@ -27,6 +28,22 @@ COLUMNS = {
 }
 
 
+TRIAL = "trial-"
+"""What the names of a sweep's runs begin with, before the number."""
+
+
+def trial_label(number: int) -> str:
+    """What the name of a trial's run begins with."""
+    return f"{TRIAL}{number:04d}"
+
+
+def numbered(runs: Sequence["RunRecord"]) -> tuple[str, list[int]]:
+    """What runs are counted by, and their numbers: their sweep's, if all are of one, or from 1 in this order."""
+    trials = [run.trial for run in runs if run.trial is not None]
+    is_one_sweep = len(set(trials)) == len(runs)
+    return ("trial", trials) if is_one_sweep else ("run", list(range(1, len(runs) + 1)))
+
+
 def merit(epoch: Mapping[str, Any]) -> tuple[float, float]:
     """What ``best.pt`` is chosen by, more being better: validation accuracy and, of equals, the lower loss."""
     return epoch.get("val_accuracy") or 0.0, -(epoch.get("val_loss") or 0.0)
@@ -49,6 +66,12 @@ class RunRecord:
     """From beginning to end."""
     reason: str = ""
     """Why a run failed."""
+
+    @property
+    def trial(self) -> int | None:
+        """Its number in the sweep that ran it, which its name begins with; None for a run of its own."""
+        found = re.match(rf"{TRIAL}(\d+)_", self.name)
+        return int(found[1]) if found else None
 
 
 @dataclass(frozen=True)

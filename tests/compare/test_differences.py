@@ -27,7 +27,12 @@ def group(label: str, *accuracies: float, val: float = 0.6, gap: float = 0.1, se
     ("first", "second", "is_sure", "grounds"),
     [
         # 16 of 200 images apart, all in one direction.
-        (group("full", 0.58), group("head", 0.50), True, r"paired over 200 test images, McNemar's test p less than 0.0001"),
+        (
+            group("full", 0.58),
+            group("head", 0.50),
+            True,
+            r"paired over 200 test images, McNemar's test p less than 0.0001",
+        ),
         (group("full", 0.51), group("head", 0.50), False, r"McNemar's test p = 0.5; other seeds may differ"),
         (group("full", 0.50), group("head", 0.58), True, r"McNemar's test"),
         # A mean of several runs against a single one has no seeds to compare, but images.
