@@ -36,9 +36,9 @@ def duration(seconds: float) -> str:
 
 
 def roughly(seconds: float) -> str:
-    """What is still to come, which nobody knows better: ``45 s``, ``12 min``, ``3.2 h``, ``2.1 days``."""
+    """What is still to come, which nobody knows better: ``45 s``, ``12 min``, ``3.2 h``, ``2 days``."""
     if seconds < 99.5:
         return f"{seconds:.0f} s"
     if seconds < 99.5 * 60:
         return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.1f} days"
+    return f"{seconds / 3600:.1f} h" if seconds < 48 * 3600 else f"{seconds / 86400:.0f} days"

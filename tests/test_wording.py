@@ -27,7 +27,7 @@ from naturalist.wording import counted, duration, number, p_value, percent, poin
         (roughly(99.4), "99 s"),
         (roughly(125), "2 min"),
         (roughly(3 * 3600 - 720), "2.8 h"),
-        (roughly(60 * 3600), "2.5 days"),
+        (roughly(60 * 3600), "2 days"),
     ],
 )
 def test_numbers_are_written_as_everywhere(said, words):

@@ -129,8 +129,13 @@ def epoch_line(label: str, progress: Progress) -> str:
     """How the last epoch went, in less than 80 columns, with room for what is left."""
     metrics = progress.history[-1]
     train, val = (
-        f"{part} {metrics[f'{part}_loss']:#.4g} {percent(metrics[f'{part}_accuracy'])}" for part in ("train", "val")
+        f"{part} {_loss(metrics[f'{part}_loss'])} {percent(metrics[f'{part}_accuracy'])}" for part in ("train", "val")
     )
     seconds = metrics["epoch_seconds"]
-    took = f"{seconds:.1f} s" if seconds < 99.95 else f"{seconds:,.0f} s"
+    took = f"{seconds:.1f} s" if seconds < 99.95 else roughly(seconds)
     return f"{label}  {train}  {val} {'*' if progress.is_best else ' '}  {took}"
+
+
+def _loss(value: float) -> str:
+    """In at most six characters."""
+    return f"{value:.{3 if value < 99 else 1}f}" if value < 999 else f"{value:.0e}"

@@ -211,7 +211,7 @@ def test_a_trial_that_raises_dies_or_runs_out_of_memory_costs_itself_only(place)
         f"{OUT_OF_MEMORY}: {MAKE_SMALLER}",
         "its process was killed by SIGKILL, as systems do when memory runs out; fewer --workers take less",
     }
-    assert "1 trials finished, 0 pruned, 3 failed." in output
+    assert "1 trial finished, 0 pruned, 3 failed." in output
     (log,) = [
         trial.user_attrs["failure"].split("; see ")[1]
         for trial in place.trials()
@@ -453,7 +453,7 @@ def test_the_real_program_is_swept_from_the_original_file(tmp_path):
     settings = parse_settings(CnnSettings, "", ["--config", str(report / "best.yaml")])
     assert settings.data.image_size == 32 and settings.data.data == "photographs"
     (run,) = (tmp_path / "sweeps" / "sweep" / "runs").iterdir()
-    assert run.name.startswith("ep-") and (run / "best.pt").is_file() and (run / "curves.png").is_file()
+    assert run.name.startswith("trial-0000_ep-") and (run / "best.pt").is_file() and (run / "curves.png").is_file()
     assert not (run / "evaluation").exists()  # drawn for the one that is looked at, not for every trial
     assert f"python -m naturalist evaluate {run.relative_to(tmp_path)} --split val" in result.stdout
 
