@@ -95,8 +95,7 @@ def evaluate_run(
     metrics = {**_about(folder, split, images, checkpoint), **_measure(probabilities := variants.pop(""), images)}
     if not rank.is_first:
         return metrics
-    output = folder / "evaluation" / split
-    grid = _write(output, run, metrics, images, probabilities, variants, drawing)
+    grid = _write(output := folder / "evaluation" / split, run, metrics, images, probabilities, variants, drawing)
     _send(grid, metrics, folder, tracker)
     if not quiet:
         _print(metrics, output, names)
