@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
 from msgspec import Struct, structs
 
 from naturalist.errors import UserError
+from naturalist.files import write_atomically
 from naturalist.printable import printable
 from naturalist.progress import print_numbers
 from naturalist.reading import NotNegative, read_json
@@ -35,8 +37,8 @@ STARTING = 8.0
 """Seconds that a command takes besides its work, roughly, on two cores; so are the other numbers here."""
 CNN_RATE, BACKBONE_RATE, READ_RATE = 150.0, 25.0, 150.0
 """Images per second: trained on at 128 px, trained on at 224 px, read and decoded."""
-SWEEP_EPOCHS = 7.5
-"""Of a trial of sweep.yaml on average."""
+QUICK = {"epochs": [2, 4], "num_filters": [8, 16]}
+"""What a quick sweep searches instead."""
 
 
 class Done(Struct):
@@ -52,6 +54,7 @@ class Plan:
     """What is to be done, every value settled."""
 
     data: str
+    quick: bool
     count: int
     image_size: int
     epochs: int
@@ -66,17 +69,18 @@ class Plan:
     @classmethod
     def of(cls, options: ReproduceOptions) -> "Plan":
         """The options, with their defaults by data."""
-        small = options.data == "sample"
+        quick = options.quick or options.data == "sample"
         return cls(
             options.data,
-            options.count or (6 if small else 29),
-            options.image_size or (32 if small else 128),
-            options.epochs or (10 if small else 30),
+            quick,
+            options.count or (12 if quick else 29),
+            options.image_size or (32 if quick else 128),
+            options.epochs or (10 if quick else 30),
             list(options.strategies),
-            options.backbone or ("squeezenet1_1" if small else "resnet50"),
+            options.backbone or ("squeezenet1_1" if quick else "resnet50"),
             options.weights,
-            options.finetune_epochs or (3 if small else 10),
-            options.finetune_image_size or (64 if small else None),
+            options.finetune_epochs or (3 if quick else 10),
+            options.finetune_image_size or (64 if quick else None),
             options.device,
             options.out or Path("reproduction") / run_folder_name(Path(options.data).name),
         )
@@ -203,12 +207,12 @@ def list_stages(plan: Plan) -> list[Stage]:
     best = runs / _name_by(best_settings)
     verb, place = ["-m", "naturalist"], [f"--runs_dir={runs}", f"--device={plan.device}", "--wandb=disabled"]
     audit = [*verb, "audit", plan.data, "-o", str(plan.out / "audit"), f"--runs_dir={runs}"]
-    sweep = [*verb, "sweep", "sweep.yaml", f"--count={plan.count}", f"--data={plan.data}", "--name=sweep"]
+    sweep = [*verb, "sweep", str(_sweep_file(plan)), f"--count={plan.count}", f"--data={plan.data}", "--name=sweep"]
     sweep += ["-o", str(plan.out / "sweeps"), f"--set=image_size={plan.image_size}", f"--set=device={plan.device}"]
     sweep += [f"--set=cache_dir={plan.out / 'cache'}"]
     train = ["partA/train.py", f"--config={best_settings}", f"--epochs={plan.epochs}", f"--name={best.name}"]
     pass_seconds = images * (plan.image_size / 128) ** 2 / CNN_RATE
-    sweep_seconds = plan.count * (SWEEP_EPOCHS * pass_seconds + 1)
+    sweep_seconds = plan.count * ((3 if plan.quick else 7.5) * pass_seconds + 1)  # epochs on average
     fetching = 0.0 if Path("datasets", plan.data).is_dir() else FETCHING.get(plan.data, 0.0)
     return [
         Stage("audit", audit, plan.out / "audit" / "audit.json", STARTING + fetching + images / READ_RATE),
@@ -262,6 +266,18 @@ def _comparison(plan: Plan, runs: list[Path]) -> Iterator[Stage]:
     page = plan.out / "report.html"
     command = [*verb, "report", str(plan.out / "runs"), str(plan.out / "sweeps"), f"--audit={plan.out / 'audit'}"]
     yield Stage("report", [*command, "-o", str(page)], page, 3 * STARTING, always=True)
+
+
+def _sweep_file(plan: Plan) -> Path:
+    """The search of the original work, or the same with smaller networks for fewer epochs."""
+    if not plan.quick:
+        return Path("sweep.yaml")
+    path, search = plan.out / "sweep.yaml", yaml.safe_load(Path("sweep.yaml").read_text(encoding="utf-8"))
+    for name, values in QUICK.items():
+        search["parameters"][name] = {"values": values}
+    if not path.is_file():
+        write_atomically(path, yaml.safe_dump(search, sort_keys=False))
+    return path
 
 
 def _name_by(settings: Path) -> str:

@@ -69,8 +69,8 @@ def about_data(found: Found, audit: Path) -> Section:
     if runs and (known := runs[0].known) is not None:
         section.blocks.append(
             Text(
-                f"{describe_data(runs[0].part('data'))}: {len(known.class_names)} classes, {known.images.train:,} images "
-                f"to train on and {known.images.val:,} to validate with; every run has this split on record."
+                f"{describe_data(runs[0].part('data'))}: {len(known.class_names)} classes, {known.images.train:,} "
+                f"images to train on and {known.images.val:,} to validate with; every run has this split on record."
             )
         )
     path = audit / RECORD

@@ -17,26 +17,28 @@ class ReproduceOptions:
     EXAMPLE: ClassVar[str] = "naturalist reproduce --data nature_12K"
 
     data: str = option("sample", path=True)
-    """'sample', 'nature_12K' or a folder; without further settings, 'sample' takes some minutes on two cores and
-    photographs are trained on as this project recommends."""
+    """'sample', 'nature_12K' or a folder."""
+    quick: bool = False
+    """Small images, small networks and few epochs, some minutes on two cores: to see all of it once. So it is for
+    'sample' anyhow."""
     count: int | None = None
-    """Trials of the sweep; by default 29, as in the original work, and 6 for 'sample'."""
+    """Trials of the sweep; by default 29, as in the original work, or 12."""
     image_size: int | None = None
-    """Side of the images of Part A, in pixels; by default 128, and 32 for 'sample'."""
+    """Side of the images of Part A, in pixels; by default 128, or 32."""
     epochs: int | None = None
-    """Of the best settings, trained again; by default 30, and 10 for 'sample'."""
+    """Of the best settings, trained again; by default 30, or 10."""
     strategies: list[Literal["head", "partial", "full", "gradual", "probe-then-full"]] = option(
         STRATEGIES, group="Part B", metavar="NAME …"
     )
     """How to fine-tune."""
     backbone: str | None = option(None, group="Part B")
-    """By default resnet50, and squeezenet1_1 for 'sample'."""
+    """By default resnet50, or squeezenet1_1."""
     weights: str = option("DEFAULT", group="Part B", path=True)
     """Of the backbone: torchvision's, a file, or none."""
     finetune_epochs: int | None = option(None, group="Part B")
-    """By default 10, and 3 for 'sample'."""
+    """By default 10, or 3."""
     finetune_image_size: int | None = option(None, group="Part B")
-    """By default that of the weights, and 64 for 'sample'."""
+    """By default that of the weights, or 64."""
     device: str = option("auto", group="Machine")
     """auto, cpu, cuda, cuda:N or mps."""
     out: Path | None = option(None, group="Record", short="-o", metavar="FOLDER")
