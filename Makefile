@@ -8,7 +8,7 @@ NAME := $(notdir $(DATA))-$(shell date +%Y%m%d-%H%M%S)
 # A file's tests share what they have trained, so they stay in one process. Many wait for programs: three fill two cores.
 PYTEST := -m pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
-.PHONY: help train test test-fast test-oldest coverage app lint bench
+.PHONY: help train reproduce test test-fast test-oldest coverage app lint bench
 .DEFAULT_GOAL := help
 
 help:  ## say what can be made
@@ -24,6 +24,9 @@ train: $(INSTALLED)  ## set up, train on the sample data, test the best checkpoi
 	$(RUN) partA/train.py --config $(CONFIG) --data $(DATA) --name $(NAME)
 	$(RUN) -m naturalist evaluate runs/$(NAME)
 	@echo "Look at runs/$(NAME)/evaluation/test/predictions.png. Next, your own photographs: make train DATA=FOLDER CONFIG=configs/partA/default.yaml"
+
+reproduce: $(INSTALLED)  ## do all of it (audit, sweep, train, test, explain, fine-tune, compare, report), or go on with it (DATA=…)
+	$(RUN) -m naturalist reproduce --data $(DATA)
 
 test: $(INSTALLED)  ## set up and run the tests
 	$(RUN) $(PYTEST)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
-from benchmarks import commands, finetuning, growth, pipeline, steps
+from benchmarks import commands, finetuning, growth, pipeline, steps, streaming
 from benchmarks.measuring import HEADING, Row, Settings, describe_environment
 from naturalist.device import choose_device
 from naturalist.entry import entry_point
@@ -32,6 +32,8 @@ ROWS: dict[str, tuple[Callable[[Settings], Iterator[Row]], str]] = {
     "finetuning": (finetuning.finetuning, "head and upper stages on kept features, against the whole network"),
     "sweep": (commands.sweep, "29 trials, against 29 scripts of the usual loop"),
     "start": (commands.start, "--help, first line and first epoch, against importing the libraries"),
+    "streaming": (streaming.streaming, "images streamed from the disk, against resident ones; input and epoch"),
+    "ranks": (streaming.ranks, "two ranks against one process (on a CPU: what they cost)"),
     "growth": (growth.growth, "time and memory at 4 and 16 times the images"),
 }
 

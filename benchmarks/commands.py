@@ -1,9 +1,10 @@
 """Rows of the suite on whole commands: a search of 29 trials, the way to the first step, ``--help``."""
 
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -70,7 +71,9 @@ def start(settings: Settings) -> Iterator[Row]:
         yield time_row(name, times[1:], "against importing the libraries")
 
 
-def run_timed(arguments: Sequence[str], until: str = "") -> tuple[float, str]:
+def run_timed(
+    arguments: Sequence[str], until: str = "", environment: Mapping[str, str] | None = None
+) -> tuple[float, str]:
     """Run ``python arguments…`` in the repository; returns the seconds until it printed ``until``, or ended, and all.
 
     Raises:
@@ -78,7 +81,14 @@ def run_timed(arguments: Sequence[str], until: str = "") -> tuple[float, str]:
     """
     begin = time.perf_counter()
     command = [sys.executable, *arguments]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, **(environment or {})},
+    )
     assert process.stdout is not None
     seconds, printed = None, ""
     while line := process.stdout.readline():

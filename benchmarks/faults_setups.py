@@ -49,7 +49,7 @@ ODD_NAMES = (
     "名前",
     "a" * 200,
 )
-LEFT_OUT = ("dry_run", "resume", "max_megabytes", "host", "port")
+LEFT_OUT = ("dry_run", "find_lr", "resume", "max_megabytes", "host", "port")
 YAMLS = {
     "empty": "",
     "a list": "- 1\n",

@@ -70,7 +70,7 @@ def _fine_tune(settings: Settings, strategy: StrategySettings, name: str) -> Non
     assert features is not None
     model.start_at(plan.first_trained_stage)
     optimizer = make_optimizer(plan.release(0), training, settings.device)
-    loader, _ = features.loaders(BATCH_SIZE, 0, settings.device)
+    loader, _ = features.loaders(BATCH_SIZE, 0, compute)
     augment, _ = features.transforms(AugmentationSettings(), 0)
     learner = Learner(model, optimizer, Schedule(optimizer, training, len(loader), EPOCHS), training, compute)
     for epoch in range(EPOCHS):

@@ -10,8 +10,11 @@ from naturalist.entry import entry_point
 from naturalist.errors import UserError
 from naturalist.ranks import join, leave, require_alone
 from naturalist.settings import verbs
+from naturalist.settings.audit import AuditOptions
 from naturalist.settings.command_line import parse_options
 from naturalist.settings.places import find_run, refuse_missing
+from naturalist.settings.report import ReportOptions
+from naturalist.settings.reproduce import ReproduceOptions
 from naturalist.settings.spelling import nearest
 from naturalist.settings.tokens import DEBUG
 
@@ -58,6 +61,12 @@ def _prepare(options: verbs.PrepareOptions) -> None:
     prepare_data(options)
 
 
+def _audit(options: AuditOptions) -> None:
+    from naturalist.audit.audit import audit_data
+
+    audit_data(options, None if options.run is None else find_run(options.run))
+
+
 def _clean(options: verbs.CleanOptions) -> None:
     from naturalist.data.clean import clean_cache
 
@@ -65,6 +74,8 @@ def _clean(options: verbs.CleanOptions) -> None:
 
 
 def _evaluate(options: verbs.EvaluateOptions) -> None:
+    from naturalist.evaluation.results import Drawing
+
     runs = [find_run(run) for run in options.runs]
     more: dict[str, Any] = {
         "split": options.split,
@@ -72,6 +83,8 @@ def _evaluate(options: verbs.EvaluateOptions) -> None:
         "cache_dir": options.cache_dir,
         "batch_size": options.batch_size,
         "tta": options.tta,
+        "drawing": Drawing(options.order, options.format, options.display_names),
+        "prior": options.prior,
         "device": options.device,
         "shared": True,
     }
@@ -97,7 +110,9 @@ def _predict(options: verbs.PredictOptions) -> int:
         options.photos,
         top=options.top,
         threshold=options.threshold,
+        temperature=options.temperature,
         format="json" if options.json else "csv" if options.csv else "table",
+        display_names=options.display_names,
         null=options.null,
         batch_size=options.batch_size,
         device=options.device,
@@ -118,6 +133,8 @@ def _explain(options: verbs.ExplainOptions) -> None:
         layer=options.layer,
         only=tuple(options.only.split(",")) if options.only is not None else None,
         seed=options.seed,
+        format=options.format,
+        display_names=options.display_names,
         device=options.device,
         out=options.out,
     )
@@ -129,6 +146,7 @@ def _export(options: verbs.ExportOptions) -> None:
     export_run(
         find_run(options.run),
         format=options.format,
+        display_names=options.display_names,
         out=options.out,
         data=options.data,
         cache_dir=options.cache_dir,
@@ -150,7 +168,33 @@ def _serve(options: verbs.ServeOptions) -> None:
 def _compare(options: verbs.CompareOptions) -> None:
     from naturalist.compare.compare import compare_runs
 
-    compare_runs([find_run(folder) for folder in options.folders], options.out)
+    compare_runs([find_run(folder) for folder in options.folders], options.out, options.format)
+
+
+def _report(options: ReportOptions) -> None:
+    from naturalist.report.report import report_all
+
+    report_all(options)
+
+
+def _reproduce(options: ReproduceOptions) -> int:
+    from naturalist.reproduce import reproduce
+
+    return reproduce(options)
+
+
+def _soup(options: verbs.SoupOptions) -> None:
+    from naturalist.soup import make_soup
+
+    make_soup(
+        [find_run(run) for run in options.runs],
+        interpolate=options.interpolate,
+        data=options.data,
+        cache_dir=options.cache_dir,
+        batch_size=options.batch_size,
+        device=options.device,
+        name=options.name,
+    )
 
 
 def _sweep(options: verbs.SweepOptions) -> None:
@@ -175,11 +219,14 @@ def _sweep(options: verbs.SweepOptions) -> None:
 def _sweep_report(options: verbs.SweepReportOptions) -> None:
     from naturalist.sweeps.report import report_runs
 
-    report_runs(options.folders, options.out, metric=options.metric, maximize=not options.minimize)
+    report_runs(
+        options.folders, options.out, metric=options.metric, maximize=not options.minimize, format=options.format
+    )
 
 
 VERBS = {
     "prepare": Verb(verbs.PrepareOptions, _prepare),
+    "audit": Verb(AuditOptions, _audit),
     "clean": Verb(verbs.CleanOptions, _clean),
     "evaluate": Verb(verbs.EvaluateOptions, _evaluate),
     "predict": Verb(verbs.PredictOptions, _predict),
@@ -187,6 +234,9 @@ VERBS = {
     "export": Verb(verbs.ExportOptions, _export),
     "serve": Verb(verbs.ServeOptions, _serve),
     "compare": Verb(verbs.CompareOptions, _compare),
+    "report": Verb(ReportOptions, _report),
+    "reproduce": Verb(ReproduceOptions, _reproduce),
+    "soup": Verb(verbs.SoupOptions, _soup),
     "sweep": Verb(verbs.SweepOptions, _sweep),
     "sweep-report": Verb(verbs.SweepReportOptions, _sweep_report),
 }

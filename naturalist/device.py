@@ -11,7 +11,7 @@ import torch
 from torch.nn import Module
 
 from naturalist.errors import UserError
-from naturalist.memory import give_memory_back, keep_freed_memory
+from naturalist.memory import DeviceMemory, give_memory_back, keep_freed_memory
 from naturalist.ranks import this_rank
 from naturalist.wording import percent
 
@@ -143,12 +143,20 @@ def _outputs_and_gradients(model: Module, inputs: torch.Tensor) -> tuple[torch.T
 
 
 class Compute:
-    """How a device computes: its arithmetic (fp32, bf16, or fp16 with gradient scaling) and its memory layout."""
+    """How a device computes: its arithmetic (fp32, bf16, or fp16 with gradient scaling), its layout and its memory."""
 
-    def __init__(self, device: torch.device, precision: str = "auto", *, channels_last: bool = True) -> None:
+    def __init__(
+        self,
+        device: torch.device,
+        precision: str = "auto",
+        *,
+        channels_last: bool = True,
+        device_memory: DeviceMemory = "auto",
+    ) -> None:
         if precision == "auto":
             precision = "bf16" if multiplies_bf16(device) else "fp32"
         self.device, self.precision, self.channels_last = device, precision, channels_last
+        self.device_memory = device_memory
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")

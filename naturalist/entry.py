@@ -1,10 +1,9 @@
-"""Around every command: mistakes become one sentence, requests to stop are obeyed, and output may fail."""
+"""Around every command: mistakes become one sentence, and requests to stop are obeyed."""
 
 import atexit
 import errno
 import io
 import os
-import select
 import signal
 import sys
 import threading
@@ -13,9 +12,9 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from enum import Enum
 from types import FrameType
-from typing import Any
 
 from naturalist.errors import UserError, describe_error, explain_error
+from naturalist.output import output_may_fail
 from naturalist.printable import printable, without_secrets
 from naturalist.ranks import is_first_to_speak, this_rank
 
@@ -88,8 +87,8 @@ def entry_point(*, trains: bool = False) -> Iterator[None]:
     KeyboardInterrupt, so that all end training the same way; where nothing handles that, the exit code is 130.
 
     Args:
-        trains: the script makes one run and nothing after it. Its output may fail, see :func:`output_may_fail`, and
-            once the run is recorded no signal changes the exit code.
+        trains: the script makes one run and nothing after it. Its output may fail, see
+            :func:`naturalist.output.output_may_fail`, and once the run is recorded no signal changes the exit code.
     """
     global _run_is_all
     _use_utf8()
@@ -153,79 +152,34 @@ def stops_ignored() -> Iterator[None]:
 
 
 @contextmanager
+def stops_wait() -> Iterator[None]:
+    """A signal that comes within takes effect at the end: around what nothing may cut in two.
+
+    torch ends the whole process when an exception crosses its writer, and of a message of which only half was read
+    nothing can be made.
+    """
+    if not _is_main_thread():
+        yield
+        return
+    came: list[int] = []
+    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
+    for number in [number for number, handler in before.items() if callable(handler)]:
+        signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if callable(handler):
+                signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
+
+
+@contextmanager
 def stops_let_through() -> Iterator[None]:
     """Within :func:`stops_ignored`, for what may be cut short: a signal raises KeyboardInterrupt, once in a run."""
     with _answering(_Answer.INTERRUPT):
         yield
-
-
-@contextmanager
-def output_may_fail() -> Iterator[None]:
-    """What cannot be printed goes nowhere: hours of training are worth more than the words about them.
-
-    The reader of ``| head`` or ``| tee`` may go, the terminal may be closed, the disk that standard output is sent to
-    may be full. From then on the descriptor leads to the null device, also for libraries and child processes.
-    """
-    for descriptor in range(3):  # one that is closed would be given to the next file that is opened
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)
-    before = {name: getattr(sys, name) for name in ("stdout", "stderr")}
-    now = {name: _forgiving(stream) for name, stream in before.items()}
-    for name, stream in now.items():
-        setattr(sys, name, stream)
-    try:
-        yield
-    finally:
-        for name, stream in now.items():
-            if stream is not None:
-                stream.flush()
-            if getattr(sys, name) is stream:
-                setattr(sys, name, before[name])
-
-
-class _ForgivingFile(io.FileIO):
-    """A descriptor that may become impossible to write to."""
-
-    def write(self, data: Any) -> int:
-        """Write what can be written; the rest goes to the null device."""
-        try:
-            while (written := super().write(data)) is None:  # a pipe that somebody else made non-blocking is full
-                select.select([], [self], [])
-        except OSError:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, self.fileno())
-            os.close(nowhere)
-            return memoryview(data).nbytes
-        return written
-
-
-def forgiving_text(descriptor: int, encoding: str, errors: str, line_buffering: bool = False) -> io.TextIOWrapper:
-    """Text to a descriptor, for which :func:`output_may_fail` holds."""
-    file = io.BufferedWriter(_ForgivingFile(descriptor, "w", closefd=False))
-    return io.TextIOWrapper(file, encoding, errors, line_buffering=line_buffering)
-
-
-def _forgiving(stream: Any) -> Any:
-    """A stream to the same descriptor that does not fail; the stream itself where it has none.
-
-    A console of Windows stays what it is, too: it shows all letters, which its descriptor does not.
-    """
-    if not isinstance(stream, io.TextIOWrapper) or not isinstance(_raw(stream), io.FileIO):
-        return stream
-    try:
-        descriptor = stream.fileno()
-    except (OSError, ValueError):
-        return stream
-    with suppress(OSError):  # what was printed before may already have nowhere to go
-        stream.flush()
-    wants_lines = stream.line_buffering or stream.write_through  # python -u wants nothing to wait
-    return forgiving_text(descriptor, stream.encoding, stream.errors or "strict", wants_lines)
-
-
-def _raw(stream: io.TextIOWrapper) -> Any:
-    return getattr(stream.buffer, "raw", stream.buffer)
 
 
 def _use_utf8() -> None:

@@ -12,12 +12,14 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from naturalist.entry import stops_wait
 from naturalist.errors import UserError, cause_of, is_out_of_memory
 from naturalist.evaluation.classifier import Classifier, load_classifier, require_finite
 from naturalist.evaluation.split_images import images_of_split
 from naturalist.files import write_atomically, written_whole
 from naturalist.printable import printable
 from naturalist.runs.checkpoint import load_checkpoint
+from naturalist.runs.environment import shell_path
 
 T = TypeVar("T")
 
@@ -94,6 +96,14 @@ def resize(pixels, side, how, rounded=True):
 
 '''
 
+_ARGUMENTS = """\
+model, photos = os.path.join(os.path.dirname(os.path.abspath(__file__)), MODEL), sys.argv[1:]
+if photos and photos[0].endswith((".onnx", ".pt2")):  # another model than the one beside it
+    model, *photos = photos
+if not photos:
+    sys.exit(print(__doc__.replace("FILE", sys.argv[0]), file=sys.stderr) or 2)
+"""
+
 _SAY = """\
     name, shown = about["class_names"][probabilities.argmax()], path.encode(errors="replace").decode()
     print(shown, name, f"{100 * probabilities.max():.1f} %")
@@ -101,29 +111,31 @@ _SAY = """\
 
 EXAMPLES = {
     "onnx": '''\
-"""Classify photographs: python FILE model.onnx PHOTO …  (needs numpy, pillow, onnxruntime)."""
-import contextlib, json, sys, numpy as np, onnxruntime
+"""Classify photographs: python FILE [model.onnx] PHOTO …  (needs numpy, pillow, onnxruntime)."""
+import contextlib, json, os, sys, numpy as np, onnxruntime
 from PIL import Image
 '''
     + _PREPARE
+    + _ARGUMENTS
     + """\
-session = onnxruntime.InferenceSession(sys.argv[1])
+session = onnxruntime.InferenceSession(model)
 about = json.loads(session.get_modelmeta().custom_metadata_map["naturalist.json"])
-for path in sys.argv[2:]:
+for path in photos:
     logits = session.run(None, {"images": prepare(path, about)[None]})[0][0]
     probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
 """
     + _SAY,
     "torch": '''\
-"""Classify photographs: python FILE model.pt2 PHOTO …  (needs numpy, pillow, torch)."""
-import contextlib, json, sys, numpy as np, torch
+"""Classify photographs: python FILE [model.pt2] PHOTO …  (needs numpy, pillow, torch)."""
+import contextlib, json, os, sys, numpy as np, torch
 from PIL import Image
 '''
     + _PREPARE
+    + _ARGUMENTS
     + """\
-model = torch.export.load(sys.argv[1], extra_files=(extra := {"naturalist.json": ""})).module()
+model = torch.export.load(model, extra_files=(extra := {"naturalist.json": ""})).module()
 about = json.loads(extra["naturalist.json"])
-for path in sys.argv[2:]:
+for path in photos:
     probabilities = model(torch.from_numpy(prepare(path, about)[None])).softmax(1)[0].detach().numpy()
 """
     + _SAY,
@@ -138,6 +150,7 @@ def export_run(
     out: Path | None = None,
     data: str | None = None,
     cache_dir: str | None = None,
+    display_names: Path | None = None,
 ) -> float:
     """Write the best checkpoint's network as ONNX or as ``torch.export`` program, and check it against the original.
 
@@ -151,6 +164,7 @@ def export_run(
         out: file to write; by default ``model.onnx`` or ``model.pt2`` beside the checkpoint.
         data: data set whose images it is checked on, if not the run's own.
         cache_dir: folder for decoded images, if not the run's own.
+        display_names: how classes are called, see :func:`naturalist.settings.display_names.read_display_names`.
 
     Returns:
         The largest difference of a logit between the exported network and the original, on real images where the data
@@ -161,13 +175,10 @@ def export_run(
             exported network that says something else than the original.
     """
     checkpoint = load_checkpoint(run)
-    classifier = load_classifier(run, "cpu", checkpoint=checkpoint)
+    classifier = load_classifier(run, "cpu", checkpoint=checkpoint).called(display_names)
     folder = run if run.is_dir() else run.parent
     out = out or folder / FILE_NAMES[format]
-    if not out.parent.is_dir():
-        raise UserError(f"cannot write {str(out)!r}: there is no folder {str(out.parent)!r}.")
-    if out.exists() and not out.is_file():
-        raise UserError(f"cannot write {str(out)!r}: it is a folder, a device or a pipe; name a file with -o.")
+    _require_place(out)
     inputs, source = _inputs_to_check(folder, checkpoint, classifier, data, cache_dir)
     with torch.inference_mode():
         expected = classifier.model(inputs)
@@ -177,7 +188,7 @@ def export_run(
     try:
         exported = export(classifier, json.dumps(describe_preprocessing(classifier)), out)
         difference = _largest_difference(exported, inputs, expected)
-        write_atomically(example, EXAMPLES[format].replace("FILE", example.name))
+        write_atomically(example, EXAMPLES[format].replace("MODEL", repr(out.name)))
     except OSError as error:
         if is_out_of_memory(error):
             raise
@@ -187,9 +198,17 @@ def export_run(
         raise
     print(
         f"{printable(out)}: {out.stat().st_size / 1e6:.1f} MB; largest difference of a logit from torch's "
-        f"{difference:.1e}, on {len(inputs)} {source}\nUse it without this package as {printable(example)} does."
+        f"{difference:.1e}, on {len(inputs)} {source}\nUse it without this package: python {shell_path(example)} PHOTO"
     )
     return difference
+
+
+def _require_place(out: Path) -> None:
+    """Raise :class:`UserError` where no file can be written."""
+    if not out.parent.is_dir():
+        raise UserError(f"cannot write {str(out)!r}: there is no folder {str(out.parent)!r}.")
+    if out.exists() and not out.is_file():
+        raise UserError(f"cannot write {str(out)!r}: it is a folder, a device or a pipe; name a file with -o.")
 
 
 def describe_preprocessing(classifier: Classifier) -> dict[str, object]:
@@ -269,7 +288,7 @@ def _export_torch(classifier: Classifier, metadata: str, output: Path) -> Callab
             classifier.model, (_example_input(classifier),), dynamic_shapes=({0: torch.export.Dim("batch")},)
         )
     )
-    with written_whole(output) as file:  # given a path, torch ends the process when the disk is full
+    with stops_wait(), written_whole(output) as file:  # given a path, torch ends the process when the disk is full
         torch.export.save(program, file, extra_files={METADATA: metadata})
     module = torch.export.load(output).module()
 

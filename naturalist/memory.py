@@ -4,8 +4,12 @@ import contextlib
 import ctypes
 import os
 from pathlib import Path
+from typing import Literal
 
 from naturalist.errors import UserError
+
+DeviceMemory = Literal["auto", "resident", "stream"]
+"""What ``--device_memory`` may be, see :func:`naturalist.data.placing.choose_place`."""
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Numbers of these parameters in glibc's ``malloc.h``; see mallopt(3)."""

@@ -1,9 +1,11 @@
-"""Train the five-block CNN from scratch.
+"""Train the five-block CNN, from scratch or with a teacher.
 
 python partA/train.py --config configs/partA/default.yaml --data nature_12K
 python partA/train.py --data sample --num_filters 64 --activation GELU --no_batch_norm
+python partA/train.py --data FOLDER --teacher runs/finetuned
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,11 +23,12 @@ EXAMPLE = "python partA/train.py --config default.yaml --data nature_12K --num_f
 
 def main() -> None:
     """Parse the command line and train."""
-    train(parse_settings(CnnSettings, "Train the five-block CNN from scratch.", example=EXAMPLE, recipes=RECIPES))
+    words = "Train the five-block CNN, from scratch or, with a teacher, distilled."
+    train(parse_settings(CnnSettings, words, example=EXAMPLE, recipes=RECIPES))
 
 
 def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: "Scan | None" = None) -> dict[str, Any]:
-    """Settings → data → model → fit → a look at the validation set.
+    """Settings → data → model → a teacher's outputs → fit → a look at the validation set.
 
     Args:
         settings: everything that can be set.
@@ -35,7 +38,7 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
     Returns:
         The run's summary, see :func:`naturalist.training.fit.fit`, with ``folder``.
     """
-    print(f"The five-block CNN, from scratch, on {settings.data.data}", flush=True)
+    print(f"The five-block CNN, {settings.beginning}, on {settings.data.data}", flush=True)
     # Imported now, so that --help does not wait for torch, and nobody waits for the line above.
     import torch
 
@@ -46,8 +49,11 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
     from naturalist.runs.identity import identify_run
     from naturalist.runs.recording import record_run
     from naturalist.seeding import derive_seed
+    from naturalist.training.find_rate import find_learning_rate
     from naturalist.training.fit import fit
+    from naturalist.training.recipe import plan_growth, release_groups, set_up
     from naturalist.training.start import start_training
+    from naturalist.training.teacher import find_teacher
 
     start = start_training(settings, scan)
     description = {
@@ -56,7 +62,8 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
         "image_size": settings.data.image_size,
         **vars(settings.model),
     }
-    torch.manual_seed(derive_seed(settings.training.seed, "weights"))
+    seed, growth = derive_seed(settings.training.seed, "weights"), plan_growth(settings)
+    torch.manual_seed(seed)
     model = build_model(description)
     summary = summarize(model, settings.data.image_size)
     print(f"Data: {start.plan.description}")
@@ -64,24 +71,39 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
         f"Model: {summary.parameters:,} parameters, {summary.multiply_accumulates / 1e6:,.0f} million "
         "multiply–accumulates per image"
     )
+    if growth is not None:
+        print(f"Training images: {growth}")
     if start.data is None:
         print(start.steps)
         return {"status": "dry run"}
+    release = release_groups(model, settings.training, settings.recipe)
+    teacher, data = find_teacher(settings, start.data), replace(start.data, growth=growth)
+    if settings.record.find_lr:
+        set_up(model, settings.recipe, data, seed)
+        taught = data if teacher is None else teacher.teach(settings, data, start.compute)[0]
+        return find_learning_rate(model, taught, settings, start.compute, release.groups(0) if release else None)
 
     with record_run(settings, job_type="partA", may_begin=True) as tracker:
-        tracker.write("model.txt", f"{summary}\n")
+        tracker.write("model.txt", f"The five-block CNN, {settings.beginning}\n\n{summary}\n")
         tracker.set_summary({"parameters": summary.parameters, "multiply_accumulates": summary.multiply_accumulates})
+        origin = identify_run(tracker.folder, settings, start.data, description)
+        resume = goes_on(settings.record.resume)
+        set_up(model, settings.recipe, None if resume else data, seed)
+        if teacher is not None:
+            data, about_teacher = teacher.teach(settings, data, start.compute)
+            tracker.set_summary(about_teacher)
         result = fit(
             model,
-            start.data,
+            data,
             settings.training,
             settings.augmentation,
             start.compute,
             tracker,
-            identify_run(tracker.folder, settings, start.data, description),
-            resume=goes_on(settings.record.resume),
+            origin,
+            resume=resume,
             checkpoint_seconds=settings.record.checkpoint_seconds,
             should_stop=should_stop,
+            release=release,
         )
         return finish_run(tracker, result, settings, model)
 

@@ -23,7 +23,7 @@ from naturalist.settings.part_b import FinetuneSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRATCH = "scratch"
-STRATEGIES = ["head", "partial", "full", "gradual", SCRATCH]
+STRATEGIES = ["head", "partial", "full", "gradual", "probe-then-full", SCRATCH]
 MAX_EPOCHS = 100  # under equal time: a head whose features are computed trains an epoch in milliseconds
 
 
@@ -36,7 +36,9 @@ class Options:
 
     EXAMPLE: ClassVar[str] = "python partB/compare.py --backbone mobilenet_v2 --data nature_12K --seeds 3 --epochs 10"
 
-    strategies: list[Literal["head", "partial", "full", "gradual", "scratch"]] = option(STRATEGIES, metavar="NAME …")
+    strategies: list[Literal["head", "partial", "full", "gradual", "probe-then-full", "scratch"]] = option(
+        STRATEGIES, metavar="NAME …"
+    )
     """What to compare."""
     backbone: list[str] = option(["resnet50"], metavar="NAME …")
     """One or more."""
@@ -108,8 +110,9 @@ def _commands(options: Options) -> dict[str, list[str]]:
 
 def _epochs_in(minutes: float, command: list[str], name: str, runs_dir: Path, passed_on: list[str]) -> int:
     """How many epochs fit, by the second epoch of a pilot: the first may have things to set up."""
-    # A gradual run is measured as a full one, which it becomes.
-    pilot = ["--strategy=full" if part == "--strategy=gradual" else part for part in command]
+    # What becomes a full run is measured as one.
+    becomes_full = "--strategy=gradual", "--strategy=probe-then-full"
+    pilot = ["--strategy=full" if part in becomes_full else part for part in command]
     folder = _train(pilot, name, runs_dir, [*passed_on, "--epochs=2"])
     return max(1, min(MAX_EPOCHS, int(60 * minutes / read_metrics(folder)[1]["epoch_seconds"])))
 

@@ -50,17 +50,17 @@ def train(
     # Imported now, so that --help does not wait for torch, and nobody waits for the line above.
     import torch
 
-    from naturalist.data.features import Views, cache_features
     from naturalist.evaluation.closing import finish_run
     from naturalist.models.backbones import StagedNetwork
-    from naturalist.models.prefix import FrozenPrefix
     from naturalist.models.strategies import Strategy
     from naturalist.models.weights import load_weights, settings_from_weights
     from naturalist.runs.checkpoint import fill_model, goes_on, load_for_resume
     from naturalist.runs.identity import identify_run
     from naturalist.runs.recording import record_run
     from naturalist.seeding import derive_seed
+    from naturalist.training.find_rate import find_learning_rate
     from naturalist.training.fit import fit
+    from naturalist.training.kept import with_features
     from naturalist.training.start import start_training
 
     settings = settings_from_weights(settings)
@@ -73,6 +73,7 @@ def train(
     }
     torch.manual_seed(derive_seed(settings.training.seed, "weights"))
     model = StagedNetwork(**arguments)
+    content: dict[str, Any] = {"epoch": 0}
     if record.resume and goes_on(record.resume):
         content = load_for_resume(Path(record.resume))
         fill_model(model, content["state_dict"])
@@ -86,19 +87,16 @@ def train(
     if start.data is None:
         print(start.steps)
         return {"status": "dry run"}
+    if record.find_lr:
+        data, *_ = with_features(model, strategy, settings, start, 0)
+        return find_learning_rate(model, data, settings, start.compute, strategy.release(0))
 
     with record_run(settings, job_type="partB", may_begin=True) as tracker:
         tracker.write("model.txt", f"{strategy}\n")
         origin = identify_run(tracker.folder, settings, start.data, {"kind": "torchvision", **arguments})
-        data, features = start.data, None
-        if strategy.frozen_parameters and settings.uses_features:
-            prefix = FrozenPrefix(start.compute.place(model), strategy.first_trained_stage)
-            views = Views(settings.strategy.views, settings.augmentation, settings.training.seed)
-            features = cache_features(prefix, data, views, start.compute, settings.cache_folder)
-        if features is not None:
-            model.start_at(strategy.first_trained_stage)
-            data = features
-        tracker.set_summary({**strategy.summary(), "feature_seconds": features.seconds if features else 0.0})
+        data, seconds, seconds_now = with_features(model, strategy, settings, start, content["epoch"])
+        cost = {"feature_seconds": content.get("feature_seconds", 0.0) if seconds is None else seconds}
+        tracker.set_summary({**strategy.summary(), **cost})
         result = fit(
             model,
             data,
@@ -106,13 +104,13 @@ def train(
             settings.augmentation,
             start.compute,
             tracker,
-            origin,
+            {**origin, **cost},
             resume=goes_on(record.resume),
             checkpoint_seconds=record.checkpoint_seconds,
             should_stop=should_stop,
-            release=strategy.release,
+            release=strategy.course,
         )
-        return finish_run(tracker, result, settings, model, features.seconds_now if features else None)
+        return finish_run(tracker, result, settings, model, seconds_now)
 
 
 if __name__ == "__main__":

@@ -26,11 +26,12 @@ def make_run(
     split_seed: int = 0,
     resize_mode: str = "squash",
     cache_size: int = SIZE,
+    settings: dict[str, object] | None = None,
     **model: object,
 ) -> Path:
     """A run folder that looks as if a five-block CNN had been trained on ``data`` for three epochs."""
     class_names = scan(find_folders(data).train).class_names
-    settings = RunSettings.of(
+    recorded = RunSettings.of(
         data=str(data),
         image_size=SIZE,
         cache_size=cache_size,
@@ -39,6 +40,7 @@ def make_run(
         split_seed=split_seed,
         cache_dir=str(folder.parent.parent / "cache"),
         runs_dir=str(folder.parent),
+        **settings or {},
     )
     description = {
         "kind": "five_block_cnn",
@@ -55,8 +57,8 @@ def make_run(
         network.output.weight.mul_(20)  # untrained, all classes would be about equally likely
     folder.mkdir(parents=True)
     preprocessing = Preprocessing(SIZE, cache_size, resize_mode, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
-    images = load_training_data(settings.data, settings.cache_folder)
-    origin = identify_run(folder, settings, images, description)
+    images = load_training_data(recorded.data, recorded.cache_folder)
+    origin = identify_run(folder, recorded, images, description)
     save_checkpoint(
         folder / "best.pt",
         state_dict=plain_state_dict(network),
@@ -65,5 +67,5 @@ def make_run(
         epoch=3,
         **origin,
     )
-    (folder / "config.yaml").write_text(yaml.safe_dump(settings.recorded()))
+    (folder / "config.yaml").write_text(yaml.safe_dump(recorded.recorded()))
     return folder

@@ -16,7 +16,7 @@ from naturalist.settings.command_line import parse_options, parse_options_and_re
 from naturalist.settings.part_a import CnnSettings
 from naturalist.settings.part_b import FinetuneSettings
 from naturalist.settings.places import find_recipe, find_run
-from naturalist.settings.verbs import EvaluateOptions, ExplainOptions, PredictOptions, SweepOptions
+from naturalist.settings.verbs import CleanOptions, EvaluateOptions, ExplainOptions, PredictOptions, SweepOptions
 
 DEVICE_VERBS = (["evaluate"], ["predict", "p"], ["explain"], ["serve"])
 DATA_VERBS = (["prepare"], ["evaluate", "r"], ["explain", "r"], ["export", "r"], ["sweep", "s.yaml"])
@@ -74,12 +74,30 @@ def test_hyphens_and_underscores_are_the_same_in_verbs_too(spelling):
 
 def test_switches_of_verbs_have_every_spelling():
     for spelling, value in (
-        (["--tta"], True),
-        (["--no-tta"], False),
-        (["--tta=True"], True),
-        (["--tta", "false"], False),
+        (["--delete"], True),
+        (["--no-delete"], False),
+        (["--delete=True"], True),
+        (["--delete", "false"], False),
     ):
-        assert parse_options(EvaluateOptions, "", ["r", *spelling]).tta is value
+        assert parse_options(CleanOptions, "", spelling).delete is value
+
+
+@pytest.mark.parametrize(
+    ("spelling", "value"),
+    [
+        (["r"], "none"),
+        (["--tta", "r"], "flip"),
+        (["r", "--tta"], "flip"),
+        (["--tta=True", "r"], "flip"),
+        (["--tta", "flip-shift", "r"], "flip-shift"),
+        (["r", "--tta=flip"], "flip"),
+        (["--tta", "--no-tta", "r"], "none"),
+        (["--tta", "false", "r"], "none"),
+    ],
+)
+def test_a_switch_with_names_is_a_switch_and_takes_its_names(spelling, value):
+    options = parse_options(EvaluateOptions, "", spelling)
+    assert (options.tta, options.runs) == (value, [Path("r")])
 
 
 def test_repeated_and_positional_arguments_reach_their_fields():
@@ -109,6 +127,8 @@ def test_repeated_and_positional_arguments_reach_their_fields():
         (["export", "r", "stray"], ["takes no 'stray'"]),
         (["evaluate", "r", "--batch_size", "0"], ["batch_size must be at least 1"]),
         (["evaluate", ""], ["is empty"]),
+        (["evaluate", "r", "--tta=flipp"], ["tta cannot be 'flipp'", "did you mean flip"]),
+        (["evaluate", "r", "--prior", "flat"], ["prior cannot be 'flat'", "training, uniform"]),
         (["explain", "r", "-o", ""], ["is empty"]),
         (["explain", "r", "--seed", "-1"], ["seed must lie between 0 and"]),
         (["sweep", "s.yaml", "--seed", str(2**32)], ["seed must lie between 0 and"]),
@@ -133,7 +153,7 @@ def test_abbreviations_stand_for_nothing_in_scripts_either():
 def test_settings_of_other_programs_are_passed_on_as_they_were_meant():
     argv = ["r", "--image-size", "64", "--no-batch-norm", "--tta", "--strategy=full", "--data_augmentation", "false"]
     options, rest = parse_options_and_rest(EvaluateOptions, "", argv, [CnnSettings, FinetuneSettings])
-    assert options.runs == [Path("r")] and options.tta
+    assert options.runs == [Path("r")] and options.tta == "flip"
     assert rest == ["--image_size=64", "--batch_norm=false", "--strategy=full", "--data_augmentation=false"]
 
 

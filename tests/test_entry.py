@@ -11,7 +11,6 @@ import pytest
 from conftest import REPOSITORY, environment, run_python
 
 from naturalist.entry import (
-    _forgiving,
     _reader_is_gone,
     forget_stop,
     obey,
@@ -20,7 +19,9 @@ from naturalist.entry import (
     stops_held,
     stops_ignored,
     stops_let_through,
+    stops_wait,
 )
+from naturalist.output import _forgiving
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +63,15 @@ def test_ignored_signals_are_not_remembered_but_one_may_be_let_through():
                 stop()
             stop()
         stop()
+
+
+def test_a_signal_that_waits_interrupts_at_the_end():
+    done = []
+    with pytest.raises(KeyboardInterrupt), stops_wait():
+        stop()
+        assert not stop_requested()
+        done.append(True)
+    assert done and stop_requested()
 
 
 def test_in_a_run_nothing_interrupts_what_follows_training():

@@ -22,6 +22,8 @@ from naturalist.errors import UserError
 from naturalist.evaluation.classifier import load_classifier
 from naturalist.evaluation.predict import predict_photos
 from naturalist.export import EXAMPLES, describe_preprocessing, export_run
+from naturalist.runs.environment import shell_path
+from naturalist.settings.display_names import Italic
 
 onnxruntime = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
@@ -119,12 +121,13 @@ def test_the_example_says_what_predict_says_of_every_kind_of_file_without_this_p
     example = run / f"model_example_{format}.py"
     assert len(example.read_text().splitlines()) <= 80
     assert "naturalist import" not in example.read_text()
-    model = run / {"onnx": "model.onnx", "torch": "model.pt2"}[format]
+    model = [run / "model.onnx"] if resize_mode == "squash" and format == "onnx" else []  # else the one beside it
     done = subprocess.run(
-        [sys.executable, "-I", example, model, *paths], capture_output=True, text=True, timeout=240, cwd=tmp_path
+        [sys.executable, "-I", example, *model, *paths], capture_output=True, text=True, timeout=240, cwd=tmp_path
     )
     assert done.returncode == 0, done.stderr
-    capsys.readouterr()
+    said = capsys.readouterr().out
+    assert said.endswith(f"Use it without this package: python {shell_path(example)} PHOTO\n")
     assert predict_photos(run, [str(path) for path in paths], format="json", device="cpu") == 0
     predicted = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     for line, said, path in zip(done.stdout.splitlines(), predicted, paths, strict=True):
@@ -159,7 +162,7 @@ def test_the_example_makes_the_same_input_of_a_detailed_photograph(
     Image.fromarray(noise).save(tmp_path / "photo.jpg", exif=exif)
     preprocessing = Preprocessing(32, cache_size, resize_mode, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3))
     names: dict[str, Any] = {}
-    exec(re.split("^(?:model|session) = ", EXAMPLES[format], flags=re.MULTILINE)[0], names)
+    exec(re.split("^model, photos = ", EXAMPLES[format], flags=re.MULTILINE)[0], names)
     got = names["prepare"](tmp_path / "photo.jpg", json.loads(json.dumps(preprocessing.describe())))
     cached = decode_file(tmp_path / "photo.jpg", cache_size, resize_mode)
     expected = preprocessing(torch.from_numpy(cached)[None].permute(0, 3, 1, 2))[0].numpy()
@@ -218,3 +221,18 @@ def test_an_export_that_says_something_else_is_removed(tmp_path, pictures, monke
     with pytest.raises(UserError, match="differs from the original .* it was removed"):
         export_run(run, "torch")
     assert not list(run.glob("model*"))
+
+
+def test_the_example_called_without_a_photograph_prints_its_usage(tmp_path, pictures):
+    run = make_run(tmp_path / "runs" / "first", pictures)
+    names = tmp_path / "names.yaml"
+    name = sorted(path.name for path in (pictures / "train").iterdir() if path.is_dir())[0]
+    names.write_text(f"{name}: '*Amanita muscaria*'")
+    export_run(run, out=run / "a 'model'.onnx", display_names=names)
+    session = onnxruntime.InferenceSession(run / "a 'model'.onnx")
+    about = json.loads(session.get_modelmeta().custom_metadata_map["naturalist.json"])
+    assert about["class_names"][0] == "Amanita muscaria" == Italic("Amanita muscaria")
+    example = run / "a 'model'_example_onnx.py"
+    done = subprocess.run([sys.executable, "-I", example], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"Classify photographs: python {example} [model.onnx] PHOTO …")

@@ -14,7 +14,7 @@ from benchmarks.mutations import mutate_bytes, mutate_csv, mutate_json_lines, mu
 from naturalist.compare.compare import read_run
 from naturalist.data.recorded_split import COLUMNS, RecordedSplit
 from naturalist.errors import UserError
-from naturalist.evaluation.looks import _read as read_looks
+from naturalist.evaluation.looks import read_looks
 from naturalist.evaluation.metrics import read_predictions_csv
 from naturalist.reading import Count, DamagedRecord, Share, end_last_line, read_csv, read_json, read_json_lines
 from naturalist.runs.folder import read_config, read_metrics
@@ -163,7 +163,7 @@ def resume(folder: Path) -> None:
 READERS = {
     "environment.json": [lambda run: _environment_before(run / "environment.json"), read_sweep],
     "wandb.json": [lambda run: read_wandb_record(run / "wandb.json", "")],
-    "test_looks.jsonl": [lambda run: read_looks(run / "test_looks.jsonl")],
+    "test_looks.jsonl": [lambda run: read_looks(run)],
     "summary.json": [read_run, read_sweep],
     "metrics.jsonl": [read_metrics, read_run, read_sweep],
     "identity.json": [read_identity_file, resume],
@@ -271,5 +271,5 @@ def test_a_damaged_look_is_named_and_the_others_count(tmp_path, capsys):
     path = tmp_path / "test_looks.jsonl"
     good = RECORDS["test_looks.jsonl"]
     path.write_bytes(good + b'{"run": 5}\n' + good)
-    assert len(read_looks(path)) == 4
+    assert len(read_looks(tmp_path)) == 4
     assert "test_looks.jsonl, line 3, is damaged" in capsys.readouterr().out

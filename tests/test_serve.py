@@ -1,5 +1,6 @@
 """The page, in a real browser where there is one."""
 
+import json
 import re
 import shutil
 import socket
@@ -7,13 +8,30 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import requests
+from PIL import Image
 from quick_runs import make_run
 
 from naturalist.data.sources.sample import make_sample
+from naturalist.errors import UserError
+from naturalist.evaluation.metrics import write_predictions_csv
+from naturalist.evaluation.selective import Threshold
 from naturalist.printable import in_markdown
+from naturalist.runs.checkpoint import load_checkpoint
+from naturalist.runs.identity import read_identity
 from naturalist.serve import make_answer
+from naturalist.serve_facts import find_examples, read_facts
+
+COVERED = """() => {
+    const shape = element => element.getBoundingClientRect(), overlap = (a, b) =>
+        a.left < b.right - 1 && b.left < a.right - 1 && a.top < b.bottom - 1 && b.top < a.bottom - 1;
+    const words = [...document.querySelectorAll("label, .caption-label, .prose")].filter(e => e.innerText.trim());
+    return [...document.images].filter(image => image.offsetWidth).flatMap(image =>
+        words.filter(word => word.offsetWidth > 1 && overlap(shape(word), shape(image))).map(word => word.innerText));
+}"""
+"""JavaScript: the words that cover a picture."""
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -90,6 +108,90 @@ def test_a_file_that_is_no_image_gets_a_sentence(place):
     assert rest == [None, None, None]
 
 
+def measured(run: Path, split: str, **changes: object) -> None:
+    """As if the run had been evaluated: the surest thirty of fifty images are right, of the others every fourth."""
+    names = load_checkpoint(run)["class_names"]
+    confidence = np.r_[np.full(20, 0.95), np.full(10, 0.9), np.full(20, 0.5)]
+    probabilities = np.tile(((1 - confidence) / (len(names) - 1))[:, None], len(names))
+    probabilities[:, 0] = confidence
+    labels = np.r_[np.zeros(30, int), np.tile([0, 1, 1, 1], 5)]
+    folder = run / "evaluation" / split
+    folder.mkdir(parents=True, exist_ok=True)
+    write_predictions_csv([f"{i}.jpg" for i in range(50)], labels, probabilities, names, folder / "predictions.csv")
+    metrics = {"accuracy": 0.7, "accuracy_95_interval": [0.56, 0.81], "n": 50, "epoch": 3, "data": "/x/my_birds"}
+    (folder / "metrics.json").write_text(json.dumps(metrics | changes))
+
+
+@pytest.fixture
+def run(tmp_path, own_photographs) -> Path:
+    return make_run(tmp_path / "runs" / "r", own_photographs)
+
+
+def test_the_page_says_what_the_run_knows_and_which_command_measures_it(run):
+    checkpoint = load_checkpoint(run)
+    facts = read_facts(run, checkpoint)
+    assert all(name in facts.knows for name in checkpoint["class_names"])
+    command = in_markdown(f"python -m naturalist evaluate {run}")
+    assert facts.quality == f"How good it is, nobody knows: it was never measured on its test set; {command} does it."
+    assert f"{command} --split val does it" in facts.doubt
+    assert facts.threshold is None
+
+
+def test_the_page_says_how_good_the_run_is_and_when_it_is_unsure(run):
+    measured(run, "test")
+    measured(run, "val")
+    facts = read_facts(run, load_checkpoint(run))
+    assert "(my_birds) it was right about 70.0 % of 50 images (95 % interval 56.0 % to 81.0 %)" in facts.quality
+    assert (
+        "unsure below a confidence of 90.0 %. On 50 validation images 60.0 % of its answers reached that" in facts.doubt
+    )
+    assert "100.0 % of these were right, and 25.0 % of the others" in facts.doubt
+
+
+def test_what_was_measured_of_another_epoch_is_not_said_of_this_one(run):
+    for split in ("test", "val"):
+        measured(run, split, epoch=2)
+    facts = read_facts(run, load_checkpoint(run))
+    assert "it is of epoch 3, and what was measured on its test set is of epoch 2" in facts.quality
+    assert facts.threshold is None
+
+
+def test_damaged_numbers_are_named(run):
+    measured(run, "test", accuracy=2)
+    with pytest.raises(UserError, match="metrics.json is damaged"):
+        read_facts(run, load_checkpoint(run))
+
+
+@pytest.mark.parametrize(
+    ("threshold", "below", "words"),
+    [
+        (0.0, 0.25, "It is sure"),
+        (1.0, 0.25, "**It is unsure**"),
+        (1.0, None, "less than on any validation image"),
+    ],
+)
+def test_an_answer_says_whether_it_is_sure(place, threshold, below, words):
+    fitted = Threshold(threshold, images=50, coverage=0.5, accuracy=0.9, accuracy_below=below)
+    _, answer = make_answer(place / "runs" / "first", "cpu", fitted)
+    sentence = answer(str(a_photo(place)))[0]
+    assert sentence.startswith("Most likely **")
+    assert words in sentence
+
+
+def test_examples_are_of_validation_and_as_they_were(run, own_photographs, capsys):
+    checkpoint = load_checkpoint(run)
+    recorded = {own_photographs / "train" / file.path for file in read_identity(run, checkpoint).split.of("val")}
+    examples = find_examples(run, checkpoint)
+    assert {example.path for example in examples} <= recorded
+    assert {example.class_name for example in examples} == set(checkpoint["class_names"])
+    changed = examples[0].path
+    Image.new("RGB", (20, 20)).save(changed)
+    assert changed not in {example.path for example in find_examples(run, checkpoint)}
+    (own_photographs / "train").rename(own_photographs / "elsewhere")
+    assert find_examples(run, checkpoint) == []
+    assert "The page shows no example photographs" in capsys.readouterr().out
+
+
 def test_the_page_listens_on_loopback_only_and_refuses_large_files(server):
     port = int(server.rpartition(":")[2])
     listening = (
@@ -150,17 +252,31 @@ def test_in_a_browser_a_photograph_gets_bars_and_grad_cam_and_anything_else_a_se
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         page = browser.new_page()
         asked = []
+        errors = []
         page.on("request", lambda request: asked.append(request.url))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(server)
+        page.wait_for_selector("input[type=file]", state="attached", timeout=60_000)
+        assert not page.is_visible("#heat")
+        assert not page.is_visible("#confidence")
+        assert "never measured on its test set" in page.inner_text("#facts")
         page.set_input_files("input[type=file]", a_photo(place))
         page.wait_for_selector("#heat img", timeout=60_000)
         page.wait_for_selector("#picture img")
         best = re.search(r"Most likely (.+)\.", page.inner_text("#sentence"))[1]
         assert best in page.inner_text("#confidence")
         assert "%" in page.inner_text("#confidence")
+        for width in (1280, 390):
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert page.evaluate(COVERED) == []
+        assert page.evaluate("[...document.images].filter(image => image.offsetWidth && !image.alt).length") == 0
         page.reload()
         page.set_input_files("input[type=file]", place / "letter.jpg")
         sentence = page.get_by_text("This file cannot be read as a photograph: no image.")
         sentence.wait_for(timeout=60_000)
+        assert not page.is_visible("#heat")
         assert all(url.startswith((server, "data:", "blob:")) for url in asked)
+        assert errors == []
         browser.close()

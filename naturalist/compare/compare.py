@@ -15,13 +15,20 @@ from naturalist.printable import printable
 from naturalist.reading import Count, Finite, NotNegative, Ordinal, Share, fit, read_json
 from naturalist.runs.folder import read_config, read_metrics
 from naturalist.runs.identity import read_identity_file
-from naturalist.runs.records import Group, Run, merit
+from naturalist.runs.records import Group, Run, best_of
 from naturalist.runs.schemas import Summary, TestMetrics
-from naturalist.settings.groups import BOOKKEEPING
+from naturalist.settings.groups import BOOKKEEPING, SelectBy
 from naturalist.settings.resume import IDENTITY
 
 NOT_COMPARED = ("seed", "data", *BOOKKEEPING)
 """Settings in which runs of one group may differ."""
+
+
+PICTURES = {
+    "accuracy_over_time": plot_accuracy_over_time,
+    "accuracy_over_parameters": plot_accuracy_over_parameters,
+    "learning_curves": plot_learning_curves,
+}
 
 
 class ComparedSettings(Struct):
@@ -31,6 +38,10 @@ class ComparedSettings(Struct):
     seed: Count
     backbone: str | None = None
     strategy: str | None = None
+    soup: list[str] = []
+    """Names of the runs that it is an average of."""
+    teacher: str | None = None
+    select_by: SelectBy = "val_accuracy"
 
     def __post_init__(self) -> None:
         """Raise ValueError for a backbone without a strategy."""
@@ -48,7 +59,7 @@ class ComparedEpoch(Struct):
     val_loss: Finite | None = None
 
 
-def compare_runs(folders: Sequence[Path], output: Path | None = None) -> Path:
+def compare_runs(folders: Sequence[Path], output: Path | None = None, format: str = "png") -> Path:
     """Set finished runs side by side; runs that differ only in their seed are averaged.
 
     Test accuracies are those that ``python -m naturalist evaluate RUN`` has written; nothing is evaluated here.
@@ -57,6 +68,7 @@ def compare_runs(folders: Sequence[Path], output: Path | None = None) -> Path:
         folders: run folders.
         output: folder for ``comparison.md``, ``comparison.csv``, ``runs.csv`` and three pictures; by default
             ``comparison`` beside the folder of the first run.
+        format: of the pictures: ``"png"``, ``"svg"`` or ``"pdf"``.
 
     Returns:
         The output folder.
@@ -73,15 +85,12 @@ def compare_runs(folders: Sequence[Path], output: Path | None = None) -> Path:
     output.mkdir(parents=True, exist_ok=True)
     write_csv(groups, output / "comparison.csv")
     write_runs_csv(runs, output / "runs.csv")
-    plot_accuracy_over_time(groups, output / "accuracy_over_time.png")
-    plot_accuracy_over_parameters(groups, output / "accuracy_over_parameters.png")
-    plot_learning_curves(groups, output / "learning_curves.png")
-    write_markdown(groups, Path(runs[0].config["data"]).name, output / "comparison.md")
+    pictures = {f"{name}.{format}": plot for name, plot in PICTURES.items()}
+    for name, plot in pictures.items():
+        plot(groups, output / name)
+    write_markdown(groups, Path(runs[0].config["data"]).name, output / "comparison.md", list(pictures))
     print_comparison(groups)
-    print(
-        f"In {printable(output)}: comparison.md, comparison.csv, runs.csv, accuracy_over_time.png, "
-        "accuracy_over_parameters.png, learning_curves.png"
-    )
+    print(f"In {printable(output)}: {', '.join(['comparison.md', 'comparison.csv', 'runs.csv', *pictures])}")
     untested = [run.name for run in runs if run.values["test_accuracy"] is None]
     if untested:
         print(
@@ -128,7 +137,7 @@ def read_run(folder: Path) -> Run:
     if not history:
         raise UserError(f"the run {str(folder)!r} has not finished an epoch.")
     epochs = [fit(epoch, ComparedEpoch, f"{folder / 'metrics.jsonl'}, an epoch,", remedy) for epoch in history]
-    best = epochs[max(range(len(history)), key=lambda i: merit(history[i]))]
+    best = epochs[best_of(history, about.select_by)]
     test_file = folder / "evaluation" / "test" / "metrics.json"
     test = read_json(test_file, TestMetrics, "evaluate the run again") if test_file.is_file() else None
     feature_seconds = summary.feature_seconds or 0.0
@@ -145,7 +154,7 @@ def read_run(folder: Path) -> Run:
         "test_accuracy": test.accuracy if test else None,
         "test_balanced_accuracy": test.balanced_accuracy if test else None,
     }
-    label = f"{about.backbone}, {about.strategy}" if about.backbone else "CNN from scratch"
+    label = _label(about)
     fingerprint = test.fingerprint if test else None
     right = _right_on_test(test_file.with_name("predictions.csv")) if test else {}
     name = folder.resolve().name
@@ -159,6 +168,14 @@ def _right_on_test(predictions: Path) -> dict[str, bool]:
     files, truth, probabilities, names = read_predictions_csv(predictions)
     chosen = (names[i] for i in probabilities.argmax(axis=1))
     return {file: name == said for file, name, said in zip(files, truth, chosen, strict=True)}
+
+
+def _label(about: ComparedSettings) -> str:
+    """What a run is called beside others."""
+    label = f"{about.backbone}, {about.strategy}" if about.backbone else "CNN from scratch"
+    if about.teacher:
+        label = f"CNN distilled from {Path(about.teacher).name}"
+    return f"{label}, soup of {len(about.soup)}" if about.soup else label
 
 
 def group_runs(runs: Sequence[Run]) -> list[Group]:

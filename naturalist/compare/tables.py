@@ -19,17 +19,9 @@ SHARES = ("train_accuracy", "val_accuracy", "gap", "test_accuracy", "test_balanc
 
 KINDS = ("mean", "std")
 
-PICTURES = """\
-![Accuracy over time](accuracy_over_time.png)
 
-![Accuracy over trainable parameters](accuracy_over_parameters.png)
-
-![Learning curves](learning_curves.png)
-"""
-
-
-def write_markdown(groups: Sequence[Group], data: str, path: Path) -> None:
-    """Write the table of groups with what it supports and pictures below it."""
+def write_markdown(groups: Sequence[Group], data: str, path: Path, pictures: Sequence[str]) -> None:
+    """Write the table of groups with what it supports, and below it pictures, by the names of their files."""
     groups = [replace(group, label=in_markdown(group.label)) for group in groups]
     lines = [
         f"# Comparison on {in_markdown(data)}",
@@ -42,7 +34,8 @@ def write_markdown(groups: Sequence[Group], data: str, path: Path) -> None:
     for group in groups:
         cells = " | ".join(_cell(group, column) for column in COLUMNS)
         lines.append(f"| {group.label} | {len(group.runs)} | {cells} |")
-    lines += ["", *(f"- {sentence}" for sentence in inferences(groups, emphasis="**")), "", PICTURES]
+    lines += ["", *(f"- {sentence}" for sentence in inferences(groups, emphasis="**")), ""]
+    lines += [f"![{Path(name).stem.replace('_', ' ').capitalize()}]({name})\n" for name in pictures]
     write_atomically(path, "\n".join(lines))
 
 

@@ -62,10 +62,12 @@ class Augmentation:
             Normalised float32 ``[B, 3, image_size, image_size]``; labels, or soft targets ``[B, classes]`` from
             MixUp (Zhang et al. 2018) and CutMix (Yun et al. 2019).
         """
-        draws = _Draws(len(images), generator(self.seed, "augment", epoch, step), images.device, part)
-        pictures = self._warp(images.float() / 255, draws)
-        pictures = self._jitter_colors(pictures, draws)
-        pictures = self._erase(self.preprocessing.normalize(pictures), draws)
+        batch = len(images) if part is None else part.batch
+        numbers = Draws.numbers(batch, generator(self.seed, "augment", epoch, step))
+        if part is not None:
+            numbers = numbers[:, part.rows]
+        turn = (_coin(images, self.seed) + epoch) % 2 if self.settings.alternating_flip else None
+        pictures = self.vary(images, Draws(numbers.to(images.device, non_blocking=True)), turn)
         if self.mixes:
             # torchvision draws from the global CPU generator; torch.manual_seed would reseed the GPU's as well.
             with torch.random.fork_rng(devices=[]):
@@ -74,7 +76,22 @@ class Augmentation:
                 pictures, labels = mix(pictures, labels)
         return pictures, labels
 
-    def _warp(self, images: Tensor, draws: "_Draws") -> Tensor:
+    def vary(self, images: Tensor, draws: "Draws", turn: Tensor | None = None) -> Tensor:
+        """Vary each image by its own draws, and mix none.
+
+        Args:
+            images: uint8 ``[B, 3, S, S]``.
+            draws: chance.
+            turn: 1 for an image to mirror, else 0; None leaves that to chance.
+
+        Returns:
+            Normalised float32 ``[B, 3, image_size, image_size]``.
+        """
+        pictures = self._warp(images.float() / 255, draws, turn)
+        pictures = self._jitter_colors(pictures, draws)
+        return self._erase(self.preprocessing.normalize(pictures), draws)
+
+    def _warp(self, images: Tensor, draws: "Draws", turn: Tensor | None) -> Tensor:
         """Crop, mirror and rotate by one affine map per image; what lies outside is filled by reflection."""
         settings, size = self.settings, self.preprocessing.image_size
         area = draws.uniform(settings.crop_scale, 1)
@@ -83,7 +100,8 @@ class Augmentation:
         log_ratio = torch.minimum(torch.maximum(log_ratio, area.log()), -area.log())
         width, height = (area * log_ratio.exp()).sqrt(), (area / log_ratio.exp()).sqrt()
         center_x, center_y = (draws.uniform(-1, 1) * (1 - side) for side in (width, height))
-        mirror = 1 - 2 * draws.happens(settings.horizontal_flip)
+        chance = draws.happens(settings.horizontal_flip)
+        mirror = 1 - 2 * (chance if turn is None else turn)
         angle = draws.uniform(-settings.rotation, settings.rotation) * (math.pi / 180)
         cos, sin = angle.cos(), angle.sin()
         maps = torch.stack(
@@ -96,7 +114,7 @@ class Augmentation:
         grid = affine_grid(maps, [len(images), 3, size, size], align_corners=False)
         return grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
-    def _jitter_colors(self, images: Tensor, draws: "_Draws") -> Tensor:
+    def _jitter_colors(self, images: Tensor, draws: "Draws") -> Tensor:
         """Brightness, contrast and saturation as in torchvision's ColorJitter, in one pass over the pixels."""
         settings = self.settings
         brightness, contrast, saturation = (
@@ -108,7 +126,7 @@ class Augmentation:
         images = torch.lerp(gray.expand_as(images), images, saturation.expand_as(images))
         return torch.lerp(gray.mean(dim=(2, 3), keepdim=True), images, contrast).clamp_(0, 1)
 
-    def _erase(self, images: Tensor, draws: "_Draws") -> Tensor:
+    def _erase(self, images: Tensor, draws: "Draws") -> Tensor:
         """Blank one rectangle of the chosen images with the mean colour, which is 0 after normalisation."""
         size = images.shape[-1]
         area = draws.uniform(*ERASED_SHARE)
@@ -124,17 +142,33 @@ class Augmentation:
         return images.masked_fill(hole[:, None], 0)
 
 
-class _Draws:
-    """Random numbers for each image of a batch, drawn on the CPU so that every device sees the same ones."""
+def _coin(images: Tensor, seed: int) -> Tensor:
+    """0 or 1 for each image of uint8 ``[B, 3, S, S]``, by its content: the same in every epoch, order and process.
+
+    It is the parity of the lowest bits at random places, as good as a coin for each image, and another one for each
+    seed.
+    """
+    places = torch.randint(2, images.shape[1:], generator=generator(seed, "mirror"), dtype=torch.uint8)
+    return (images & places.to(images.device, non_blocking=True)).sum(dim=(1, 2, 3)) % 2
+
+
+class Draws:
+    """Random numbers for each image of a batch, drawn on the CPU so that every device sees the same ones.
+
+    Args:
+        numbers: of :meth:`numbers`, a column for each image.
+    """
 
     COUNT = 16
     """Numbers set aside per image: all are drawn, and sent to the device, at once."""
 
-    def __init__(self, batch: int, generator: torch.Generator, device: torch.device, part: Part | None) -> None:
-        numbers = torch.rand(self.COUNT, batch if part is None else part.batch, generator=generator)
-        if part is not None:
-            numbers = numbers[:, part.rows]
-        self._numbers: Iterator[Tensor] = iter(numbers.to(device, non_blocking=True))
+    def __init__(self, numbers: Tensor) -> None:
+        self._numbers: Iterator[Tensor] = iter(numbers)
+
+    @classmethod
+    def numbers(cls, batch: int, generator: torch.Generator) -> Tensor:
+        """For so many images, ``[COUNT, batch]`` in [0, 1)."""
+        return torch.rand(cls.COUNT, batch, generator=generator)
 
     def uniform(self, low: float, high: float) -> Tensor:
         """``[B]`` numbers between ``low`` and ``high``."""

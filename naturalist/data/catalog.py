@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from naturalist.data.listing import (
     class_folders,
     composed,
@@ -54,6 +57,16 @@ class Split:
     listed already: no part of the data set."""
     unknown: dict[str, int] = field(default_factory=dict)
     """Files by class, of the classes that a run does not know."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """Names of the files, ``[N]``."""
+        return tuple(file.name for file in self.files)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Classes of the files, int64 ``[N]``."""
+        return np.array([file.label for file in self.files], np.int64)
 
     def counts(self) -> dict[str, int]:
         """Files per class name."""

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,16 +14,20 @@ from torch import Tensor
 from naturalist.data.augment import Augmentation
 from naturalist.data.catalog import Split
 from naturalist.data.catalog import scan as scan_folder
+from naturalist.data.exclude import Exclusion
+from naturalist.data.growth import Growing, Growth
 from naturalist.data.images import ImageCache, open_cache
 from naturalist.data.layout import Folders, find_folders
 from naturalist.data.loader import BatchLoader
+from naturalist.data.placing import choose_place
 from naturalist.data.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing, channel_statistics
 from naturalist.data.recorded_split import RecordedSplit, find_recorded, record_split
 from naturalist.data.share import Share
 from naturalist.data.split import stratified_part, stratified_split
+from naturalist.device import Compute
 from naturalist.errors import UserError
 from naturalist.printable import printable
-from naturalist.settings.groups import AugmentationSettings, DataSettings
+from naturalist.settings.groups import AugmentationSettings, DataSettings, Sampling
 
 STATISTICS_IMAGES = 1000
 """Training images that mean and deviation are taken from."""
@@ -33,6 +37,9 @@ Scan = Callable[[Path], Split]
 
 Transform = Callable[[Tensor], Tensor]
 """Turns a batch into a model's input."""
+
+Varied = Augmentation | Growing
+"""Turns a training batch and its labels into inputs and targets, by epoch and step."""
 
 
 class Batches(Protocol):
@@ -61,10 +68,20 @@ class Batches(Protocol):
 class DataPlan:
     """What a training would train on, in numbers."""
 
-    num_train: int
-    num_classes: int
+    counts: tuple[int, ...]
+    """Training images of each class."""
     description: str
     """One line for people."""
+
+    @property
+    def num_train(self) -> int:
+        """Training images."""
+        return sum(self.counts)
+
+    @property
+    def num_classes(self) -> int:
+        """Classes."""
+        return len(self.counts)
 
 
 @dataclass(frozen=True)
@@ -81,27 +98,40 @@ class TrainingData:
     """One line for people."""
     split: RecordedSplit | None = field(default=None, kw_only=True)
     """Every image by name and content, for the run's record."""
+    growth: Growth | None = field(default=None, kw_only=True)
+    """Sides of the training images, where they are not ``image_size`` all along."""
+    exclusion: Exclusion | None = field(default=None, kw_only=True)
+    """What a list left out; None also for a run that goes on."""
 
     @property
     def plan(self) -> DataPlan:
         """The same in numbers."""
-        return DataPlan(len(self.train_indices), len(self.class_names), self.description)
+        return DataPlan(_counts(self.train_cache.labels[self.train_indices], self.class_names), self.description)
 
     def loaders(
-        self, batch_size: int, seed: int, device: torch.device, share: Share | None = None
+        self,
+        batch_size: int,
+        seed: int,
+        compute: Compute,
+        share: Share | None = None,
+        sampling: Sampling = "shuffle",
     ) -> tuple[Batches, Batches]:
         """Training batches in an order that the seed decides, and validation batches; of both a rank's share."""
+        needed = self.train_cache.bytes_of(self.train_indices) + self.val_cache.bytes_of(self.val_indices)
+        device, place = compute.device, choose_place(compute.device_memory, needed, compute.device)
+        train, val = (self.train_cache, self.train_indices), (self.val_cache, self.val_indices)
+        order: dict[str, Any] = {"shuffle_seed": seed, "sampling": sampling}
         return (
-            BatchLoader(self.train_cache, self.train_indices, batch_size, device, shuffle_seed=seed, share=share),
-            BatchLoader(self.val_cache, self.val_indices, batch_size, device, share=share),
+            BatchLoader(*train, batch_size, device, **order, place=place, share=share),
+            BatchLoader(*val, batch_size, device, place=place, share=share),
         )
 
-    def transforms(self, augmentation: AugmentationSettings, seed: int) -> tuple[Augmentation | Transform, Transform]:
+    def transforms(self, augmentation: AugmentationSettings, seed: int) -> tuple[Varied | Transform, Transform]:
         """What a loader's batches go through in training, and in validation."""
+        vary: Augmentation | Preprocessing = self.preprocessing
         if augmentation.data_augmentation:
-            augment = Augmentation(augmentation, seed, self.preprocessing, len(self.class_names))
-            return augment, self.preprocessing
-        return self.preprocessing, self.preprocessing
+            vary = Augmentation(augmentation, seed, self.preprocessing, len(self.class_names))
+        return vary if self.growth is None else Growing(vary, self.growth), self.preprocessing
 
 
 def describe_data(data: str) -> str:
@@ -147,28 +177,80 @@ def load_training_data(
         scan = partial(scan_folder, known=sorted({file.class_name for file in recorded.files}))
     elif scan is None:
         scan = scan_folder
-    train = cache_of(scan(folders.train), settings, cache_folder)
-    val = train if folders.val is None else cache_of(scan(folders.val), settings, cache_folder)
+    splits = [scan(folder) for folder in (folders.train, folders.val) if folder is not None]
+    # On record is also what was left out.
+    exclusion = _exclusion(settings, folders, splits) if recorded is None else None
+    train, *own = (cache_of(split, settings, cache_folder) for split in splits)
+    val = own[0] if own else train
     if recorded is not None:
         train_indices, val_indices = _find_all(recorded, train, val, settings.data)
         split = recorded
     else:
-        train_indices, held_out = np.arange(len(train)), None
-        val_indices = np.arange(len(val))
-        if folders.val is None:
-            train_indices, val_indices = stratified_split(
-                train.labels, train.class_names, settings.val_fraction, settings.split_seed
-            )
-            held_out = val_indices
-        if settings.train_fraction < 1:
-            labels = train.labels[train_indices]
-            train_indices = stratified_part(train_indices, labels, settings.train_fraction, settings.split_seed)
-        split = record_split(train, train_indices, held_out, val, val_indices)
-    description = describe_split(settings.data, len(train_indices), len(val_indices), train.class_names, folders)
+        train_indices, val_indices = _choose(settings, folders, exclusion, train, own[0] if own else None)
+        split = record_split(train, train_indices, None if own else val_indices, val, val_indices)
+    counts = len(train_indices), len(val_indices)
+    description = describe_split(settings, *counts, train.class_names, folders, exclusion)
     preprocessing = _preprocessing(settings, train, train_indices)
     return TrainingData(
-        train, train_indices, val, val_indices, train.class_names, preprocessing, description, split=split
+        train,
+        train_indices,
+        val,
+        val_indices,
+        train.class_names,
+        preprocessing,
+        description,
+        split=split,
+        exclusion=exclusion,
     )
+
+
+class Listed(Protocol):
+    """Images of a split, decoded or not."""
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """int64 ``[N]``."""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """``[N]``, see :attr:`naturalist.data.catalog.ImageFile.name`."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the labels."""
+
+
+def _exclusion(settings: DataSettings, folders: Folders, splits: Sequence[Split]) -> Exclusion | None:
+    if settings.exclude is None:
+        return None
+    exclusion = Exclusion.read(settings.exclude)
+    exclusion.require_known(folders, splits)
+    return exclusion
+
+
+def _choose(
+    settings: DataSettings, folders: Folders, exclusion: Exclusion | None, train: Listed, val: Listed | None
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The images to train on, and those to validate on: of ``val``, or held out where there is none.
+
+    The split is drawn before images are left out, so that all others stay on their side of it.
+    """
+    if val is None:
+        chosen = stratified_split(train.labels, train.class_names, settings.val_fraction, settings.split_seed)
+    else:
+        chosen = np.arange(len(train.labels)), np.arange(len(val.labels))
+    if exclusion is not None:
+        sides = ((folders.train, train), (folders.val or folders.train, val or train))
+        left = (
+            exclusion.without(indices, folders.prefix(folder), images.paths, images.labels, images.class_names)
+            for indices, (folder, images) in zip(chosen, sides, strict=True)
+        )
+        chosen = next(left), next(left)
+    train_indices, val_indices = chosen
+    if settings.train_fraction < 1:
+        labels = train.labels[train_indices]
+        train_indices = stratified_part(train_indices, labels, settings.train_fraction, settings.split_seed)
+    return train_indices, val_indices
 
 
 def _find_all(
@@ -197,23 +279,31 @@ def plan_training_data(settings: DataSettings) -> DataPlan:
             "python -m naturalist prepare --data nature_12K"
         )
     folders = find_data(settings.data, settings.datasets_dir)
-    train = scan_folder(folders.train)
-    labels = np.array([file.label for file in train.files], np.int64)
-    if folders.val is not None:
-        indices, num_val = np.arange(len(labels)), len(scan_folder(folders.val).files)
-    else:
-        indices, val_indices = stratified_split(labels, train.class_names, settings.val_fraction, settings.split_seed)
-        num_val = len(val_indices)
-    if settings.train_fraction < 1:
-        indices = stratified_part(indices, labels[indices], settings.train_fraction, settings.split_seed)
-    description = describe_split(settings.data, len(indices), num_val, train.class_names, folders)
-    return DataPlan(len(indices), len(train.class_names), description)
+    splits = [scan_folder(folder) for folder in (folders.train, folders.val) if folder is not None]
+    exclusion = _exclusion(settings, folders, splits)
+    indices, val_indices = _choose(settings, folders, exclusion, splits[0], splits[1] if len(splits) > 1 else None)
+    names = splits[0].class_names
+    description = describe_split(settings, len(indices), len(val_indices), names, folders, exclusion)
+    return DataPlan(_counts(splits[0].labels[indices], names), description)
 
 
-def describe_split(data: str, num_train: int, num_val: int, class_names: Sequence[str], folders: Folders) -> str:
+def describe_split(
+    settings: DataSettings,
+    num_train: int,
+    num_val: int,
+    class_names: Sequence[str],
+    folders: Folders,
+    exclusion: Exclusion | None,
+) -> str:
     """One line about the images of a training, and about what is unusual in the names of folders."""
     counts = f"{num_train:,} images to train on, {num_val:,} to validate on, {len(class_names)} classes"
-    return "; ".join(filter(None, (f"{describe_data(data)}; {counts}", folders.note, case_twins(class_names))))
+    left_out = exclusion.describe() if exclusion else f"without those of {settings.exclude}" * bool(settings.exclude)
+    data = describe_data(settings.data)
+    return "; ".join(filter(None, (f"{data}; {counts}", printable(left_out), folders.note, case_twins(class_names))))
+
+
+def _counts(labels: NDArray[np.int64], class_names: Sequence[str]) -> tuple[int, ...]:
+    return tuple(np.bincount(labels, minlength=len(class_names)).tolist())
 
 
 def case_twins(class_names: Sequence[str]) -> str:

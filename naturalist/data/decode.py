@@ -65,6 +65,9 @@ PILLOWS_ERRORS = (
 DECODERS_CODE = re.compile(r"^decoder error -?\d+.*")
 """What Pillow says where libtiff knew more."""
 
+FIT = "fit"
+"""Resize mode for people's eyes; models have squares."""
+
 ORIENTATION_TAG = 0x0112
 TRANSPOSITIONS: dict[int, Callable[[Pixels], Pixels]] = {  # EXIF orientation → what makes the stored pixels upright
     2: lambda pixels: pixels[:, ::-1],
@@ -87,7 +90,8 @@ def decode_file(path: Path, size: int, resize_mode: str, see: Callable[[bytes], 
     Greyscale, palette, CMYK and 16-bit images are converted; transparency is laid on white; of an animation the
     first frame is taken. ``resize_mode`` is ``"squash"`` (the whole photograph, its proportions not kept) or
     ``"crop"`` (short side scaled to ``size``, centre cut out); resizing is bilinear with antialiasing, or bicubic for
-    ``"crop-bicubic"``. ``see`` is shown the file's bytes before they are decoded, for its hash.
+    ``"crop-bicubic"``. :data:`FIT` keeps the whole photograph and its proportions: ``[H, W, 3]``, with sides of at
+    most ``size``. ``see`` is shown the file's bytes before they are decoded, for its hash.
 
     Raises:
         UnreadableImage: when the file is missing, empty, truncated, damaged or no image.
@@ -270,15 +274,19 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _resize(pixels: Pixels, size: int, resize_mode: str) -> Pixels:
-    """``[H, W, 3]`` uint8 → ``[size, size, 3]`` uint8."""
+    """``[H, W, 3]`` uint8 → ``[size, size, 3]`` uint8; to fit, the longer side at most ``size``."""
     height, width = pixels.shape[:2]
-    if not is_squashed(resize_mode):  # cutting first gives the same picture and leaves less to resize
+    sides = (size, size)
+    if resize_mode == FIT:
+        scale = min(1, size / max(height, width))
+        sides = (max(1, round(height * scale)), max(1, round(width * scale)))
+    elif not is_squashed(resize_mode):  # cutting first gives the same picture and leaves less to resize
         short = min(height, width)
         top, left = (height - short) // 2, (width - short) // 2
         pixels = pixels[top : top + short, left : left + short]
-    if pixels.shape[:2] == (size, size):
+    if pixels.shape[:2] == sides:
         return pixels
     image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).unsqueeze(0)
-    resized = interpolate(image, (size, size), mode=interpolation_of(resize_mode), antialias=True, align_corners=False)
-    square: Pixels = resized[0].permute(1, 2, 0).numpy()
-    return square
+    resized = interpolate(image, sides, mode=interpolation_of(resize_mode), antialias=True, align_corners=False)
+    result: Pixels = resized[0].permute(1, 2, 0).numpy()
+    return result

@@ -21,16 +21,18 @@ from torch import Tensor
 from naturalist.data import store
 from naturalist.data.augment import Augmentation
 from naturalist.data.dataset import Batches, TrainingData, Transform
+from naturalist.data.feature_loader import FeatureLoader, rows_of
 from naturalist.data.images import ImageCache
 from naturalist.data.index import FORMAT_VERSION as PIXELS_VERSION
-from naturalist.data.loader import RESIDENT_SHARE, BatchLoader, batch_bounds, batch_order, places
+from naturalist.data.loader import BatchLoader
+from naturalist.data.placing import choose_place
 from naturalist.data.share import Share
+from naturalist.data.stream import RowFile
 from naturalist.device import Compute
 from naturalist.errors import UserError
 from naturalist.progress import progress_bar
 from naturalist.ranks import Agreement, in_turn, this_rank
-from naturalist.seeding import generator
-from naturalist.settings.groups import AugmentationSettings
+from naturalist.settings.groups import AugmentationSettings, Sampling
 from naturalist.wording import counted
 
 FEATURES, FORM = "features.bin", "form.json"
@@ -43,6 +45,7 @@ PREFIX_BATCH = 64
 VIEW_SETTINGS = (
     "crop_scale",
     "horizontal_flip",
+    "alternating_flip",
     "rotation",
     "brightness",
     "contrast",
@@ -90,83 +93,36 @@ class FeatureData(TrainingData):
     """``[views, N, …]``, mapped from disk."""
     val_features: Tensor
     """``[1, N, …]``."""
+    train_file: RowFile
+    """The same, a row for each image of each view, to be streamed."""
+    val_file: RowFile
     seconds: float
     """What computing the features took, now or when they were first needed."""
     seconds_now: float
     """What of it was now."""
 
     def loaders(
-        self, batch_size: int, seed: int, device: torch.device, share: Share | None = None
+        self,
+        batch_size: int,
+        seed: int,
+        compute: Compute,
+        share: Share | None = None,
+        sampling: Sampling = "shuffle",
     ) -> tuple[Batches, Batches]:
         """Training batches in an order that the seed decides, and validation batches; of both a rank's share."""
-        train_labels = self.train_cache.labels[self.train_indices]
-        val_labels = self.val_cache.labels[self.val_indices]
+        needed = self.train_features.nbytes + self.val_features.nbytes
+        device, place = compute.device, choose_place(compute.device_memory, needed, compute.device)
+        train = self.train_features, self.train_cache.labels[self.train_indices], batch_size, device
+        val = self.val_features, self.val_cache.labels[self.val_indices], batch_size, device
+        order: dict[str, Any] = {"shuffle_seed": seed, "sampling": sampling}
         return (
-            FeatureLoader(self.train_features, train_labels, batch_size, device, shuffle_seed=seed, share=share),
-            FeatureLoader(self.val_features, val_labels, batch_size, device, share=share),
+            FeatureLoader(*train, **order, place=place, file=self.train_file, share=share),
+            FeatureLoader(*val, place=place, file=self.val_file, share=share),
         )
 
     def transforms(self, augmentation: AugmentationSettings, seed: int) -> tuple[Transform, Transform]:
         """Nothing is left to do to features."""
         return _unchanged, _unchanged
-
-
-class FeatureLoader:
-    """Iterates over features as :class:`naturalist.data.loader.BatchLoader` does over images, in the same order.
-
-    Args:
-        features: ``[views, N, …]``; in every epoch each image shows one of its views, drawn by chance.
-        labels: int64 ``[N]``.
-        batch_size: images per batch.
-        device: where batches are wanted; on a GPU with room, features are copied there once.
-        shuffle_seed: seed of order and views; None keeps the order and takes the first view.
-        share: which rows of every batch are wanted, where several ranks work on each; None for all.
-    """
-
-    def __init__(
-        self,
-        features: Tensor,
-        labels: NDArray[np.int64],
-        batch_size: int,
-        device: torch.device,
-        *,
-        shuffle_seed: int | None = None,
-        share: Share | None = None,
-    ) -> None:
-        self.device, self.shuffle_seed, self.share = device, shuffle_seed, share
-        self.features, self.labels = features, torch.from_numpy(labels)
-        size = features.numel() * features.element_size()
-        if device.type == "cuda" and size < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]:
-            self.features, self.labels = features.to(device), self.labels.to(device)
-        self._bounds = batch_bounds(len(labels), batch_size)
-
-    def __len__(self) -> int:
-        """Batches per epoch."""
-        return len(self._bounds)
-
-    @property
-    def num_images(self) -> int:
-        """Images per epoch."""
-        return len(self.labels)
-
-    @property
-    def batches(self) -> list[int]:
-        """Images of each batch of an epoch."""
-        return [stop - start for start, stop in self._bounds]
-
-    def epoch(self, epoch: int = 0, start: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """Batches of one epoch, from batch ``start`` on: features ``[B, …]``, labels int64 ``[B]``, on the device."""
-        order = torch.from_numpy(batch_order(self.num_images, self.shuffle_seed, epoch))
-        views = torch.zeros(self.num_images, dtype=torch.int64)
-        if self.shuffle_seed is not None and len(self.features) > 1:
-            views = torch.randint(
-                len(self.features), (self.num_images,), generator=generator(self.shuffle_seed, "views", epoch)
-            )
-        order, views = order.to(self.features.device), views.to(self.features.device)
-        for first, stop in self._bounds[start:]:
-            wanted = places(self.share, first, stop)
-            chosen = order[wanted]
-            yield self.features[views[wanted], chosen].to(self.device), self.labels[chosen].to(self.device)
 
 
 def cache_features(
@@ -202,9 +158,17 @@ def cache_features(
             print(f"Features are not kept, every epoch passes through the whole network: {problem}", flush=True)
     if Agreement(rank).now(len(found) < 2):
         return None
-    (train, *train_seconds), (val, *val_seconds) = found
+    (train, train_file, *train_seconds), (val, val_file, *val_seconds) = found
     seconds, seconds_now = map(sum, zip(train_seconds, val_seconds, strict=True))
-    return FeatureData(**vars(data), train_features=train, val_features=val, seconds=seconds, seconds_now=seconds_now)
+    return FeatureData(
+        **vars(data),
+        train_features=train,
+        val_features=val,
+        train_file=train_file,
+        val_file=val_file,
+        seconds=seconds,
+        seconds_now=seconds_now,
+    )
 
 
 @dataclass(frozen=True)
@@ -218,7 +182,7 @@ class _FeatureStore:
 
     def find(
         self, cache: ImageCache, indices: NDArray[np.int64], recipe: dict[str, Any], views: Views | None
-    ) -> tuple[Tensor, float, float]:
+    ) -> tuple[Tensor, RowFile, float, float]:
         """Features ``[views, len(indices), …]``, the seconds that computing them took, and those of them now."""
         key = store.key_of(recipe, [cache.hashes[i] for i in indices])
         folder = self.cache_folder / f"features-{self.prefix.name}-{key}"
@@ -236,8 +200,9 @@ class _FeatureStore:
             with contextlib.suppress(OSError):
                 store.replace_text(folder / FORM, replace(form, data=cache.folder).text())
         store.note_use(folder)
-        features = torch.from_file(str(folder / FEATURES), size=prod(form.shape), dtype=form.type).view(form.shape)
-        return features, form.seconds, seconds_now
+        with (folder / FEATURES).open("rb") as file:
+            features = torch.from_file(file.name, size=prod(form.shape), dtype=form.type).view(form.shape)
+            return features, rows_of(features, file), form.seconds, seconds_now
 
     @torch.no_grad()
     def _compute(
@@ -267,7 +232,7 @@ class _FeatureStore:
         self, cache: ImageCache, indices: NDArray[np.int64], count: int, views: Views | None
     ) -> Iterator[Tensor]:
         """Features of every batch, on the CPU; one view after the other."""
-        loader = BatchLoader(cache, indices, PREFIX_BATCH, self.compute.device, resident=False)
+        loader = BatchLoader(cache, indices, PREFIX_BATCH, self.compute.device, place="file")
         preprocessing, augment = self.data.preprocessing, None
         if views is not None and views.augmentation.data_augmentation:
             augment = Augmentation(views.augmentation, views.seed, preprocessing, len(self.data.class_names))

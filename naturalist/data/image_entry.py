@@ -5,11 +5,9 @@ An entry is a folder ``<data>-<split>-<size>-<mode>-<key>/`` with ``pixels.bin``
 and decoded to a new row only where its content is new. Rows are never changed, so whoever has mapped them reads on.
 """
 
-import itertools
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,6 +25,8 @@ from naturalist.data.decode import Pixels, UnreadableImage, content_hash, hash_f
 from naturalist.data.formats import can_read_heic
 from naturalist.data.index import FORMAT_VERSION, Index, Known, read_index
 from naturalist.data.index import NAME as INDEX
+from naturalist.data.stream import RowFile
+from naturalist.data.threads import in_order
 from naturalist.errors import UserError
 from naturalist.progress import progress_bar
 
@@ -88,7 +88,13 @@ class ImageEntry:
 
     def map(self, index: Index) -> np.memmap[Any, np.dtype[np.uint8]]:
         """All pixels, uint8 ``[rows, size, size, 3]``; raises OSError and ValueError when they are gone."""
-        return np.memmap(self.folder / PIXELS, np.uint8, mode="r", shape=(index.rows, self.size, self.size, 3))
+        return self.open(index)[0]
+
+    def open(self, index: Index) -> tuple[np.memmap[Any, np.dtype[np.uint8]], RowFile]:
+        """The same, and the file below: whoever has both reads on when the entry is replaced."""
+        with (self.folder / PIXELS).open("rb") as file:
+            pixels = np.memmap(file, np.uint8, mode="r", shape=(index.rows, self.size, self.size, 3))
+            return pixels, RowFile(pixels.reshape(index.rows, -1), file)
 
     def bring_up_to_date(self, decode: Decode, threads: int) -> None:
         """Decode what is new; to be called within :func:`naturalist.data.store.building`, which says what is raised."""
@@ -122,7 +128,7 @@ class ImageEntry:
                     return ""
 
         with progress_bar(f"Reading what changed in {self.split.folder.name}", len(others), "files") as bar:
-            for file, content in zip(others, _in_order(hash_of, others, threads), strict=True):
+            for file, content in zip(others, _decoding(hash_of, others, threads), strict=True):
                 if content in rows:
                     known[file.path] = Known(file.size, file.stamp, content, rows[content])
                 bar.advance()
@@ -200,7 +206,7 @@ class ImageEntry:
             return file.path, Known(file.size, file.stamp, hashes[-1], None), pixels
 
         with progress_bar(f"Decoding {self.split.folder.name} at {self.size} px", len(files)) as bar:
-            for result in _in_order(look_at, files, threads):
+            for result in _decoding(look_at, files, threads):
                 yield result
                 bar.advance()
 
@@ -237,19 +243,14 @@ def _disk_is_well(path: Path) -> Iterator[None]:
         raise UserError(f"cannot read {str(path)!r}: {error.strerror}; try again when the disk is well.") from None
 
 
-def _in_order(function: Callable[[T], Result], items: Sequence[T], threads: int) -> Iterator[Result]:
+def _decoding(function: Callable[[T], Result], items: Sequence[T], threads: int) -> Iterator[Result]:
     """Results for ``items`` in their order, by threads that are not further ahead than memory allows.
 
     Threads suffice because reading, decoding and resizing all release the interpreter's lock.
     """
     torch_threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
-    coming, waiting = iter(items), deque[Future[Result]]()
     try:
-        waiting.extend(pool.submit(function, item) for item in itertools.islice(coming, AHEAD * threads))
-        while waiting:
-            yield waiting.popleft().result()
-            waiting.extend(pool.submit(function, item) for item in itertools.islice(coming, 1))
+        yield from in_order(pool, function, items, AHEAD * threads)
     finally:
-        pool.shutdown(cancel_futures=True)
         torch.set_num_threads(torch_threads)

@@ -17,6 +17,7 @@ from naturalist.data import store
 from naturalist.data.catalog import Split
 from naturalist.data.decode import decode_file
 from naturalist.data.image_entry import ImageEntry
+from naturalist.data.stream import RowFile
 from naturalist.errors import UserError
 from naturalist.printable import printable
 
@@ -44,6 +45,8 @@ class ImageCache:
     """``[N]``, of each file's content, taken while it was decoded; see :func:`naturalist.data.decode.content_hash`."""
     folder: str = ""
     """The split's."""
+    file: RowFile | None = None
+    """The same pixels, a row for each image, to be streamed."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -53,6 +56,10 @@ class ImageCache:
         """Side of the images, in pixels."""
         side: int = self.pixels.shape[1]
         return side
+
+    def bytes_of(self, indices: NDArray[np.int64]) -> int:
+        """What the pixels of so many images take."""
+        return len(indices) * self.size**2 * 3
 
     def read(self, indices: NDArray[np.int64]) -> NDArray[np.uint8]:
         """Copy images out of the map: uint8 ``[len(indices), size, size, 3]``."""
@@ -120,7 +127,7 @@ def _load(entry: ImageEntry) -> ImageCache | None:
         else:
             images.append((known.row, file.label, file.name, known.size, known.hash))
     try:
-        pixels = entry.map(index)
+        pixels, pixel_file = entry.open(index)
     except (OSError, ValueError):
         return None
     if entry.version() != version:  # replaced in between: these may be the pixels of another index
@@ -136,6 +143,7 @@ def _load(entry: ImageEntry) -> ImageCache | None:
         sizes,
         hashes,
         str(entry.split.folder.resolve()),
+        pixel_file,
     )
 
 

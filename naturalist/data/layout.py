@@ -19,6 +19,7 @@ from typing import Literal, NoReturn
 
 from naturalist.data.listing import (
     class_folders,
+    composed,
     differing_names,
     holds_photographs,
     is_flat,
@@ -50,11 +51,20 @@ ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".rar", ".7z")
 class Folders:
     """Where the splits of a data set lie; ``val`` and ``test`` are None where there is none."""
 
+    root: Path
+    """The folder of the data set, that all others lie in, or that is the training folder itself."""
     train: Path
     val: Path | None
     test: Path | None
     note: str = ""
     """What was made of folders that are called or lie unusually, and which were left out; for people."""
+
+    def prefix(self, split: Path) -> str:
+        """What comes before a split's paths in lists about the data set, which name files from ``root`` on: ``train/``.
+
+        It is empty where the training folder is all there is.
+        """
+        return composed("".join(f"{part}/" for part in split.relative_to(self.root).parts))
 
 
 @dataclass(frozen=True)
@@ -101,7 +111,7 @@ def find_folders(folder: Path) -> Folders:
             return _folders(folder, found[0])
         level = [parent / name for parent in level for name in subfolders(parent)]
     _require_classes(folder)
-    return Folders(train=folder, val=None, test=None)
+    return Folders(folder, train=folder, val=None, test=None)
 
 
 def _require_folder(folder: Path) -> None:
@@ -176,7 +186,7 @@ def _folders(folder: Path, splits: dict[Role, Path]) -> Folders:
     _require_classes(train)
     if val is not None:
         _require_same_classes(train, val)
-    return Folders(train, val, test, _describe(folder, {"train": train, "val": val, "test": test}, left_out))
+    return Folders(folder, train, val, test, _describe(folder, {"train": train, "val": val, "test": test}, left_out))
 
 
 def _left_out(folder: Path, splits: dict[Role, Path], train: Path) -> list[Path]:

@@ -1,19 +1,19 @@
 """Batches of cached images on the device, in an order that (seed, epoch) decides; no worker processes."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from naturalist.data.balance import balanced_order
 from naturalist.data.images import ImageCache
+from naturalist.data.placing import Place, choose_place
 from naturalist.data.share import Share
+from naturalist.data.stream import RowFile, streamed
 from naturalist.seeding import generator
-
-RESIDENT_SHARE = 0.5
-"""Share of the GPU's free memory that images may take; a larger set is streamed."""
+from naturalist.settings.groups import Sampling
 
 RELEASE_BYTES = 32 * 2**20
 """Bytes read from the map between two releases of its pages."""
@@ -22,8 +22,8 @@ RELEASE_BYTES = 32 * 2**20
 class BatchLoader:
     """Iterates over a part of a cache, epoch by epoch.
 
-    On a GPU with room the images are copied there once; otherwise a thread copies the next batch, through pinned
-    memory, while the device works on this one. On the CPU a batch is a plain copy out of the map.
+    On a GPU with room the images are copied there once; otherwise a thread reads the next batches while the device
+    works on this one. On the CPU a batch is a plain copy out of the map, if memory can hold all images.
 
     No image is dropped: the last batch is smaller, and a remainder of a single image joins the batch before, because
     batch normalisation cannot train on one.
@@ -34,8 +34,9 @@ class BatchLoader:
         batch_size: images per batch.
         device: where batches are wanted.
         shuffle_seed: seed of the order; None keeps the order of ``indices``.
-        resident: keep the images on the device; None decides by free memory.
+        place: where the images lie; None decides by how much memory there is.
         share: which rows of every batch are wanted, where several ranks work on each; None for all.
+        sampling: see :func:`batch_order`.
     """
 
     def __init__(
@@ -46,19 +47,16 @@ class BatchLoader:
         device: torch.device,
         *,
         shuffle_seed: int | None = None,
-        resident: bool | None = None,
+        place: Place | None = None,
         share: Share | None = None,
+        sampling: Sampling = "shuffle",
     ):
         self.cache, self.indices, self.batch_size, self.device = cache, indices, batch_size, device
-        self.shuffle_seed, self.share = shuffle_seed, share
+        self.shuffle_seed, self.share, self.sampling = shuffle_seed, share, sampling
+        self.place = place or choose_place("auto", cache.bytes_of(indices), device)
         self._bounds = batch_bounds(len(indices), batch_size)
-        if resident is None:
-            image_bytes = 3 * cache.size**2
-            resident = (
-                device.type == "cuda"
-                and len(indices) * image_bytes < RESIDENT_SHARE * torch.cuda.mem_get_info(device)[0]
-            )
-        self._resident = self._load_all() if resident else None
+        self._labels = torch.from_numpy(cache.labels[indices]).to(device)
+        self._images = self._load_all() if self.place == "device" else None
 
     def __len__(self) -> int:
         """Batches per epoch."""
@@ -81,65 +79,65 @@ class BatchLoader:
             epoch: which one, for the order.
             start: the first batch wanted; the images of those before it are not read.
         """
-        order, bounds = batch_order(len(self.indices), self.shuffle_seed, epoch), self._bounds[start:]
-        if self._resident is not None:
-            yield from self._from_device(*self._resident, order, bounds)
-        elif self.device.type == "cuda":
-            yield from self._prefetch(order, bounds)
+        order = batch_order(self.cache.labels[self.indices], self.shuffle_seed, epoch, self.sampling)
+        wanted = [places(self.share, first, stop) for first, stop in self._bounds[start:]]
+        on_device = torch.from_numpy(order).to(self.device)
+        batches: Iterator[Tensor]
+        if self._images is not None:
+            batches = (self._images[on_device[batch]] for batch in wanted)
         else:
-            for first, stop in bounds:
-                images, labels = self._read(order[places(self.share, first, stop)])
-                yield images.to(self.device), labels.to(self.device)
-                self._release_after(first, stop)
+            batches = (self._stream if self.place == "file" else self._from_map)(order[batch] for batch in wanted)
+        for batch, images in zip(wanted, batches, strict=True):
+            yield images.permute(0, 3, 1, 2), self._labels[on_device[batch]]
 
-    def _read(self, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
-        indices = self.indices[positions]
-        images = torch.from_numpy(self.cache.read(indices)).permute(0, 3, 1, 2)
-        return images, torch.from_numpy(self.cache.labels[indices])
+    def give_places(self) -> None:
+        """Have batches say where among ``indices`` each image is, instead of its label."""
+        self._labels = torch.arange(len(self.indices), device=self.device)
 
-    def _load_all(self) -> tuple[Tensor, Tensor]:
-        size = self.cache.size
-        images = torch.empty((len(self.indices), size, size, 3), dtype=torch.uint8, device=self.device)
-        for start, stop in self._bounds:
-            images[start:stop] = self._read(np.arange(start, stop))[0].permute(0, 2, 3, 1).to(self.device)
-            self._release_after(start, stop)
+    def _from_map(self, batches: Iterable[NDArray[np.int64]]) -> Iterator[Tensor]:
+        """The images at these places among the indices, batch by batch: uint8 ``[B, S, S, 3]`` on the device."""
+        read = 0
+        for batch in batches:
+            images = torch.from_numpy(self.cache.read(self.indices[batch]))
+            yield images.to(self.device)
+            read += images.nbytes
+            if read >= RELEASE_BYTES:
+                self.cache.release()
+                read = 0
         self.cache.release()
-        return images.permute(0, 3, 1, 2), torch.from_numpy(self.cache.labels[self.indices]).to(self.device)
 
-    def _from_device(
-        self, images: Tensor, labels: Tensor, order: NDArray[np.int64], bounds: list[tuple[int, int]]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
-        order_on_device = torch.from_numpy(order).to(self.device)
-        for start, stop in bounds:
-            chosen = order_on_device[places(self.share, start, stop)]
-            # Indexing the permuted view would give a channels-first copy.
-            yield images.permute(0, 2, 3, 1)[chosen].permute(0, 3, 1, 2), labels[chosen]
+    def _stream(self, batches: Iterable[NDArray[np.int64]]) -> Iterator[Tensor]:
+        """The same as :meth:`_from_map`, read ahead."""
+        cache, size = self.cache, self.cache.size
+        file = cache.file or RowFile(cache.pixels.reshape(len(cache.pixels), -1))
+        for rows in streamed(file, (cache.rows[self.indices[batch]] for batch in batches), self.device):
+            yield rows.view(-1, size, size, 3)
 
-    def _prefetch(self, order: NDArray[np.int64], bounds: list[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
-        def read_pinned(start: int, stop: int) -> tuple[Tensor, Tensor]:
-            images, labels = self._read(order[places(self.share, start, stop)])
-            self._release_after(start, stop)
-            return images.pin_memory(), labels.pin_memory()
-
-        with ThreadPoolExecutor(1) as pool:
-            upcoming = [pool.submit(read_pinned, *batch) for batch in bounds[:2]]
-            for step in range(len(bounds)):
-                images, labels = upcoming.pop(0).result()
-                if step + 2 < len(bounds):
-                    upcoming.append(pool.submit(read_pinned, *bounds[step + 2]))
-                yield images.to(self.device, non_blocking=True), labels.to(self.device, non_blocking=True)
-
-    def _release_after(self, start: int, stop: int) -> None:
-        image_bytes = 3 * self.cache.size**2
-        if start * image_bytes // RELEASE_BYTES != stop * image_bytes // RELEASE_BYTES or stop == len(self.indices):
-            self.cache.release()
+    def _load_all(self) -> Tensor:
+        size, count = self.cache.size, len(self.indices)
+        images = torch.empty((count, size, size, 3), dtype=torch.uint8, device=self.device)
+        batches = self._stream(np.arange(start, stop) for start, stop in self._bounds)
+        for (start, stop), batch in zip(self._bounds, batches, strict=True):
+            images[start:stop] = batch
+        return images
 
 
-def batch_order(num_images: int, shuffle_seed: int | None, epoch: int) -> NDArray[np.int64]:
-    """Positions of the images in the order of an epoch, int64 ``[num_images]``; without a seed as they are."""
+def batch_order(
+    labels: NDArray[np.int64], shuffle_seed: int | None, epoch: int, sampling: Sampling = "shuffle"
+) -> NDArray[np.int64]:
+    """Positions of the images in the order of an epoch, int64 ``[N]``; without a seed as they are.
+
+    Args:
+        labels: of the images, int64 ``[N]``.
+        shuffle_seed: of the order.
+        epoch: which one.
+        sampling: every image once, or every class equally often.
+    """
     if shuffle_seed is None:
-        return np.arange(num_images)
-    order: NDArray[np.int64] = torch.randperm(num_images, generator=generator(shuffle_seed, "order", epoch)).numpy()
+        return np.arange(len(labels))
+    if sampling == "balanced":
+        return balanced_order(labels, shuffle_seed, epoch)
+    order: NDArray[np.int64] = torch.randperm(len(labels), generator=generator(shuffle_seed, "order", epoch)).numpy()
     return order
 
 

@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.table import Table
 
-from naturalist.data.catalog import Split, scan
-from naturalist.data.dataset import cache_of, case_twins, describe_data, find_data
+from naturalist.data.audit import Images, Part, open_parts
+from naturalist.data.catalog import Split
+from naturalist.data.dataset import case_twins, describe_data, find_data
 from naturalist.data.images import ImageCache
 from naturalist.data.layout import Folders
 from naturalist.printable import printable
 from naturalist.progress import plain_console, print_table
+from naturalist.settings.audit import Limits
 from naturalist.settings.groups import DataSettings
 from naturalist.settings.run_settings import cache_folder
 from naturalist.settings.verbs import PrepareOptions
@@ -36,13 +38,8 @@ def prepare_data(options: PrepareOptions) -> None:
     )
     settings.validate()
     folders = find_data(settings.data, settings.datasets_dir)
-    splits = {"train": scan(folders.train)}
-    if folders.val is not None:
-        splits["val"] = scan(folders.val)
-    if folders.test is not None:
-        splits["test"] = scan(folders.test, splits["train"].class_names)
-    folder = cache_folder(settings.cache_dir, options.runs_dir)
-    caches = {name: cache_of(split, settings, folder) for name, split in splits.items()}
+    parts = open_parts(folders, settings, cache_folder(settings.cache_dir, options.runs_dir))
+    splits, caches = ({part.name: getattr(part, kind) for part in parts} for kind in ("split", "cache"))
     console = plain_console()
     table = Table("class", title=describe_data(settings.data), title_justify="left")
     for name in splits:
@@ -62,6 +59,7 @@ def prepare_data(options: PrepareOptions) -> None:
         if name in splits:
             places = splits["train"].folder.name, splits[name].folder.name
             _report_same_bytes(console, same_bytes(caches["train"], caches[name]), *places)
+    console.print(f"{_in_short(parts)}; naturalist audit {printable(options.data)} shows which.", soft_wrap=True)
 
 
 def same_bytes(first: ImageCache, second: ImageCache) -> list[tuple[str, str]]:
@@ -74,6 +72,21 @@ def same_bytes(first: ImageCache, second: ImageCache) -> list[tuple[str, str]]:
         for path, content in zip(second.paths, second.hashes, strict=True)
         for twin in twins.get(content, ())
     ]
+
+
+def _in_short(parts: list[Part]) -> str:
+    """What an audit would find, as far as pixels in this size show it."""
+    images = Images.of(parts, Limits())
+    found = images.duplicates(Limits().distance)
+    problems = images.looks.problems(Limits())
+    counts = {
+        "in two splits": len(found.leaks),
+        "under two labels": len(found.conflicts),
+        "twice in one class": len(found.copies),
+        **{name: int(problems[name].sum()) for name in ("nearly uniform", "very dark", "very bright")},
+    }
+    words = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count)
+    return f"By their pixels: {words or 'nothing twice, nothing odd'}"
 
 
 def _notes(folders: Folders, splits: dict[str, Split]) -> Iterator[str]:

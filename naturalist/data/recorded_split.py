@@ -25,7 +25,7 @@ HELD_OUT, OWN_FOLDER = "held out", "folder"
 NAMES_SHOWN = 3
 
 Part = Literal["train", "val", "unused"]
-"""``unused`` are the images that train_fraction left out."""
+"""``unused`` are the images that train_fraction or exclude left out."""
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """A trained model ready for use: all of it comes out of the checkpoint."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from naturalist.data.preprocessing import Preprocessing
 from naturalist.device import COMPARED, choose_device, tell_difference
 from naturalist.errors import UserError
 from naturalist.runs.checkpoint import load_checkpoint, restore_model
+from naturalist.settings.display_names import read_display_names
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,12 @@ class Classifier:
     device: torch.device
     name: str
     """The run's name, for titles."""
+
+    def called(self, display_names: Path | None) -> "Classifier":
+        """The same with the names of a file; see :func:`naturalist.settings.display_names.read_display_names`."""
+        if display_names is None:
+            return self
+        return replace(self, class_names=read_display_names(display_names, self.class_names))
 
     def decode(self, photo: Path | bytes) -> NDArray[np.uint8]:
         """A photograph's file or its content → uint8 ``[cache_size, cache_size, 3]``.

@@ -16,6 +16,7 @@ from naturalist.ranks import leave, this_rank
 from naturalist.runs.checkpoint import BEST, LAST
 from naturalist.runs.environment import shell_path, shell_word
 from naturalist.runs.tracking import Tracker
+from naturalist.settings.groups import SelectBy
 from naturalist.settings.run_settings import RunSettings
 from naturalist.wording import counted, duration, percent
 
@@ -89,8 +90,8 @@ def _say_what_is_next(
             features = f", {duration(feature_seconds)} of them for features"
         print_numbers(
             f"{result['status'].capitalize()} after {counted(result['epochs'], 'epoch')} and "
-            f"{duration(result['seconds'] + (feature_seconds or 0))}{features}; best validation accuracy "
-            f"{percent(result['best_val_accuracy'])} at epoch {result['best_epoch']}."
+            f"{duration(result['seconds'] + (feature_seconds or 0))}{features}; best validation "
+            f"{_best(result, settings.training.select_by)} at epoch {result['best_epoch']}."
         )
         shown = (BEST, LAST, "metrics.jsonl", "curves.png", "evaluation/val")
         print(f"In {printable(folder)}: {', '.join(name for name in shown if (folder / name).exists())}")
@@ -102,3 +103,10 @@ def _say_what_is_next(
         print(f"Go on with:        python {settings.SCRIPT} --resume {shell_word(folder)}")
     if (folder / BEST).is_file():
         print(f"Test it once with: python -m naturalist evaluate {shell_word(folder)}", flush=True)
+
+
+def _best(result: dict[str, Any], select_by: SelectBy) -> str:
+    """What the best epoch was chosen by."""
+    value = result[f"best_{select_by}"]
+    name = select_by.removeprefix("val_").replace("_", " ")
+    return f"{name} {value:.3f}" if select_by == "val_loss" else f"{name} {percent(value)}"

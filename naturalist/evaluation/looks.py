@@ -49,7 +49,7 @@ def record_look(run: Path, files: tuple[str, ...], epoch: int, accuracy: float |
         digest = hashlib.sha256(file.read()).hexdigest()[:16]
     test_set = hashlib.sha256("\n".join(files).encode(errors="surrogateescape")).hexdigest()[:16]
     record = folder.parent / FILE_NAME
-    looks = [look for look in _read(record) if look.test_set == test_set]
+    looks = [look for look in read_looks(folder.parent) if look.test_set == test_set]
     own = [look for look in looks if look.checkpoint == digest]
     if all(look.accuracy is None for look in own) and not (own and accuracy is None):
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
@@ -79,8 +79,9 @@ def _result(look: dict[str, Any]) -> str:
     return "looked at" if look["accuracy"] is None else percent(look["accuracy"])
 
 
-def _read(record: Path) -> list[Look]:
+def read_looks(runs_dir: Path) -> list[Look]:
     """The looks so far; a damaged line is named and left out, for it is no reason not to look."""
+    record = runs_dir / FILE_NAME
     if not record.is_file():
         return []
     return read_json_lines(record, Look, "that look is not counted", leave_out=lambda damage: print(damage, flush=True))

@@ -14,6 +14,9 @@ from naturalist.reading import damaged, read_csv
 
 Array = NDArray[Any]
 
+ABOUT = ["file", "truth", "prediction", "confidence", "right"]
+"""Columns of ``predictions.csv`` before those of the classes."""
+
 SUM_TOLERANCE = 0.02
 """How far a row of probabilities may be from 1; rounding them to bfloat16 moves the sum by up to 0.004."""
 
@@ -26,8 +29,7 @@ def classification_metrics(probabilities: Array, labels: Array, class_names: Seq
 
     - ``n``, the number of images, and ``loss``, their mean cross-entropy in nats;
     - ``accuracy``, ``top3_accuracy`` and ``balanced_accuracy`` (mean recall), in 0 to 1;
-    - ``accuracy_95_interval``, ``[low, high]``: Wilson's score interval, good for few images and near 0 and 1
-      too (E. B. Wilson, "Probable inference, the law of succession, and statistical inference", 1927);
+    - ``accuracy_95_interval``, see :func:`wilson_interval`;
     - ``per_class``, ``{name: {precision, recall, f1, support}}``, and ``macro``, the means over classes.
 
     A class without images has ``None`` for precision, recall and F1 and stays out of the means. A class that
@@ -37,7 +39,6 @@ def classification_metrics(probabilities: Array, labels: Array, class_names: Seq
     Raises ValueError for no images, shapes that do not fit, labels out of range, and rows that are not finite
     or not probabilities.
     """
-    from scipy.stats import binomtest
     from sklearn import metrics
 
     probabilities = np.asarray(probabilities, dtype=np.float64)
@@ -49,8 +50,6 @@ def classification_metrics(probabilities: Array, labels: Array, class_names: Seq
     ranking = np.argsort(-probabilities, axis=1, kind="stable")
     predicted = ranking[:, 0]
     right = int((predicted == labels).sum())
-    interval = binomtest(right, len(labels)).proportion_ci(confidence_level=0.95, method="wilson")
-
     precision, recall, f1, support = metrics.precision_recall_fscore_support(
         labels, predicted, labels=classes, zero_division=0.0
     )
@@ -60,7 +59,7 @@ def classification_metrics(probabilities: Array, labels: Array, class_names: Seq
         "n": len(labels),
         "loss": float(metrics.log_loss(labels, probabilities, labels=classes)),
         "accuracy": right / len(labels),
-        "accuracy_95_interval": [float(interval.low), float(interval.high)],
+        "accuracy_95_interval": wilson_interval(right, len(labels)),
         "top3_accuracy": float((ranking[:, :3] == labels[:, None]).any(axis=1).mean()),
         "balanced_accuracy": float(recall[present].mean()),
         "macro": {score: float(values[present].mean()) for score, values in scores.items()},
@@ -72,6 +71,18 @@ def classification_metrics(probabilities: Array, labels: Array, class_names: Seq
     }
 
 
+def wilson_interval(right: int, images: int) -> list[float]:
+    """``[low, high]``, the 95 % interval of a share of one image or more; good for few images and near 0 and 1 too.
+
+    Wilson's score interval (E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
+    1927).
+    """
+    from scipy.stats import binomtest
+
+    interval = binomtest(right, images).proportion_ci(confidence_level=0.95, method="wilson")
+    return [float(interval.low), float(interval.high)]
+
+
 def confusion_matrix(labels: Array, predicted: Array, num_classes: int) -> Array:
     """Count images by true class (rows) and predicted class (columns).
 
@@ -81,6 +92,41 @@ def confusion_matrix(labels: Array, predicted: Array, num_classes: int) -> Array
 
     matrix: Array = metrics.confusion_matrix(labels, predicted, labels=np.arange(num_classes))
     return matrix
+
+
+def most_confused(matrix: Array, class_names: Sequence[str], count: int = 5) -> list[dict[str, Any]]:
+    """Which classes are most often taken for which, by the number of images: the pairs of a ``[C, C]`` matrix.
+
+    Each is ``{truth, prediction, images, share}``, the share being that of the true class.
+    """
+    wrong = matrix * (1 - np.eye(len(matrix), dtype=matrix.dtype))
+    order = np.argsort(-wrong, axis=None, kind="stable")[:count]
+    return [
+        {
+            "truth": class_names[true],
+            "prediction": class_names[predicted],
+            "images": int(wrong[true, predicted]),
+            "share": float(wrong[true, predicted] / matrix[true].sum()),
+        }
+        for true, predicted in zip(*np.unravel_index(order, matrix.shape), strict=True)
+        if wrong[true, predicted]
+    ]
+
+
+def similarity_order(matrix: Array) -> list[int]:
+    """The classes of a ``[C, C]`` confusion matrix in an order that has those side by side that are confused.
+
+    The leaves of a tree of average linkage, ordered optimally (Bar-Joseph, Gifford & Jaakkola 2001), by the mean of the
+    shares in which either class is taken for the other.
+    """
+    from scipy.cluster.hierarchy import leaves_list, linkage
+    from scipy.spatial.distance import squareform
+
+    shares = matrix / matrix.sum(axis=1, keepdims=True).clip(min=1)
+    distances = 1 - (shares + shares.T) / 2
+    np.fill_diagonal(distances, 0)
+    order: list[int] = leaves_list(linkage(squareform(distances), "average", optimal_ordering=True)).tolist()
+    return order
 
 
 def write_confusion_csv(matrix: Array, class_names: Sequence[str], path: str | Path) -> None:
@@ -102,8 +148,8 @@ def calibration(probabilities: Array, labels: Array, bins: int = 15) -> dict[str
         bins: how many.
 
     Returns:
-        ``expected_calibration_error`` and ``bins``, a list of ``{low, high, images, confidence, accuracy}``; the last
-        two are None for an empty bin.
+        ``expected_calibration_error`` and ``bins``, a list of ``{low, high, images, confidence, accuracy,
+        accuracy_95_interval}``; the last three are None for an empty bin.
     """
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     bin_of = np.clip(np.ceil(confidence * bins).astype(int) - 1, 0, bins - 1)
@@ -119,6 +165,7 @@ def calibration(probabilities: Array, labels: Array, bins: int = 15) -> dict[str
                 "images": int(images[i]),
                 "confidence": float(confidence_sum[i] / images[i]) if images[i] else None,
                 "accuracy": float(right_sum[i] / images[i]) if images[i] else None,
+                "accuracy_95_interval": wilson_interval(int(right_sum[i]), int(images[i])) if images[i] else None,
             }
             for i in range(bins)
         ],
@@ -168,12 +215,23 @@ def paired_interval(first_right: Array, second_right: Array) -> tuple[float, flo
 def write_predictions_csv(
     files: Sequence[str], labels: Array, probabilities: Array, class_names: Sequence[str], path: str | Path
 ) -> None:
-    """Write a row per image: file, true class and the probability of every class, in full precision."""
+    """Write a row per image: :data:`ABOUT` it, and the probability of every class, in full precision.
+
+    ``right`` is ``yes`` or ``no``.
+    """
+    predicted = probabilities.argmax(axis=1).tolist()
     rows = (
-        [name, class_names[label], *map(repr, row)]
-        for name, label, row in zip(files, labels.tolist(), probabilities.tolist(), strict=True)
+        [
+            name,
+            class_names[label],
+            class_names[best],
+            repr(row[best]),
+            "yes" if best == label else "no",
+            *map(repr, row),
+        ]
+        for name, label, best, row in zip(files, labels.tolist(), predicted, probabilities.tolist(), strict=True)
     )
-    write_table(Path(path), [["file", "truth", *class_names], *rows])
+    write_table(Path(path), [[*ABOUT, *class_names], *rows])
 
 
 def read_predictions_csv(path: str | Path) -> tuple[list[str], list[str], Array, list[str]]:
@@ -183,11 +241,12 @@ def read_predictions_csv(path: str | Path) -> tuple[list[str], list[str], Array,
     """
     remedy = "evaluate the run again"
     heading, rows = read_csv(Path(path), remedy)
-    names = heading[2:]
-    if heading[:2] != ["file", "truth"] or not rows or len(set(names)) != max(2, len(names)):
+    first = len(ABOUT) if heading[: len(ABOUT)] == ABOUT else 2  # earlier versions had two columns before the classes
+    names = heading[first:]
+    if heading[:2] != ABOUT[:2] or not rows or len(set(names)) != max(2, len(names)):
         damaged(str(path), "it is no table of predictions", remedy)
     try:
-        probabilities = np.array([row[2:] for row in rows], dtype=np.float64)
+        probabilities = np.array([row[first:] for row in rows], dtype=np.float64)
     except ValueError:
         damaged(str(path), "a probability is no number", remedy)
     sums = probabilities.sum(axis=1)

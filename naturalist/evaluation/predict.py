@@ -18,6 +18,7 @@ from naturalist.data.images import available_cores
 from naturalist.data.listing import is_litter, is_photograph
 from naturalist.errors import UserError
 from naturalist.evaluation.classifier import Classifier, load_classifier
+from naturalist.evaluation.confidence import COOLEST, HOTTEST, tempered
 from naturalist.files import harmless
 from naturalist.printable import printable, quoted
 from naturalist.progress import progress_bar
@@ -33,10 +34,12 @@ def predict_photos(
     *,
     top: int = 3,
     threshold: float = 0.0,
+    temperature: float = 1.0,
     format: str = "table",
     null: bool = False,
     batch_size: int = 64,
     device: str = "auto",
+    display_names: Path | None = None,
 ) -> int:
     """Print a prediction for each photograph, in the order given, as soon as its batch is done.
 
@@ -48,10 +51,12 @@ def predict_photos(
         photos: files, folders (searched at any depth), or ``"-"`` for a list of paths, one a line, on standard input.
         top: how many classes to name.
         threshold: confidence below which the prediction is ``NONE_OF_THESE``, in [0, 1].
+        temperature: what logits are divided by, from 0.05 to 20; ``evaluate`` says which makes the confidence honest.
         format: ``"table"``, ``"csv"`` or ``"json"`` (an object per line); the latter two are UTF-8 in a file or a pipe.
         null: whether NUL characters separate the paths on standard input, not line ends.
         batch_size: photographs per batch.
         device: see :func:`naturalist.device.choose_device`.
+        display_names: how classes are called, see :func:`naturalist.settings.display_names.read_display_names`.
 
     Returns:
         0, or 1 when a file could not be read: the exit code.
@@ -59,17 +64,10 @@ def predict_photos(
     Raises:
         UserError: for impossible settings, a checkpoint that cannot be used, or no photographs at all.
     """
-    for name, value, holds in (
-        ("--top", top, top >= 1),
-        ("--batch_size", batch_size, batch_size >= 1),
-        ("--threshold", threshold, 0 <= threshold <= 1),
-    ):
-        if not holds:
-            limits = "between 0 and 1." if name == "--threshold" else "at least 1."
-            raise UserError(f"{name} cannot be {value}; it must be {limits}")
+    _require_possible(top, threshold, temperature, batch_size)
     if format != "table" and isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8")  # for programs, whatever the terminal's is
-    classifier = load_classifier(run, device)
+    classifier = load_classifier(run, device).called(display_names)
     paths = find_photos(photos, null=null)
     # On a terminal, printing goes through the bar, which stays below; a pipe gets nothing but the predictions.
     write = _writer(format, classifier, top, threshold, None if sys.stdout.isatty() else sys.stdout)
@@ -79,13 +77,24 @@ def predict_photos(
             for path, reason in problems:
                 print(f"unreadable: {printable(path)}: {printable(reason)}", file=sys.stderr)
             if batch:
-                for path, row in zip(batch, classifier.probabilities(pixels), strict=True):
+                for path, row in zip(batch, tempered(classifier.probabilities(pixels), temperature), strict=True):
                     write(str(path), row)
             unreadable += len(problems)
             bar.advance(len(batch) + len(problems))
     if unreadable:
         print(f"{unreadable} of {len(paths)} files could not be read.", file=sys.stderr)
     return 1 if unreadable else 0
+
+
+def _require_possible(top: int, threshold: float, temperature: float, batch_size: int) -> None:
+    for name, value, holds, limits in (
+        ("--top", top, top >= 1, "at least 1"),
+        ("--batch_size", batch_size, batch_size >= 1, "at least 1"),
+        ("--threshold", threshold, 0 <= threshold <= 1, "between 0 and 1"),
+        ("--temperature", temperature, COOLEST <= temperature <= HOTTEST, f"between {COOLEST:g} and {HOTTEST:g}"),
+    ):
+        if not holds:
+            raise UserError(f"{name} cannot be {value}; it must be {limits}.")
 
 
 def find_photos(photos: list[str], *, null: bool = False) -> list[Path]:

@@ -13,12 +13,13 @@ from rich.table import Table
 from naturalist.errors import UserError
 from naturalist.evaluation.evaluate import evaluate_run
 from naturalist.evaluation.metrics import mcnemar, paired_interval, read_predictions_csv
+from naturalist.evaluation.variants import HEADINGS, NUMBERS, names_of_variants, show
 from naturalist.printable import printable
 from naturalist.progress import print_numbers, print_table
 from naturalist.ranks import this_rank
 from naturalist.runs.folder import read_config
 from naturalist.settings.groups import BOOKKEEPING
-from naturalist.wording import counted, number, p_value, percent, points
+from naturalist.wording import counted, number, p_value, points
 
 NO_MATTER = ("seed", *BOOKKEEPING)
 """Settings in which runs may differ and still be repetitions of each other."""
@@ -34,8 +35,8 @@ def evaluate_runs(runs: list[Path], split: str = "test", **options: Any) -> dict
 
     Returns:
         ``runs`` (the metrics of each), ``mean`` and ``deviation`` (of the sample, n - 1) of accuracy, balanced
-        accuracy, loss and calibration error; for two runs also ``paired``, see :func:`mcnemar`, with the interval of
-        how much more accurate the first is.
+        accuracy, loss and calibration error, the same of every variant under its name, with ``gain``; for two runs also
+        ``paired``, see :func:`mcnemar`, with the interval of how much more accurate the first is.
 
     Raises:
         UserError: when runs were shown different images, or one cannot be evaluated.
@@ -56,13 +57,11 @@ def evaluate_runs(runs: list[Path], split: str = "test", **options: Any) -> dict
                 f"{folders[0].name} and {folder.name} were shown different images; pass --data to show "
                 "both the same, or --split test."
             )
-    keys = ("accuracy", "balanced_accuracy", "loss", "expected_calibration_error")
-    values = {key: np.array([metrics[key] for metrics in all_metrics]) for key in keys}
-    result: dict[str, Any] = {
-        "runs": all_metrics,
-        "mean": {key: float(value.mean()) for key, value in values.items()},
-        "deviation": {key: float(value.std(ddof=1)) for key, value in values.items()},
-    }
+    result: dict[str, Any] = {"runs": all_metrics, **_mean_and_deviation(all_metrics)}
+    for name in names_of_variants(all_metrics[0]):
+        own = _mean_and_deviation([metrics[name] for metrics in all_metrics])
+        gain = {key: own["mean"][key] - result["mean"][key] for key in NUMBERS}
+        result[name] = {**own, "gain": gain}
     if len(runs) == 2:
         right = [
             np.array([names[i] for i in p.argmax(axis=1)]) == np.array(truth) for _, truth, p, names in predictions
@@ -70,6 +69,14 @@ def evaluate_runs(runs: list[Path], split: str = "test", **options: Any) -> dict
         result["paired"] = {**mcnemar(*right), "difference_95_interval": list(paired_interval(*right))}
     _print(result, [folder.resolve().name for folder in folders], split, _differences(folders))
     return result
+
+
+def _mean_and_deviation(all_metrics: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    values = {key: np.array([metrics[key] for metrics in all_metrics]) for key in NUMBERS}
+    return {
+        "mean": {key: float(value.mean()) for key, value in values.items()},
+        "deviation": {key: float(value.std(ddof=1)) for key, value in values.items()},
+    }
 
 
 def _differences(folders: list[Path]) -> list[str]:
@@ -80,30 +87,8 @@ def _differences(folders: list[Path]) -> list[str]:
 
 
 def _print(result: dict[str, Any], names: list[str], split: str, differences: list[str]) -> None:
-    headings = {
-        "accuracy": "accuracy",
-        "balanced_accuracy": "balanced",
-        "loss": "loss",
-        "expected_calibration_error": "calibration error",
-    }
-    table = Table("run", title=f"{split}: {result['runs'][0]['n']:,} images", title_justify="left")
-    for heading in headings.values():
-        table.add_column(heading, justify="right")
-
-    def show(key: str, value: float) -> str:
-        return f"{value:.4f}" if key == "loss" else percent(value)
-
-    for name, metrics in zip(names, result["runs"], strict=True):
-        table.add_row(printable(name), *(show(key, metrics[key]) for key in headings))
-    table.add_section()
-    table.add_row(
-        "mean ± deviation",
-        *(
-            f"{show(key, result['mean'][key]).removesuffix(' %')} ± {show(key, result['deviation'][key])}"
-            for key in headings
-        ),
-    )
-    print_table(table)
+    for variant in ("", *names_of_variants(result["runs"][0])):
+        _print_table(result, names, split, variant)
     if differences:
         print_numbers(
             f"The runs differ in more than the seed ({', '.join(differences)}), so mean and deviation "
@@ -118,3 +103,21 @@ def _print(result: dict[str, Any], names: list[str], split: str, differences: li
             f"{paired['only_second_right']:,}; {first} − {second}: {points(gain)} (95 % interval "
             f"{number(100 * low)} to {points(high)}); McNemar's exact test: {p_value(paired['p_value'])}"
         )
+
+
+def _print_table(result: dict[str, Any], names: list[str], split: str, variant: str) -> None:
+    """What the runs say, plainly or in a variant, which shows in brackets what it gains."""
+    words = f", {variant.replace('_', ' ')}, in brackets the gain" if variant else ""
+    table = Table("run", title=f"{split}: {result['runs'][0]['n']:,} images{words}", title_justify="left")
+    for heading in HEADINGS:
+        table.add_column(heading, justify="right")
+    for name, metrics in zip(names, result["runs"], strict=True):
+        own, plain = (metrics[variant], metrics) if variant else (metrics, {})
+        table.add_row(printable(name), *(show(key, own[key], plain.get(key)) for key in NUMBERS))
+    table.add_section()
+    both = result[variant] if variant else result
+    numbers = (
+        f"{show(key, both['mean'][key]).removesuffix(' %')} ± {show(key, both['deviation'][key])}" for key in NUMBERS
+    )
+    table.add_row("mean ± deviation", *numbers)
+    print_table(table)

@@ -11,9 +11,13 @@ from numpy.typing import NDArray
 from naturalist.data.catalog import scan
 from naturalist.data.dataset import cache_of, find_data
 from naturalist.data.images import ImageCache
-from naturalist.data.recorded_split import find_recorded
+from naturalist.data.layout import find_folders
+from naturalist.data.photographs import shown_photographs
+from naturalist.data.preprocessing import Preprocessing
+from naturalist.data.recorded_split import Part, find_recorded
 from naturalist.errors import UserError
 from naturalist.printable import printable
+from naturalist.runs.checkpoint import preprocessing_of
 from naturalist.runs.folder import read_config
 from naturalist.runs.identity import read_identity
 from naturalist.settings.groups import DataSettings
@@ -29,6 +33,8 @@ class SplitImages:
     """Which images of the cache, int64 ``[N]``."""
     data: str
     """Name of the data set."""
+    preprocessing: Preprocessing
+    """The run's."""
     unknown: dict[str, int] = field(default_factory=dict)
     """Files by class, of the classes that the run does not know; they are no part of the images."""
 
@@ -49,6 +55,10 @@ class SplitImages:
         """Paths relative to the split's folder, ``[N]``."""
         return tuple(self.cache.paths[i] for i in self.indices)
 
+    def photographs(self, chosen: NDArray[np.int64]) -> tuple[NDArray[np.uint8], int]:
+        """Some of the images, read again to be shown; see :func:`naturalist.data.photographs.shown_photographs`."""
+        return shown_photographs(self.cache, self.indices[chosen], self.preprocessing)
+
     @property
     def fingerprint(self) -> str:
         """Of the images' names and content."""
@@ -65,21 +75,21 @@ def images_of_split(
         folder: run folder.
         checkpoint: of the run; the data is matched with its classes by name. Those that the test set lacks, and files
             of others, are named on the terminal.
-        split: ``"test"``, or ``"val"`` for the images held out in training.
+        split: ``"test"``, or ``"val"`` for the images held out in training, or ``"train"`` for those trained on.
         data: data set to use instead of the run's own.
         cache_dir: folder for decoded images, if not the run's own.
 
     Raises:
         UserError: when the data is not there or does not fit.
     """
-    shown = checkpoint["preprocessing"]
+    preprocessing = preprocessing_of(checkpoint)
     places = _places_of(folder)
     settings = DataSettings(
         data=data or _data_of(checkpoint, places),
         datasets_dir=places.get("datasets_dir", DataSettings.datasets_dir),
-        image_size=shown["image_size"],
-        cache_size=shown["cache_size"],
-        resize_mode=shown["resize_mode"],
+        image_size=preprocessing.image_size,
+        cache_size=preprocessing.cache_size,
+        resize_mode=checkpoint["preprocessing"]["resize_mode"],
     )
     class_names = tuple(checkpoint["class_names"])
     folders = find_data(settings.data, settings.datasets_dir)
@@ -91,15 +101,29 @@ def images_of_split(
             )
         source = folders.test
     else:
-        source = folders.val or folders.train
+        source = folders.train if split == "train" or folders.val is None else folders.val
     images = scan(source, class_names)
     cache_dir = cache_dir or places.get("cache_dir")
     cache = cache_of(images, settings, cache_folder(cache_dir, places.get("runs_dir", str(folder.parent))))
     if split == "test":
-        shown_images = SplitImages(cache, np.arange(len(cache)), settings.data, images.unknown)
+        shown_images = SplitImages(cache, np.arange(len(cache)), settings.data, preprocessing, images.unknown)
         _say_which_classes(shown_images, source)
         return shown_images
-    return SplitImages(cache, _held_out(folder, checkpoint, cache, settings.data), settings.data)
+    part: Part = "train" if split == "train" else "val"
+    recorded = _recorded(folder, checkpoint, cache, settings.data, part)
+    return SplitImages(cache, recorded, settings.data, preprocessing)
+
+
+def validation_folder(folder: Path, checkpoint: dict[str, Any]) -> Path:
+    """Where the images that a run was validated with lie, by its folder; nothing is downloaded or drawn for it.
+
+    Raises :class:`UserError` when the data set is not there.
+    """
+    places = _places_of(folder)
+    data = _data_of(checkpoint, places)
+    place = Path(places.get("datasets_dir", DataSettings.datasets_dir), data) if data in OWN_DATA else Path(data)
+    folders = find_folders(place.expanduser())
+    return folders.val or folders.train
 
 
 def _say_which_classes(images: SplitImages, source: Path) -> None:
@@ -123,18 +147,18 @@ def _say_which_classes(images: SplitImages, source: Path) -> None:
         print("Upper and lower case count: rename the folders whose names differ in nothing else.", flush=True)
 
 
-def _held_out(folder: Path, checkpoint: dict[str, Any], cache: ImageCache, data: str) -> NDArray[np.int64]:
-    """The images that the run was validated with, as it wrote them down, as far as they are still there."""
-    files = read_identity(folder, checkpoint).split.of("val")
+def _recorded(folder: Path, checkpoint: dict[str, Any], cache: ImageCache, data: str, part: Part) -> NDArray[np.int64]:
+    """The images that the run was trained on or validated with, as it wrote them down, as far as they are there."""
+    files, kind = read_identity(folder, checkpoint).split.of(part), "training" if part == "train" else "validation"
     found = find_recorded(files, cache)
     missing = found.describe_missing()
     if not len(found.indices):
         raise UserError(
-            f"none of the {len(files):,} validation images of the run is in {data!r} as it was; name the folder that "
+            f"none of the {len(files):,} {kind} images of the run is in {data!r} as it was; name the folder that "
             "holds them with --data."
         )
     if missing:
-        print(f"Of the run's {len(files):,} validation images, {missing} since; they are left out.", flush=True)
+        print(f"Of the run's {len(files):,} {kind} images, {missing} since; they are left out.", flush=True)
     return found.indices
 
 

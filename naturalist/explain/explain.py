@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from naturalist.data.decode import UnreadableImage
+from naturalist.data.photographs import describe_missing, shown_photograph
 from naturalist.errors import UserError, cause_of
 from naturalist.evaluation.classifier import Classifier, load_classifier
 from naturalist.evaluation.looks import describe_looks, record_look
@@ -14,11 +15,11 @@ from naturalist.evaluation.split_images import SplitImages, images_of_split
 from naturalist.explain.layers import Layer, describe_layers, last_feature_layer, named_layer
 from naturalist.explain.pictures import (
     Photo,
+    choose_units,
     draw_exciting,
     draw_first_layer,
     draw_guided_backprop,
     draw_predictions,
-    strongest_channels,
 )
 from naturalist.printable import printable
 from naturalist.runs.checkpoint import load_checkpoint
@@ -47,19 +48,21 @@ def explain_run(
     only: tuple[str, ...] | None = None,
     seed: int = 0,
     device: str = "auto",
+    format: str = "png",
+    display_names: Path | None = None,
     out: Path | None = None,
 ) -> list[Path]:
     """Draw pictures into ``explanation`` in the run folder.
 
-    - ``filters.png``, ``feature_maps.png``: the first convolution's filters, and its output for the first image;
-    - ``guided_backprop.png``: for the first image, the channels of the last feature layer (in the five-block CNN the
-      fifth block) that respond most, each at its strongest place;
-    - ``predictions.png``: Grad-CAM and occlusion for every image;
-    - ``exciting.png``: for the same channels, the images of the split that excite them most.
+    - ``filters``, ``feature_maps``: the first convolution's filters, and its output for the first image;
+    - ``guided_backprop``: channels of the last feature layer (in the five-block CNN the fifth block), each at its
+      strongest place in the image that chose it (:func:`choose_units`);
+    - ``predictions``: Grad-CAM and occlusion for every image;
+    - ``exciting``: for the same channels, the images of the split that excite them most.
 
     Args:
         run: run folder, or a checkpoint file in one.
-        photos: image files; without any, random images of the split are taken.
+        photos: image files; without any, random images of the split are taken, for the channels as many as those.
         split: ``"val"``, or ``"test"``, which is a look at the test set and remembered as one.
         data: data set to use instead of the run's own.
         cache_dir: folder for decoded images, if not the run's own.
@@ -69,30 +72,28 @@ def explain_run(
         only: some of :data:`PARTS`; by default all that the model, and the data at hand, allow.
         seed: of the choice of images.
         device: see :func:`naturalist.device.choose_device`.
+        format: of the pictures: ``"png"``, ``"svg"`` or ``"pdf"``.
+        display_names: how classes are called, see :func:`read_display_names`.
         out: folder for the pictures, if not ``explanation`` in the run folder.
 
-    Returns:
-        The files written.
-
-    Raises:
-        UserError: for what cannot be read, or a part in ``only`` that makes no sense for this model.
+    Returns the files written. Raises UserError for what cannot be read, and a part that makes no sense for the model.
     """
     _check(images, units, only)
     checkpoint = load_checkpoint(run)
-    classifier = load_classifier(run, device, checkpoint=checkpoint)
+    classifier = load_classifier(run, device, checkpoint=checkpoint).called(display_names)
     if layer == LIST:
         print(_list_layers(classifier))
         return []
-    folder, wanted, split_images = run if run.is_dir() else run.parent, list(only or PARTS), None
+    output = out or (run if run.is_dir() else run.parent) / "explanation"
+    wanted, split_images = list(only or PARTS), None
     if not photos or (only and "exciting" in only):
         split_images = _images(run, checkpoint, split, data, cache_dir)
     elif "exciting" in wanted:
         wanted.remove("exciting")
         print(EXCITING_NEEDS_DATA)
-    chosen = _choose_photos(classifier, photos, split_images, images, seed)
-    output = out or folder / "explanation"
-    more: dict[str, Any] = {"units": units, "layer": layer, "strict": only is not None}
-    return explain_classifier(classifier, chosen, split_images, output, wanted, **more)
+    chosen = _choose_photos(classifier, photos, split_images, max(images, units), seed)
+    more: dict[str, Any] = {"explained": None if photos else images, "strict": only is not None, "format": format}
+    return explain_classifier(classifier, chosen, split_images, output, wanted, units=units, layer=layer, **more)
 
 
 def explain_classifier(
@@ -103,19 +104,23 @@ def explain_classifier(
     wanted: list[str],
     *,
     units: int = 10,
+    explained: int | None = None,
     layer: str | None = None,
     strict: bool = True,
+    format: str = "png",
 ) -> list[Path]:
     """As :func:`explain_run`, for a model in memory.
 
     Args:
         classifier: any network of convolutions.
-        photos: at least one; the first is the one for feature maps and guided backpropagation.
+        photos: at least one; the first is the one for feature maps, and all of them choose channels.
         split_images: where to look for exciting images; only they need it.
         output: folder for the pictures, made if need be.
         wanted: some of :data:`PARTS`.
         units: how many channels.
+        explained: of how many of the photographs the predictions are explained, by default all.
         layer: name of the layer whose channels are looked at, instead of the last feature layer.
+        format: of the pictures: ``"png"``, ``"svg"`` or ``"pdf"``.
         strict: refuse what makes no sense for the model, rather than say so and leave it out.
     """
     found, wanted = _feature_layer(classifier, photos[0], layer, wanted, strict=strict)
@@ -123,17 +128,20 @@ def explain_classifier(
         output.mkdir(parents=True, exist_ok=True)
         written = []
         if {"filters", "feature_maps"} & set(wanted):
-            written += draw_first_layer(classifier, photos[0], wanted, output)
+            written += draw_first_layer(classifier, photos[0], wanted, output, format)
         if found and {"guided_backprop", "exciting"} & set(wanted):
-            channels = strongest_channels(classifier, found, photos[0], units)
+            chosen = choose_units(classifier, found, photos, units)
         if found and "guided_backprop" in wanted:
-            written.append(draw_guided_backprop(classifier, found, photos[0], channels, output))
+            written.append(draw_guided_backprop(classifier, found, chosen, output, format))
         if {"grad_cam", "occlusion"} & set(wanted):
             cam_layer = found if "grad_cam" in wanted else None
             with_occlusion = "occlusion" in wanted
-            written.append(draw_predictions(classifier, cam_layer, photos, output, with_occlusion=with_occlusion))
+            shown = photos[:explained]
+            written.append(
+                draw_predictions(classifier, cam_layer, shown, output, format, with_occlusion=with_occlusion)
+            )
         if found and split_images is not None and "exciting" in wanted:
-            written.append(draw_exciting(classifier, found, split_images, channels, output))
+            written.append(draw_exciting(classifier, found, split_images, list(chosen), output, format))
     except OSError as error:
         raise UserError(f"cannot write the pictures to {str(output)!r}: {cause_of(error)}.") from None
     print(f"In {printable(output)}: {', '.join(path.name for path in written)}")
@@ -171,16 +179,20 @@ def _choose_photos(
     if paths or split_images is None:
         return [_read(classifier, path) for path in paths]
     cache = split_images.cache
-    chosen = np.random.default_rng(seed).permutation(split_images.indices)[:count]
+    order = np.random.default_rng(seed).permutation(len(split_images.indices))[:count]
+    pictures, missing = split_images.photographs(order)
+    if missing:
+        print(f"{describe_missing(missing)}.")
+    chosen = split_images.indices[order]
     return [
-        Photo(pixels, cache.paths[i], cache.class_names[cache.labels[i]])
-        for i, pixels in zip(chosen, cache.read(chosen), strict=True)
+        Photo(pixels, picture, cache.paths[i], classifier.class_names[cache.labels[i]])
+        for i, pixels, picture in zip(chosen, cache.read(chosen), pictures, strict=True)
     ]
 
 
 def _read(classifier: Classifier, path: Path) -> Photo:
     try:
-        return Photo(classifier.decode(path), path.name, None)
+        return Photo(classifier.decode(path), shown_photograph(path, classifier.preprocessing), path.name, None)
     except UnreadableImage as reason:
         raise UserError(f"{str(path)!r} cannot be read: {reason}.") from None
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision import models
@@ -58,16 +59,18 @@ class StagedNetwork(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalised images ``[B, 3, image_size, image_size]`` → logits ``[B, num_classes]``.
 
-        After :meth:`start_at`, ``inputs`` are what :meth:`prefix` makes of such images.
+        After :meth:`start_at`, ``inputs`` may as well be what :meth:`prefix` makes of such images, which has another
+        shape.
         """
-        return self._run(self.first_step, len(self.steps), inputs)
+        is_image = inputs.ndim == 4 and inputs.shape[1] == 3 and inputs.shape[2] == inputs.shape[3]
+        return self._run(0 if is_image else self.first_step, len(self.steps), inputs)
 
     def prefix(self, images: Tensor, stage: str) -> Tensor:
         """Normalised images → the input of ``stage``."""
         return self._run(0, len(self.steps_before(stage)), images)
 
     def start_at(self, stage: str) -> None:
-        """Have :meth:`forward` take the inputs of ``stage`` from now on."""
+        """Have :meth:`forward` take the inputs of ``stage``, too, from now on."""
         self.first_step = len(self.steps_before(stage))
 
     def steps_before(self, stage: str) -> list[str]:
@@ -165,8 +168,12 @@ def _torchvision_model(name: str, image_size: int) -> nn.Module:
         options = {"input_size": (image_size, image_size)}
     if image_size < least_size(name):
         raise UserError(f"{name} needs an image_size of at least {least_size(name)}, but it is {image_size}.")
+    wanted = torch.get_default_device()
+    # RegNet's widths are computed with tensors, which a device without memory cannot do.
+    device = torch.device("cpu") if name.startswith("regnet") else wanted
     try:
-        network: nn.Module = models.get_model(name, weights=None, **options)
+        with device:
+            network: nn.Module = models.get_model(name, weights=None, **options).to(wanted)
     except (AssertionError, ValueError) as error:
         raise UserError(f"{name} cannot take an image_size of {image_size}: {error}") from None
     if isinstance(network, models.SqueezeNet):

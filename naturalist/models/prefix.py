@@ -1,12 +1,11 @@
 """The frozen part of a network, whose outputs can be computed once per image."""
 
-import hashlib
 import json
 
-import torch
 from torch import Tensor
 
 from naturalist.models.backbones import StagedNetwork
+from naturalist.models.state_dict import digest_of
 
 
 class FrozenPrefix:
@@ -29,12 +28,8 @@ class FrozenPrefix:
 
 def _fingerprint(model: StagedNetwork, stage: str) -> str:
     """A hash of everything that the prefix computes with: its steps, parameters and buffers."""
-    digest = hashlib.sha256()
     steps = model.steps_before(stage)
-    digest.update(json.dumps([type(model.network).__name__, steps]).encode())
     later = [f"{step}." for step in model.steps[len(steps) :]]
-    for name, value in model.network.state_dict().items():
-        if not name.startswith(tuple(later)):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
+    state = model.network.state_dict()
+    earlier = {name: value for name, value in state.items() if not name.startswith(tuple(later))}
+    return digest_of(earlier, json.dumps([type(model.network).__name__, steps]))

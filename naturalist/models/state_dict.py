@@ -1,5 +1,6 @@
 """State dicts as files keep them: plain tensors under a network's own names."""
 
+import hashlib
 import pickle
 import re
 import struct
@@ -45,6 +46,15 @@ def plain_state_dict(model: nn.Module) -> dict[str, Tensor]:
     """
     state = strip_wrappers(model.state_dict())
     return {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+
+
+def digest_of(state: Mapping[str, Tensor], *more: str) -> str:
+    """A hash of weights with their names, and of words before them."""
+    digest = hashlib.sha256("".join(more).encode())
+    for name, value in state.items():
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def describe_misfit(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from naturalist.errors import UserError
 from naturalist.models.backbones import HEAD, StagedNetwork
-from naturalist.models.parameter_groups import Group, split_parameters
+from naturalist.models.parameter_groups import LATER, Group, Release, split_parameters
 from naturalist.progress import print_table
 from naturalist.settings.groups import TrainingSettings
 from naturalist.settings.part_b import StrategySettings
@@ -28,6 +28,8 @@ class StagePlan:
     """Epoch, counted from 0, from which on the stage learns; None for never."""
     learning_rate: float
     """Peak learning rate."""
+    later_learning_rate: float
+    """The same after a probe; where there is none, no other."""
 
 
 class Strategy:
@@ -38,10 +40,13 @@ class Strategy:
     - ``full``: everything learns.
     - ``gradual``: stages are released one after the other from the top (Howard & Ruder 2018, "Universal language model
       fine-tuning for text classification").
+    - ``probe-then-full``: first the head alone, a linear probe, then everything, in a course of its own (Kumar et al.
+      2022, "Fine-tuning can distort pretrained features and underperform out-of-distribution"). A random head's
+      gradients would spoil what the weights know; those of a probed head change little of it.
 
     In the first ``head_epochs`` epochs only the head learns, whatever the strategy. The head's learning rate is
     ``learning_rate``; that of the i-th stage below it, i from 0, is
-    ``learning_rate · backbone_lr_scale · layer_decay^i``.
+    ``learning_rate · backbone_lr_scale · layer_decay^i``. Once probed, the head learns at the rate of the stage below.
 
     Args:
         model: whose stages to freeze.
@@ -62,18 +67,24 @@ class Strategy:
         planned_epochs: int | None = None,
     ) -> None:
         self.model, self._weight_decay = model, training.decay
-        releases = release_epochs(list(model.stages), settings, planned_epochs or training.epochs, model.backbone)
+        epochs = planned_epochs or training.epochs
+        releases = release_epochs(list(model.stages), settings, epochs, model.backbone)
+        self.probe_epochs = settings.probe_epochs(epochs)
+        """Epochs in which the head is probed, 0 for none; after them the learning rate takes a second course."""
         top_down = list(reversed(releases))
         rates = {
             stage: training.learning_rate * settings.backbone_lr_scale * settings.layer_decay**depth
             for depth, stage in enumerate(top_down[1:])
         }
+        rates[HEAD] = training.learning_rate
+        later = rates | ({HEAD: training.learning_rate * settings.backbone_lr_scale} if self.probe_epochs else {})
         self.plan = tuple(
             StagePlan(
                 stage,
                 sum(parameter.numel() for parameter in parameters),
                 releases[stage],
-                rates.get(stage, training.learning_rate),
+                rates[stage],
+                later[stage],
             )
             for stage, parameters in model.parameters_by_stage().items()
         )
@@ -104,16 +115,27 @@ class Strategy:
             frozenset(stage.name for stage in self.plan if stage.release_epoch is None or stage.release_epoch > epoch)
         )
         return [
-            {**group, "lr": stage.learning_rate}
+            {**group, "lr": stage.learning_rate, LATER: stage.later_learning_rate}
             for stage in reversed(self.plan)
             if stage.release_epoch == epoch
             for group in split_parameters(parameters[stage.name], self._weight_decay)
         ]
 
     @property
+    def course(self) -> Release:
+        """What begins to learn when, and whether the learning rate has a second course."""
+        last = max(stage.release_epoch for stage in self.plan if stage.release_epoch is not None)
+        return Release(self.release, self.probe_epochs, last)
+
+    @property
     def first_trained_stage(self) -> str:
-        """The lowest stage that ever learns; what lies below can be computed once."""
-        return next(stage.name for stage in self.plan if stage.release_epoch is not None)
+        """The lowest stage that ever learns, or does while the head is probed; what lies below can be computed once."""
+        return HEAD if self.probe_epochs else next(s.name for s in self.plan if s.release_epoch is not None)
+
+    @property
+    def keeps_features(self) -> bool:
+        """Whether anything lies below :attr:`first_trained_stage`."""
+        return self.first_trained_stage != self.plan[0].name
 
     @property
     def trainable_parameters(self) -> int:
@@ -127,7 +149,8 @@ class Strategy:
 
     def describe(self) -> str:
         """How much learns, in a few words."""
-        return f"{self.trainable_parameters:,} parameters learn, {self.frozen_parameters:,} are frozen"
+        words = f"{self.trainable_parameters:,} parameters learn, {self.frozen_parameters:,} are frozen"
+        return f"{words}; the head is probed for {self.probe_epochs} epoch(s) first" if self.probe_epochs else words
 
     def summary(self) -> dict[str, Any]:
         """The plan in plain values, for the run's summary."""
@@ -135,6 +158,7 @@ class Strategy:
             "parameters": self.trainable_parameters + self.frozen_parameters,
             "trainable_parameters": self.trainable_parameters,
             "frozen_parameters": self.frozen_parameters,
+            "probe_epochs": self.probe_epochs,
             "stages": [vars(stage) for stage in self.plan],
         }
 
@@ -156,7 +180,8 @@ class Strategy:
         for stage in self.plan:
             learns = ("frozen", "")
             if stage.release_epoch is not None:
-                learns = (str(stage.release_epoch + 1), f"{stage.learning_rate:.2g}")
+                rates = dict.fromkeys(f"{rate:.2g}" for rate in (stage.learning_rate, stage.later_learning_rate))
+                learns = (str(stage.release_epoch + 1), ", then ".join(rates))
             table.add_row(stage.name, f"{stage.parameters:,}", *learns)
         table.add_section()
         table.add_row("trainable", f"{self.trainable_parameters:,}", "", "")
@@ -182,10 +207,11 @@ def release_epochs(
         "partial": _frozen_by_partial(backbone, settings, backbone_name),
         "full": 0,
         "gradual": 0,
+        "probe-then-full": 0,
     }[settings.strategy]
     releases: dict[str, int | None] = dict.fromkeys(stages, None)
     for stage in backbone[frozen:]:
-        releases[stage] = settings.head_epochs
+        releases[stage] = settings.probe_epochs(epochs) or settings.head_epochs
     if settings.strategy == "gradual":
         # The head alone first; the lowest stage is released when gradual_share of the epochs have passed.
         first = max(1, settings.head_epochs)

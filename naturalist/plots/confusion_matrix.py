@@ -10,7 +10,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
 
 from naturalist.plots.fonts import fonts_for
-from naturalist.plots.style import BLUE, INK, PALE, clip, draw_title, new_figure, percent_ticks
+from naturalist.plots.style import BLUE, DIM, INK, PALE, clip, draw_title, new_figure, percent_ticks, slant_labels
 from naturalist.wording import percent
 
 MOST_COUNTED = 15
@@ -21,7 +21,7 @@ SHARES = LinearSegmentedColormap.from_list("shares", [(0, "white"), (0.63, BLUE)
 
 
 def plot_confusion_matrix(matrix: NDArray[np.int64], class_names: Sequence[str], path: str | Path, title: str) -> None:
-    """Draw a ``[C, C]`` matrix of counts, rows true and columns predicted, each row shaded by its shares.
+    """Draw a ``[C, C]`` matrix of counts, rows true and columns predicted, each row shaded by its shares, zeros dimmed.
 
     The recall of each class stands at the end of its row, "–" for a class without images. From 16 classes on
     the counts are left out.
@@ -55,6 +55,8 @@ def plot_confusion_matrix(matrix: NDArray[np.int64], class_names: Sequence[str],
         style: dict[str, Any] = {"fontsize": fontsize, "fontfamily": fonts_for(*names)}
         ax.set_xticks(range(size), names, rotation=45, ha="right", rotation_mode="anchor", **style)
         ax.set_yticks(range(size), names, **style)
+        slant_labels(ax.get_xticklabels(), names)
+        slant_labels(ax.get_yticklabels(), names)
         margin = ax.secondary_yaxis("right")
         margin.set_yticks(range(size), recalls, fontsize=fontsize)
         margin.set_ylabel("recall")
@@ -66,5 +68,5 @@ def plot_confusion_matrix(matrix: NDArray[np.int64], class_names: Sequence[str],
 
 def _write_counts(ax: Axes, matrix: NDArray[np.int64], shares: NDArray[np.float64], fontsize: int) -> None:
     for row, column in np.ndindex(matrix.shape):
-        colour = "white" if shares[row, column] > 0.5 else INK
+        colour = "white" if shares[row, column] > 0.5 else INK if matrix[row, column] else DIM
         ax.text(column, row, matrix[row, column], ha="center", va="center", fontsize=fontsize, color=colour)

@@ -19,21 +19,22 @@ from naturalist.plots.style import (
     percent_ticks,
     words,
 )
+from naturalist.runs.records import best_of
+from naturalist.settings.groups import SelectBy
 from naturalist.wording import percent
 
 History = Sequence[Mapping[str, float | None]]
 
 
-def plot_curves(history: History, path: str | Path, title: str) -> None:
+def plot_curves(history: History, path: str | Path, title: str, select_by: SelectBy = "val_accuracy") -> None:
     """Draw loss, accuracy and learning rate over the epochs, the best epoch marked.
 
     ``history`` holds one dict per epoch, at least one, with ``epoch`` and any of ``train_loss``, ``val_loss``,
     ``train_accuracy``, ``val_accuracy`` (0 to 1) and ``learning_rate``. A value that is missing, None or not
-    finite leaves a gap. The best epoch is the first with the highest validation accuracy.
+    finite leaves a gap. The best epoch is the one that ``best.pt`` is chosen as by ``select_by``.
     """
     epochs = np.array([entry["epoch"] for entry in history])
-    val_accuracy = _series(history, "val_accuracy")
-    best = None if np.isnan(val_accuracy).all() else int(np.nanargmax(val_accuracy))
+    best = None if np.isnan(_series(history, select_by)).all() else best_of(history, select_by)
 
     with new_figure(path, 9, 4.2, layout="constrained") as figure:
         draw_title(figure, title)

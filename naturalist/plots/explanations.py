@@ -5,13 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
+from PIL import Image
 
 from naturalist.plots.style import BLUE, GREY, INK, PALE, fit_line, fit_text, new_figure, new_page
 
@@ -26,6 +27,19 @@ Extent = tuple[float, float, float, float]
 
 Heat = Literal["grad_cam", "occlusion"]
 HEADINGS: dict[Heat, str] = {"grad_cam": "Grad-CAM", "occlusion": "occlusion"}
+SCALES: dict[Heat, tuple[str, str]] = {"grad_cam": ("none", "most evidence"), "occlusion": ("covering helps", "hurts")}
+"""What the ends of a colour bar say."""
+
+OPACITY = 0.6
+"""Of the most heat."""
+
+CONTOURS = {-0.5: 0.9, 0.25: 0.5, 0.5: 0.9, 0.75: 1.4}
+"""Heat at which lines are drawn, and how wide, in points."""
+
+MOST_LINES = 16
+"""Cells in a row up to which they are drawn."""
+
+UNITS_IN_A_ROW = 5
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,10 @@ class DrivenUnit:
     grid: tuple[int, int]
     """Height and width of the feature map."""
     value: float
+    photo: NDArray[np.uint8]
+    """That drives it, ``[D, D, 3]``."""
+    name: str
+    """The photograph's file."""
     gradient: NDArray[np.float32]
     """``[S, S, 3]``."""
 
@@ -47,9 +65,9 @@ class ExplainedPhoto:
     """A photograph, and what in it spoke for the prediction."""
 
     photo: NDArray[np.uint8]
-    """``[S, S, 3]``."""
-    caption: Sequence[str]
-    """Lines of text, the last the file."""
+    """``[D, D, 3]``."""
+    caption: Sequence[tuple[str, str]]
+    """Lines of text, the last the file: a word or none, and a name."""
     heats: dict[Heat, NDArray[np.float32]]
     """``[S, S]``: Grad-CAM in [0, 1], occlusion in [-1, 1]."""
 
@@ -89,43 +107,53 @@ def plot_feature_maps(photo: NDArray[np.uint8], maps: NDArray[np.float32], path:
     _plot_cells(len(maps), draw, path, title, note, photo)
 
 
-def plot_guided_backprop(
-    photo: NDArray[np.uint8], units: Sequence[DrivenUnit], path: str | Path, title: str, note: str = ""
-) -> None:
-    """Show units one below the other: what in the photograph ``[S, S, 3]`` drives each."""
-    side, gap, caption = 1.7, 0.12, 1.45
-    width = 2 * MARGIN + 2 * side + 2 * gap + caption
-    height = HEADER + 0.3 + len(units) * (side + gap) + FOOTER
+def plot_guided_backprop(units: Sequence[DrivenUnit], path: str | Path, title: str, note: str = "") -> None:
+    """Show units, five in a row: the photograph with the unit's place, and below it what in it drives the unit."""
+    side, gap, caption = 1.75, 0.2, 0.62
+    columns, row_height = min(UNITS_IN_A_ROW, len(units)), 2 * side + caption + 0.35
+    width = max(2 * MARGIN + columns * (side + gap) - gap, 4)
+    height = HEADER + math.ceil(len(units) / columns) * row_height + FOOTER
     with _sheet(path, width, height, title, note) as page:
-        for column, heading in enumerate(("the unit's place", "guided gradient")):
-            page.text(MARGIN + column * (side + gap), HEADER + 0.1, heading, color=GREY, va="center")
-        for row, unit in enumerate(units):
-            top = HEADER + 0.3 + row * (side + gap)
-            _draw_image(page, photo, MARGIN, top, side)
-            _mark_place(page, unit.place, unit.grid, MARGIN, top, side)
-            _draw_image(page, _signed_picture(unit.gradient), MARGIN + side + gap, top, side)
-            left = MARGIN + 2 * (side + gap)
-            page.text(left, top + 0.05, f"channel {unit.channel}", fontweight="bold", fontsize=9.5, va="top")
-            place = f"row {unit.place[0] + 1}, column {unit.place[1] + 1}"
-            page.text(left, top + 0.28, f"{place}\nactivation {unit.value:.2f}", va="top", linespacing=1.4)
+        for i, unit in enumerate(units):
+            row, column = divmod(i, columns)
+            left, top = MARGIN + column * (side + gap), HEADER + row * row_height
+            page.text(left, top, f"channel {unit.channel}", fontweight="bold", fontsize=9.5, va="top")
+            place = f"row {unit.place[0] + 1}, column {unit.place[1] + 1}; activation {unit.value:.2f}"
+            fit_line(page, left, top + 0.2, place, side, fontsize=8, va="top")
+            fit_line(page, left, top + 0.38, unit.name, side, fontsize=7.5, color=GREY, va="top")
+            top += caption
+            _draw_image(page, unit.photo, left, top, side)
+            _mark_place(page, unit.place, unit.grid, left, top, side)
+            _draw_image(page, _signed_picture(unit.gradient), left, top + side + 0.06, side)
 
 
-def plot_predictions_explained(rows: Sequence[ExplainedPhoto], path: str | Path, title: str, note: str = "") -> None:
-    """Show photographs, at least one, with what spoke for the prediction; all have the same kinds of heat."""
-    side, gap, caption_width = 2.2, 0.15, 2.2
+def plot_predictions_explained(
+    rows: Sequence[ExplainedPhoto], path: str | Path, title: str, note: str = "", cells: tuple[int, int] = (0, 0)
+) -> None:
+    """Show photographs, at least one, with what spoke for the prediction; all have the same kinds of heat.
+
+    ``cells`` are the height and width of the map behind Grad-CAM, whose cells are drawn where they are few.
+    """
+    side, gap, caption_width, bar = 2.2, 0.15, 2.2, 0.62
     kinds = [kind for kind in HEADINGS if kind in rows[0].heats]
     width = 2 * MARGIN + (1 + len(kinds)) * (side + gap) + caption_width
-    height = HEADER + 0.3 + len(rows) * (side + gap) + FOOTER
+    height = HEADER + 0.3 + len(rows) * (side + gap) + bar + FOOTER
     with _sheet(path, width, height, title, note) as page:
-        for column, heading in enumerate(["photograph", *(HEADINGS[kind] for kind in kinds)]):
+        headings = {**HEADINGS, "grad_cam": f"Grad-CAM, {cells[0]} × {cells[1]} cells"}
+        for column, heading in enumerate(["photograph", *(headings[kind] for kind in kinds)]):
             page.text(MARGIN + column * (side + gap), HEADER + 0.1, heading, color=GREY, va="center")
         for row, shown in enumerate(rows):
             top = HEADER + 0.3 + row * (side + gap)
             _draw_image(page, shown.photo, MARGIN, top, side)
             for column, kind in enumerate(kinds, start=1):
-                picture = overlay_heat(shown.photo, shown.heats[kind], kind)
-                _draw_image(page, picture, MARGIN + column * (side + gap), top, side)
+                left = MARGIN + column * (side + gap)
+                _draw_image(page, overlay_heat(shown.photo, shown.heats[kind], kind), left, top, side)
+                if kind == "grad_cam" and max(cells) <= MOST_LINES:
+                    _draw_cells(page, cells, left, top, side)
+                _draw_contours(page, shown.heats[kind], left, top, side)
             _write_caption(page, shown.caption, MARGIN + (1 + len(kinds)) * (side + gap), top, caption_width)
+        for column, kind in enumerate(kinds, start=1):
+            _draw_scale(page, kind, MARGIN + column * (side + gap), HEADER + 0.3 + len(rows) * (side + gap), side)
 
 
 def plot_exciting_images(channels: Sequence[ExcitedChannel], path: str | Path, title: str, note: str = "") -> None:
@@ -149,18 +177,24 @@ def plot_exciting_images(channels: Sequence[ExcitedChannel], path: str | Path, t
 
 
 def overlay_heat(photo: NDArray[np.uint8], heat: NDArray[np.float32], kind: Heat) -> NDArray[np.uint8]:
-    """Lay heat ``[S, S]`` on a photograph ``[S, S, 3]`` uint8, made grey so that colour means heat alone.
+    """Lay heat ``[S, S]`` on a photograph ``[D, D, 3]`` uint8, whose own colours show through, the less heat the more.
 
-    ``grad_cam``: from dark to yellow as evidence grows. ``occlusion``: orange where covering hurts the prediction,
+    ``grad_cam``: from violet to yellow as evidence grows. ``occlusion``: orange where covering hurts the prediction,
     violet where it helps.
     """
-    grey = np.repeat((photo @ np.array([0.299, 0.587, 0.114]) / 255)[..., None], 3, axis=2)
-    if kind == "grad_cam":
-        colour, weight = matplotlib.colormaps["inferno"](heat)[..., :3], 0.25 + 0.45 * heat[..., None]
-    else:
-        colour, weight = matplotlib.colormaps["PuOr_r"](0.5 + heat / 2)[..., :3], 0.85 * np.abs(heat)[..., None] ** 0.7
-    blended: NDArray[np.uint8] = np.rint((grey * (1 - weight) + colour * weight) * 255).astype(np.uint8)
+    if heat.shape != photo.shape[:2]:
+        sides = photo.shape[1], photo.shape[0]
+        heat = np.asarray(Image.fromarray(heat.astype(np.float32)).resize(sides, Image.Resampling.BILINEAR))
+    colours, weight = (part[..., :3] for part in _colours(heat, kind))
+    blended: NDArray[np.uint8] = np.rint(photo * (1 - weight) + 255 * colours * weight).astype(np.uint8)
     return blended
+
+
+def _colours(heat: NDArray[np.float32], kind: Heat) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+    """Colours ``[H, W, 4]`` of heat, and how much of them covers what is below, ``[H, W, 1]`` in [0, 1]."""
+    if kind == "grad_cam":
+        return matplotlib.colormaps["plasma"](0.2 + 0.75 * heat), OPACITY * heat[..., None]
+    return matplotlib.colormaps["PuOr_r"](0.5 + heat / 2), OPACITY * np.abs(heat)[..., None]
 
 
 def _signed_picture(gradient: NDArray[np.float32]) -> NDArray[np.floating]:
@@ -213,9 +247,42 @@ def _draw_image(page: Axes, image: NDArray[np.uint8 | np.floating], left: float,
     page.add_patch(Rectangle((left, top), side, side, fill=False, edgecolor=PALE, linewidth=0.8))
 
 
-def _write_caption(page: Axes, caption: Sequence[str], left: float, top: float, width: float) -> None:
+def _draw_cells(page: Axes, cells: tuple[int, int], left: float, top: float, side: float) -> None:
+    """Thin lines between the cells of the map that was enlarged."""
+    style: dict[str, Any] = {"color": "white", "linewidth": 0.5, "alpha": 0.5}
+    for i in range(1, cells[0]):
+        page.plot([left, left + side], [top + side * i / cells[0]] * 2, **style)
+    for i in range(1, cells[1]):
+        page.plot([left + side * i / cells[1]] * 2, [top, top + side], **style)
+
+
+def _draw_contours(page: Axes, heat: NDArray[np.float32], left: float, top: float, side: float) -> None:
+    """Lines of equal heat, which tell it without colour too: thicker where there is more, dashed below zero."""
+    levels = [level for level in CONTOURS if heat.min() < level < heat.max()]
+    lines = ["dashed" if level < 0 else "solid" for level in levels]
+    x = left + side * (np.arange(heat.shape[1]) + 0.5) / heat.shape[1]
+    y = top + side * (np.arange(heat.shape[0]) + 0.5) / heat.shape[0]
+    for colour, more in (("black", 1.0), ("white", 0.0)) if levels else ():
+        widths = [more + CONTOURS[level] for level in levels]
+        page.contour(x, y, heat, levels, colors=colour, linewidths=widths, linestyles=lines)
+
+
+def _draw_scale(page: Axes, kind: Heat, left: float, top: float, side: float) -> None:
+    """A colour bar below a column of heat, over the grey that stands for a photograph."""
+    low = 0.0 if kind == "grad_cam" else -1.0
+    values = np.linspace(low, 1, 200, dtype=np.float32)[None]
+    grey = np.full((1, 200, 3), 140, np.uint8)
+    page.imshow(overlay_heat(grey, values, kind), extent=(left, left + side, top + 0.16, top), aspect="auto")
+    for level in (level for level in CONTOURS if level > low):
+        x = left + side * (level - low) / (1 - low)
+        page.plot([x, x], [top, top + 0.16], color="white", linewidth=CONTOURS[level])
+    for x, text, align in ((left, SCALES[kind][0], "left"), (left + side, SCALES[kind][1], "right")):
+        page.text(x, top + 0.2, text, ha=align, va="top", fontsize=7.5)
+
+
+def _write_caption(page: Axes, caption: Sequence[tuple[str, str]], left: float, top: float, width: float) -> None:
     """Lines below each other, the first bold, the last small: it is the file's name."""
-    for i, text in enumerate(caption):
+    for i, (before, text) in enumerate(caption):
         is_file = i == len(caption) - 1
         fit_line(
             page,
@@ -223,6 +290,7 @@ def _write_caption(page: Axes, caption: Sequence[str], left: float, top: float, 
             top + 0.05 + 0.24 * i,
             text,
             width,
+            before,
             va="top",
             fontsize=7.5 if is_file else 9.5,
             fontweight="normal" if i else "bold",

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -107,10 +108,11 @@ def plot_contact_sheet(
             right = bool(predicted[i] == true[i])
             _draw_image(page, image, left, top + image_height / 2, image_width, image_height, right)
             below = top + image_height + 0.1
-            said = f"{percent(confidence[i], 0)} {names[predicted[i]]}"
-            fit_line(page, left, below, said, image_width, fontsize=9.5, fontweight="bold", va="top")
+            style: dict[str, Any] = {"fontsize": 9.5, "va": "top"}
+            says, sure = names[predicted[i]], percent(confidence[i], 0)
+            fit_line(page, left, below, says, image_width, before=sure, fontweight="bold", **style)
             if not right:
-                fit_line(page, left, below + 0.19, f"is {names[true[i]]}", image_width, fontsize=9.5, va="top")
+                fit_line(page, left, below + 0.19, names[true[i]], image_width, before="is", **style)
             below += 0.19 if right else 0.38
             fit_line(page, left, below, Path(files[i]).name, image_width, fontsize=7.5, color=GREY, va="top")
         fit_text(page, MARGIN, height - 0.2, note, width - 2 * MARGIN, color=GREY)

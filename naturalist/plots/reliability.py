@@ -27,17 +27,20 @@ class Bin(TypedDict):
     high: float
     images: int
     confidence: float | None
-    """Mean over the images; None without any, as is the accuracy."""
+    """Mean over the images; None without any, as are the accuracy and its interval."""
     accuracy: float | None
+    accuracy_95_interval: Sequence[float] | None
+    """Low and high."""
 
 
 def plot_reliability(bins: Sequence[Bin], expected_calibration_error: float, path: str | Path, title: str) -> None:
-    """Draw accuracy against confidence, with the gap between them, and how many images each bin holds."""
+    """Draw accuracy, with its interval, against confidence, the gap between them, and the images in each bin."""
     filled = [b for b in bins if b["images"]]
     center = np.array([(b["low"] + b["high"]) / 2 for b in filled])
     width = bins[0]["high"] - bins[0]["low"]
     confidence = np.array([b["confidence"] for b in filled], dtype=float)
     accuracy = np.array([b["accuracy"] for b in filled], dtype=float)
+    interval = np.array([b["accuracy_95_interval"] for b in filled], dtype=float)
 
     with new_figure(path, 5.6, 6.2, layout="constrained") as figure:
         draw_title(figure, title)
@@ -54,9 +57,19 @@ def plot_reliability(bins: Sequence[Bin], expected_calibration_error: float, pat
             linewidth=0.8,
             label="gap to confidence",
         )
+        ax.errorbar(
+            center,
+            accuracy,
+            np.abs(interval.T - accuracy),
+            linestyle="",
+            color=INK,
+            capsize=3,
+            linewidth=1.2,
+            label="95 % interval",
+        )
         ax.plot([0, 1], [0, 1], color=INK, linestyle="--", linewidth=1.2, label="perfectly calibrated")
         ax.set(ylabel="share that is right", ylim=(0, 1), xlim=(0, 1))
-        legend_above(ax)
+        legend_above(ax, columns=2)
         ax.text(
             0.03,
             0.95,

@@ -6,10 +6,10 @@ What they tell is told by a line style, a hatch or a sign as well.
 
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import matplotlib.style
 from matplotlib.axes import Axes
@@ -21,13 +21,17 @@ from matplotlib.ticker import PercentFormatter
 from naturalist.files import appearing_whole
 from naturalist.plots.fonts import BASE, fonts_for, missing_letters_told
 from naturalist.printable import printable
+from naturalist.settings.display_names import Italic
 
 BLUE, VERMILLION, ORANGE, GREEN, SKY, PURPLE = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#56B4E9", "#CC79A7"
-INK, GREY, PALE = "#222222", "#666666", "#E6E6E6"
+INK, GREY, DIM, PALE = "#222222", "#666666", "#B3B3B3", "#E6E6E6"
 
 STYLE = {
     "figure.dpi": 150,
     "savefig.dpi": 150,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "naturalist",
+    "pdf.fonttype": 42,
     "font.family": BASE,
     "font.size": 9,
     "text.color": INK,
@@ -52,6 +56,8 @@ STYLE = {
     "figure.constrained_layout.h_pad": 0.08,
 }
 
+NO_DATES = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+
 LETTERS_PER_INCH = 9
 """Of a title."""
 
@@ -61,16 +67,18 @@ SMALLEST_LINE = 0.7
 
 @contextmanager
 def new_figure(path: str | Path, width: float, height: float, **options: Any) -> Iterator[Figure]:
-    """Give a figure of ``width`` × ``height`` inches to draw on, then write it to ``path`` as a PNG.
+    """Give a figure of ``width`` × ``height`` inches to draw on, then write it to ``path`` as its suffix says.
 
+    That is ``.png``, or for papers ``.svg`` or ``.pdf``, whose text stays text. The same figure gives the same file.
     The file appears whole or not at all. ``options`` go to :class:`matplotlib.figure.Figure`.
     """
+    format = Path(path).suffix.removeprefix(".")
     with matplotlib.style.context(["default", STYLE]), missing_letters_told():
         figure = Figure(figsize=(width, height), **options)
         FigureCanvasAgg(figure)
         yield figure
         with appearing_whole(Path(path)) as unfinished:
-            figure.savefig(unfinished, format="png")
+            figure.savefig(unfinished, format=format, metadata=NO_DATES.get(format))
 
 
 def new_page(figure: Figure) -> Axes:
@@ -87,9 +95,9 @@ def draw_title(figure: Figure, title: str) -> None:
     figure.suptitle(lines, x=0.012, ha="left", fontsize=11, fontweight="bold", fontfamily=fonts_for(lines))
 
 
-def legend_above(ax: Axes) -> None:
-    """Put the legend in a row above the axes, where it hides nothing."""
-    ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=3, columnspacing=1.2, handletextpad=0.5)
+def legend_above(ax: Axes, columns: int = 3) -> None:
+    """Put the legend in rows above the axes, where it hides nothing."""
+    ax.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), ncols=columns, columnspacing=1.2, handletextpad=0.5)
 
 
 def percent_ticks(decimals: int | None = None) -> PercentFormatter:
@@ -98,14 +106,30 @@ def percent_ticks(decimals: int | None = None) -> PercentFormatter:
 
 
 def words(name: str) -> str:
-    """A class, or a measure, as a reader would write it: an underscore between two letters or digits is a space."""
+    """A class, or a measure, as a reader would write it: an underscore between two letters or digits is a space.
+
+    An :class:`Italic` stays one, as it is.
+    """
+    if isinstance(name, Italic):
+        return Italic(printable(name))
     return re.sub(r"(?<=[^\W_])_(?=[^\W_])", " ", printable(name))
 
 
 def clip(name: str, length: int) -> str:
     """The name in words, cut to ``length`` letters."""
     name = words(name)
-    return name if len(name) <= length else name[: length - 1] + "…"
+    return name if len(name) <= length else type(name)(name[: length - 1] + "…")
+
+
+def slant(name: str) -> Literal["normal", "italic"]:
+    """Matplotlib's font style of a name."""
+    return "italic" if isinstance(name, Italic) else "normal"
+
+
+def slant_labels(labels: Sequence[Text], names: Sequence[str]) -> None:
+    """Set those labels of an axis in italics whose names are."""
+    for label, name in zip(labels, names, strict=True):
+        label.set_fontstyle(slant(name))
 
 
 def fit_text(page: Axes, x: float, y: float, text: str, width: float, max_lines: int = 1, **options: Any) -> None:
@@ -115,6 +139,7 @@ def fit_text(page: Axes, x: float, y: float, text: str, width: float, max_lines:
     """
     if not text.strip():
         return
+    options["fontstyle"] = slant(text)
     text = shown(text)
     artist = page.text(x, y, text, fontfamily=fonts_for(text), **options)
     fit = max(2, int(width / _width(artist) * len(text)))
@@ -124,11 +149,18 @@ def fit_text(page: Axes, x: float, y: float, text: str, width: float, max_lines:
     _shrink(artist, width / _width(artist))
 
 
-def fit_line(page: Axes, x: float, y: float, text: str, width: float, **options: Any) -> None:
+def fit_line(page: Axes, x: float, y: float, text: str, width: float, before: str = "", **options: Any) -> None:
     """Write ``text`` on one line, made smaller or, where that is not enough, cut to stay within ``width`` inches.
 
-    ``options`` go to :meth:`matplotlib.axes.Axes.text`.
+    ``before`` is a word that stands before it, upright where the text is an :class:`Italic`. ``options`` go to
+    :meth:`matplotlib.axes.Axes.text`.
     """
+    if before and isinstance(text, Italic):
+        used = _width(page.text(x, y, before, **options)) + 0.05
+        x, width = x + used, width - used
+    elif before:
+        text = f"{before} {text}"
+    options["fontstyle"] = slant(text)
     text = shown(text)
     artist = page.text(x, y, text, fontfamily=fonts_for(text), **options)
     share = width / _width(artist)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,16 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 from numpy.typing import NDArray
 
 from naturalist.plots.fonts import fonts_for
-from naturalist.plots.style import BLUE, GREY, INK, ORANGE, PALE, VERMILLION, draw_title, new_figure, shown, words
+from naturalist.plots.style import BLUE, GREY, INK, ORANGE, VERMILLION, clip, draw_title, new_figure, shown, words
 from naturalist.printable import printable
 from naturalist.runs.records import Influences, RunRecord, amount, as_numbers, is_number, level_name, numbered
 
 COLOURS = "cividis"
 ROWS_SHOWN = 30
+LEVEL_SPREAD = 0.6
+"""Of the room that a level has on its axis, the share over which the lines of its runs are spread."""
+LONGEST_LEVEL = 18
+"""Letters of a level's name; a longer one is cut."""
 STATE_STYLE = {
     "finished": ("o", BLUE, "finished"),
     "pruned": ("X", VERMILLION, "stopped by hyperband"),
@@ -79,7 +84,8 @@ def plot_parallel_coordinates(
     """Draw every run as a line over an axis for each setting; its colour is the metric, which is the last axis.
 
     ``settings`` holds one value per run for each setting that differs; every run has a value. Lines that share a level
-    are spread a little, so that each can be followed; stopped runs are dashed, and the best run is thick.
+    are spread a little within its brackets, so that each can be followed, and leave room for its name; stopped runs are
+    dashed, and the best run is thick.
     """
     values = np.array([run.value for run in runs], dtype=float)
     low, high = values.min(), values.max()
@@ -89,20 +95,27 @@ def plot_parallel_coordinates(
     order = np.argsort(values if maximize else -values)  # the best on top
     colours = ScalarMappable(Normalize(low, high), COLOURS)
 
+    shares = (0.5,) if high == low else (0, 0.25, 0.5, 0.75, 1)
+    ticks = [[(height, clip(label, LONGEST_LEVEL)) for height, label in _ticks(column)] for column in settings.values()]
+    ticks.append([(share, amount(low + share * (high - low), metric)) for share in shares])
+    room = 0.2 + 0.08 * max(len(label) for labels in ticks for _, label in labels)  # for the names of levels, in inches
+    pitch = max(room + 0.9, 7.5 / len(columns))
+    gap = room / pitch
     title = f"Settings and {metric} of {len(runs)} runs"
-    with _titled_figure(path, max(9.0, 1.15 * len(columns) + 1.5), 5, title) as figure:
+    with _titled_figure(path, pitch * len(columns) + 1.5, 5, title) as figure:
         ax = figure.subplots()
-        ax.set(xlim=(-0.35, len(columns) - 0.35), ylim=(-0.06, 1.04))
+        ax.set(xlim=(-0.1, len(columns) - 1 + gap + 0.1), ylim=(-0.06, 1.04))
         ax.axis("off")
         for run in order:
             line = {"linestyle": "--" if runs[run].state == "pruned" else "-", "linewidth": 1.5, "alpha": 0.85}
             line |= {"linewidth": 3.2, "alpha": 1} if run == order[-1] else {}
-            ax.add_patch(PathPatch(_curve(heights[run]), fill=False, edgecolor=colours.to_rgba(values[run]), **line))
+            ax.add_patch(
+                PathPatch(_curve(heights[run], gap), fill=False, edgecolor=colours.to_rgba(values[run]), **line)
+            )
         for position, (name, column) in enumerate(settings.items()):
-            _draw_axis(ax, position, re.sub(r"\B_\B", "\n", name, count=1), _ticks(column))
-        shares = (0.5,) if high == low else (0, 0.25, 0.5, 0.75, 1)
-        ticks = [(share, amount(low + share * (high - low), metric)) for share in shares]
-        _draw_axis(ax, len(columns) - 1, f"best\n{words(metric.removeprefix('best_'))}", ticks)
+            brackets = None if _is_continuous(column) else LEVEL_SPREAD / len(ticks[position])
+            _draw_axis(ax, position, gap, re.sub(r"\B_\B", "\n", name, count=1), ticks[position], brackets)
+        _draw_axis(ax, len(columns) - 1, gap, f"best\n{words(metric.removeprefix('best_'))}", ticks[-1], None)
         percent = PercentFormatter(1, symbol=" %") if metric.endswith("accuracy") else None
         figure.colorbar(colours, ax=ax, fraction=0.02, pad=0.01, format=percent).outline.set_visible(False)
         dashed = "; dashed: stopped by hyperband" if any(run.state == "pruned" for run in runs) else ""
@@ -150,7 +163,7 @@ def _titled_figure(path: Path, width: float, height: float, title: str) -> Itera
 
 def _positions(column: list[Any], values: Numbers) -> Numbers:
     """Heights from 0 to 1 on a setting's axis; runs with the same level side by side, the best on top."""
-    if is_number(column) and len(set(column)) > 4:
+    if _is_continuous(column):
         numbers = as_numbers(column)
         low, high = float(numbers.min()), float(numbers.max())
         return (numbers - low) / (high - low)
@@ -160,9 +173,14 @@ def _positions(column: list[Any], values: Numbers) -> Numbers:
     for level in range(len(levels)):
         chosen = np.flatnonzero(centres == level)
         ranks = np.argsort(np.argsort(values[chosen]))
-        spread = 0.5 * (ranks / max(len(chosen) - 1, 1) - 0.5) if len(chosen) > 1 else np.zeros(1)
+        spread = LEVEL_SPREAD * (ranks / max(len(chosen) - 1, 1) - 0.5) if len(chosen) > 1 else np.zeros(1)
         heights[chosen] = (level + 0.5 + spread) / len(levels)
     return heights
+
+
+def _is_continuous(column: list[Any]) -> bool:
+    """Whether an axis has numbers at their places, rather than levels at equal distances."""
+    return is_number(column) and len(set(column)) > 4
 
 
 def _levels(column: list[Any]) -> list[str]:
@@ -172,7 +190,7 @@ def _levels(column: list[Any]) -> list[str]:
 
 
 def _ticks(column: list[Any]) -> list[tuple[float, str]]:
-    if not (is_number(column) and len(set(column)) > 4):
+    if not _is_continuous(column):
         levels = _levels(column)
         return [((position + 0.5) / len(levels), name) for position, name in enumerate(levels)]
     numbers = as_numbers(column)
@@ -184,33 +202,27 @@ def _ticks(column: list[Any]) -> list[tuple[float, str]]:
     ]
 
 
-def _curve(heights: Numbers) -> Curve:
-    """A smooth line that leaves and reaches every axis level."""
-    points, codes = [(0.0, heights[0])], [Curve.MOVETO]
-    for position in range(1, len(heights)):
-        points += [
-            (position - 0.6, heights[position - 1]),
-            (position - 0.4, heights[position]),
-            (float(position), heights[position]),
-        ]
-        codes += [Curve.CURVE4] * 3
-    return Curve(points, codes)
+def _curve(heights: Numbers, gap: float) -> Curve:
+    """Smooth lines from axis to axis that leave and reach them level; each axis has a gap for the names of levels."""
+    points: list[tuple[float, float]] = []
+    for position, (left, right) in enumerate(pairwise(heights.tolist())):
+        start, end = position + gap, position + 1.0
+        reach = 0.6 * (end - start)
+        points += [(start, left), (start + reach, left), (end - reach, right), (end, right)]
+    return Curve(points, [Curve.MOVETO, *[Curve.CURVE4] * 3] * (len(heights) - 1))
 
 
-def _draw_axis(ax: Axes, position: int, name: str, ticks: list[tuple[float, str]]) -> None:
-    ax.plot([position, position], [0, 1], color=INK, linewidth=1, zorder=3)
-    name = shown(name)
+def _draw_axis(
+    ax: Axes, position: int, gap: float, name: str, ticks: list[tuple[float, str]], brackets: float | None
+) -> None:
+    """An axis as two lines, or with ``brackets`` of that height around each level, and the levels' names between."""
+    name, middle = shown(name), position + gap / 2
+    spans = [(0.0, 1.0)] if brackets is None else [(at - brackets / 2, at + brackets / 2) for at, _ in ticks]
+    for low, high in spans:
+        for x, inwards in ((position, 0.03), (position + gap, -0.03)):
+            corners = [x + inwards, x, x, x + inwards]
+            ax.plot(corners, [low, low, high, high], color=INK, linewidth=1, zorder=3, solid_joinstyle="miter")
     style: dict[str, Any] = {"fontsize": 8.5, "fontfamily": fonts_for(name)}
-    ax.text(position, 1.03, name, ha="center", va="bottom", fontweight="bold", **style)
+    ax.text(middle, 1.03, name, ha="center", va="bottom", fontweight="bold", **style)
     for height, label in ticks:
-        label = printable(label)
-        ax.text(
-            position + 0.05,
-            height,
-            label,
-            va="center",
-            fontsize=8,
-            fontfamily=fonts_for(label),
-            zorder=4,
-            bbox={"facecolor": "white", "edgecolor": PALE, "alpha": 0.85, "pad": 1.2, "linewidth": 0.5},
-        )
+        ax.text(middle, height, label, ha="center", va="center", fontsize=8, fontfamily=fonts_for(label))

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from naturalist.data.preprocessing import Preprocessing
+from naturalist.entry import stops_wait
 from naturalist.errors import ADVICE, NO_ROOM, UserError, is_out_of_memory
 from naturalist.files import written_whole
 from naturalist.models import build_model
@@ -56,7 +57,7 @@ def save_checkpoint(
         **more,
     }
     try:
-        with written_whole(path) as file:
+        with stops_wait(), written_whole(path) as file:  # torch ends the process when a write is interrupted
             torch.save(content, file)
     except OSError as error:
         if is_out_of_memory(error):
@@ -146,9 +147,13 @@ def restore_model(content: dict[str, Any], model: nn.Module | None = None) -> tu
         assert isinstance(model, StagedNetwork)
         model.start_at(next(iter(model.stages)))  # with the image, not with features of what was frozen
     fill_model(model, content["state_dict"])
+    return model.eval(), preprocessing_of(content)
+
+
+def preprocessing_of(content: dict[str, Any]) -> Preprocessing:
+    """From photograph to input, as a checkpoint says it."""
     shown = {item.name: content["preprocessing"][item.name] for item in fields(Preprocessing)}
-    preprocessing = Preprocessing(**{**shown, "mean": tuple(shown["mean"]), "std": tuple(shown["std"])})
-    return model.eval(), preprocessing
+    return Preprocessing(**{**shown, "mean": tuple(shown["mean"]), "std": tuple(shown["std"])})
 
 
 def fill_model(model: nn.Module, state: dict[str, Tensor]) -> None:

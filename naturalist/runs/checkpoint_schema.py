@@ -60,6 +60,7 @@ class Checkpoint(Struct):
     data: str
     epoch: Count
     metrics: dict[str, Any] | None = None
+    feature_seconds: NotNegative = 0.0
     identity: str | None = None
     settings: Any = None
 
@@ -87,6 +88,7 @@ class TrainedEpoch(Struct):
     learning_rate: NotNegative
     images_per_second: Annotated[float, Meta(ge=0)]
     epoch_seconds: NotNegative
+    val_balanced_accuracy: Share | None = None
 
 
 class Progress(Struct):

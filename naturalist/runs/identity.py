@@ -32,6 +32,8 @@ class Identity:
     split: RecordedSplit
     hash: str
     """Of both files, as checkpoints hold it."""
+    settings: dict[str, Any]
+    """Those that shape its result."""
 
 
 def identify_run(
@@ -55,6 +57,7 @@ def identify_run(
             "class_names": list(data.class_names),
             "validation": data.split.validation,
             "images": {part: len(data.split.of(part)) for part in ("train", "val", "unused")},
+            "excluded": None if data.exclusion is None else data.exclusion.record(),
             "settings": shaping(settings.recorded()),
             "versions": {
                 "naturalist": naturalist.__version__,
@@ -95,7 +98,7 @@ def read_identity_file(folder: Path) -> Identity:
     for file in split.files:
         if file.class_name not in content.class_names:
             damaged(str(path), f"it has no class {file.class_name!r}, of which {FILE_NAME} has images", remedy)
-    return Identity(content.fingerprint, content.class_names, split, hash_of(folder) or "")
+    return Identity(content.fingerprint, content.class_names, split, hash_of(folder) or "", content.settings)
 
 
 def hash_of(folder: Path) -> str | None:

@@ -12,8 +12,9 @@ from naturalist.printable import printable
 from naturalist.ranks import this_rank
 from naturalist.runs.checkpoint import BEST, LAST, load_for_resume
 from naturalist.runs.folder import create_run_folder, locked_run, read_metrics
-from naturalist.runs.records import merit
+from naturalist.runs.records import SELECTED, best_of
 from naturalist.runs.tracking import Tracker
+from naturalist.settings.groups import SelectBy
 from naturalist.settings.run_settings import RunSettings
 
 
@@ -62,7 +63,7 @@ def record_run(settings: RunSettings, job_type: str, *, may_begin: bool = False)
             yield tracker
         except BaseException as error:
             with stops_ignored():
-                _record_end(tracker, error)
+                _record_end(tracker, error, settings.training.select_by)
             raise
 
 
@@ -98,15 +99,15 @@ def _history_of(folder: Path, may_begin: bool) -> list[dict[str, Any]] | None:
     return history
 
 
-def _record_end(tracker: Tracker, error: BaseException) -> None:
+def _record_end(tracker: Tracker, error: BaseException, select_by: SelectBy) -> None:
     """Record why a run ended before its time; what was recorded first stands."""
     if not isinstance(error, KeyboardInterrupt):
         summary: dict[str, Any] = {"status": "failed", "reason": reason_of(error)}
     elif epochs := _recorded_epochs(tracker.folder):
         summary = {"status": "stopped", "epochs": len(epochs)}
-        best = max(epochs, key=merit)
+        best = epochs[best_of(epochs, select_by)]
         summary |= {"best_epoch": best["epoch"]}
-        summary |= {f"best_{name}": best.get(name) for name in ("val_accuracy", "val_loss")}
+        summary |= {f"best_{name}": best.get(name) for name in SELECTED}
     else:
         summary = {"status": "stopped", "reason": "It was stopped before training began."}
     with suppress(Exception):  # the error that ended the run must not be hidden by one of its record

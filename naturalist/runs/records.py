@@ -1,5 +1,6 @@
 """Runs as tables and figures see them: what a folder tells of one run, and of several."""
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +10,7 @@ from typing import Any, TypeGuard
 import numpy as np
 from numpy.typing import NDArray
 
+from naturalist.settings.groups import SelectBy
 from naturalist.wording import percent
 
 LOG_RATIO = 50
@@ -31,6 +33,9 @@ COLUMNS = {
 TRIAL = "trial-"
 """What the names of a sweep's runs begin with, before the number."""
 
+SELECTED = ("val_accuracy", "val_balanced_accuracy", "val_loss")
+"""What ``best.pt`` may be chosen by; a summary has each of its epoch, as ``best_val_accuracy`` and so on."""
+
 
 def trial_label(number: int) -> str:
     """What the name of a trial's run begins with."""
@@ -44,9 +49,16 @@ def numbered(runs: Sequence["RunRecord"]) -> tuple[str, list[int]]:
     return ("trial", trials) if is_one_sweep else ("run", list(range(1, len(runs) + 1)))
 
 
-def merit(epoch: Mapping[str, Any]) -> tuple[float, float]:
-    """What ``best.pt`` is chosen by, more being better: validation accuracy and, of equals, the lower loss."""
-    return epoch.get("val_accuracy") or 0.0, -(epoch.get("val_loss") or 0.0)
+def merit(epoch: Mapping[str, Any], select_by: SelectBy = "val_accuracy") -> tuple[float, float]:
+    """What ``best.pt`` is chosen by, more being better: a validation accuracy and, of equals, the loss, or the loss."""
+    loss = epoch.get("val_loss")
+    gain = -loss if loss is not None and math.isfinite(loss) else -math.inf
+    return gain if select_by == "val_loss" else epoch.get(select_by) or 0.0, gain
+
+
+def best_of(history: Sequence[Mapping[str, Any]], select_by: SelectBy = "val_accuracy") -> int:
+    """Position of the epoch that ``best.pt`` is of; of equals the first."""
+    return max(range(len(history)), key=lambda i: merit(history[i], select_by))
 
 
 @dataclass(frozen=True)

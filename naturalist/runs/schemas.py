@@ -15,10 +15,20 @@ class Epoch(Struct):
     train_accuracy: Share | None = None
     val_loss: Finite | None = None
     val_accuracy: Share | None = None
+    val_balanced_accuracy: Share | None = None
     best_val_accuracy: Share | None = None
     learning_rate: NotNegative | None = None
     images_per_second: NotNegative | None = None
     epoch_seconds: NotNegative | None = None
+
+
+class Stage(Struct):
+    """Of ``summary.json``: a stage of a backbone."""
+
+    name: str
+    parameters: Count
+    release_epoch: Count | None = None
+    """From which epoch on, counted from 0, it learns; None for never."""
 
 
 class Summary(Struct):
@@ -30,9 +40,12 @@ class Summary(Struct):
     epochs: Count | None = None
     best_epoch: Count | None = None
     best_val_accuracy: Share | None = None
+    best_val_balanced_accuracy: Share | None = None
     best_val_loss: Finite | None = None
     parameters: Count | None = None
     trainable_parameters: Count | None = None
+    multiply_accumulates: Count | None = None
+    stages: tuple[Stage, ...] = ()
     peak_memory_mb: NotNegative | None = None
     feature_seconds: NotNegative | None = None
     sweep: Any = None

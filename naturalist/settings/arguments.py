@@ -39,6 +39,11 @@ class Argument:
         return self.type is bool
 
     @property
+    def is_named_switch(self) -> bool:
+        """Whether it may be written as a flag, for which one of its words then stands."""
+        return self.bare is not None and bool(self.choices)
+
+    @property
     def is_optional(self) -> bool:
         """Whether it may be left open: None is a value of it."""
         return NoneType in get_args(self.type)

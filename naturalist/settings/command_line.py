@@ -22,7 +22,7 @@ from naturalist.settings.agent import WRITE_ARGS, flags_of_agent, name_of, requi
 from naturalist.settings.arguments import Argument, arguments_of, describe_type, parts_of
 from naturalist.settings.groups import NOT_RECORDED
 from naturalist.settings.places import from_home, run_folder_name
-from naturalist.settings.resume import AUTO, IDENTITY, refuse_changes, settings_of_run
+from naturalist.settings.resume import AUTO, IDENTITY, refuse_changes, settings_of_run, shaping
 from naturalist.settings.rules import NOTHING, require, require_text
 from naturalist.settings.run_settings import RunSettings
 from naturalist.settings.spelling import nearest
@@ -113,7 +113,9 @@ class Command:
             run = Path(values["runs_dir"], run_folder_name(values["name"]))
         if is_auto and not (run / IDENTITY).is_file():
             return {**values, "resume": str(run) if run.is_dir() else None}
-        own = settings_of_run(run, self.known.flags)
+        # What the version that began the run could not be told had its default.
+        defaults = shaping({name: argument.default for name, argument in self.known.flags.items()})
+        own = {**defaults, **settings_of_run(run, self.known.flags)}
         resumed = {**self._values(tokens, own), "resume": str(run)}
         refuse_changes(own, {name: resumed[name] for name in own})
         return resumed

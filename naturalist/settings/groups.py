@@ -7,6 +7,8 @@ groups are also those of ``--help``.
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from naturalist.errors import UserError
+from naturalist.memory import DeviceMemory
 from naturalist.settings.arguments import option
 from naturalist.settings.rules import (
     require,
@@ -22,6 +24,9 @@ from naturalist.settings.rules import (
 
 ResizeMode = Literal["squash", "crop", "crop-bicubic"]
 Normalization = Literal["dataset", "imagenet", "half"]
+ClassWeights = Literal["none", "balanced", "sqrt"]
+Sampling = Literal["shuffle", "balanced"]
+SelectBy = Literal["val_accuracy", "val_balanced_accuracy", "val_loss"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,9 @@ class DataSettings:
     """Folder for decoded images; by default 'cache' beside runs_dir."""
     on_corrupt: Literal["skip", "error"] = "skip"
     """Leave unreadable files out and name them, or stop."""
+    exclude: str | None = option(None, path=True, metavar="FILE")
+    """CSV file whose column 'path' names images to leave out of training and validation, by their place in the data
+    folder, such as leaks.csv of naturalist audit."""
     val_fraction: float = 0.2
     """Share of every class held out for validation, in (0, 1)."""
     split_seed: int = 0
@@ -80,6 +88,9 @@ class AugmentationSettings:
     """Smallest share of the area that a random resized crop keeps, in (0, 1]; 1 keeps the whole image."""
     horizontal_flip: float = 0.5
     """Probability of a mirror image, in [0, 1]."""
+    alternating_flip: bool = False
+    """Mirror every image in every other epoch, beginning with the first or the second by chance; horizontal_flip then
+    has no effect."""
     rotation: float = 10.0
     """Largest rotation either way, in degrees, in [0, 180]."""
     brightness: float = 0.2
@@ -108,8 +119,9 @@ class AugmentationSettings:
         require("rotation", self.rotation, 0 <= self.rotation <= 180, "must lie between 0 and 180 degrees")
 
 
-WEIGHT_DECAY = {"AdamW": 0.05, "SGD": 5e-4, "Adam": 0.0, "NAdam": 0.0}
-"""What each optimiser is used with: only AdamW's is decoupled from the gradient, so that no other may inherit it."""
+WEIGHT_DECAY = {"AdamW": 0.05, "Muon": 0.05, "SGD": 5e-4, "Adam": 0.0, "NAdam": 0.0}
+"""What each optimiser is used with: only AdamW's and Muon's are decoupled from the gradient, so that no
+other may inherit them."""
 
 
 @dataclass(frozen=True)
@@ -122,15 +134,16 @@ class TrainingSettings:
     """Passes over the training images."""
     batch_size: int = 64
     """Images per step."""
-    optimizer: Literal["Adam", "AdamW", "SGD", "NAdam"] = "AdamW"
-    """Optimiser; SGD uses Nesterov momentum."""
+    optimizer: Literal["Adam", "AdamW", "SGD", "NAdam", "Muon"] = "AdamW"
+    """Optimiser; SGD uses Nesterov momentum. Muon makes the steps of convolutions' filters orthogonal, as long as
+    AdamW's, which takes all other steps."""
     learning_rate: float = 0.002
     """Peak learning rate."""
     weight_decay: float | None = None
-    """Weight decay; norms and biases are exempt. By default the optimiser's own: 0.05 for AdamW (decoupled), 0.0005
-    for SGD, none for Adam and NAdam."""
+    """Weight decay; norms and biases are exempt. By default the optimiser's own: 0.05 for AdamW and Muon
+    (decoupled), 0.0005 for SGD, none for Adam and NAdam."""
     momentum: float = 0.9
-    """Momentum of SGD, in [0, 1)."""
+    """Momentum of SGD and Muon, in [0, 1)."""
     schedule: Literal["none", "cosine", "one-cycle", "plateau"] = "cosine"
     """Course of the learning rate after warm-up; plateau divides it by ten when val_loss stalls."""
     warmup_epochs: float = 1.0
@@ -139,17 +152,25 @@ class TrainingSettings:
     """Epochs without a better val_loss before schedule=plateau lowers the learning rate."""
     label_smoothing: float = 0.1
     """Label smoothing in the training loss, in [0, 1)."""
+    class_weights: ClassWeights = "none"
+    """Weight of an image in the training loss, for classes of unequal size: the same for all, by one over the images of
+    its class (balanced), or by the root of that (sqrt); 1 on average. val_loss stays unweighted."""
+    sampling: Sampling = "shuffle"
+    """Images of an epoch: each once, or from every class equally many (balanced), as many as there are in all."""
     ema_decay: float = 0.0
-    """Decay per step of an exponential moving average of the weights, which is then what is evaluated and
-    kept; 0 for none, else in (0, 1)."""
+    """Decay per step of an exponential moving average of the weights and batch normalisation's statistics, which is
+    then what is evaluated and kept; 0 for none, else in (0, 1). It is smaller in the first steps."""
     gradient_clip: float = 0.0
     """Largest norm of the gradient; 0 for no clipping."""
     accumulate: int = 1
     """Batches whose gradients are averaged before a step of the optimiser."""
     sync_batch_norm: bool = False
     """Under torchrun on GPUs: batch normalisation by the images of all processes, not of each its own."""
+    select_by: SelectBy = "val_accuracy"
+    """What best.pt is chosen by: the highest accuracy, the highest balanced accuracy (mean over the classes), or the
+    lowest loss on validation; of equal accuracies the lower loss."""
     patience: int = 0
-    """Stop after this many epochs without a better val_accuracy; 0 never stops early."""
+    """Stop after this many epochs without a better one by select_by; 0 never stops early."""
     seed: int = 0
     """Seed of weights, order, augmentation and dropout; --split_seed is that of the split."""
 
@@ -165,6 +186,11 @@ class TrainingSettings:
         require_not_negative(self, ["warmup_epochs", "gradient_clip", "patience", "plateau_patience"])
         require_seed(self, ["seed"])
         require_below_one(self, ["momentum", "label_smoothing", "ema_decay"])
+        if self.sampling == "balanced" and self.class_weights != "none":
+            raise UserError(
+                "sampling balanced shows all classes equally often already, so that with class_weights "
+                f"{self.class_weights} rare ones would count twice; give one of the two."
+            )
 
 
 @dataclass(frozen=True)
@@ -179,6 +205,10 @@ class MachineSettings:
     """Arithmetic; auto is bf16 where the hardware multiplies it natively, else fp32."""
     channels_last: bool = True
     """Store images and filters channels last, which is faster nearly everywhere."""
+    device_memory: DeviceMemory = "auto"
+    """Where decoded images, or features, lie: resident keeps all of them in the GPU's memory (without a GPU, as many as
+    the system can in the machine's), stream reads each batch from the disk ahead of its turn; auto streams what would
+    take more than half of the memory. Results are the same."""
 
     def validate(self) -> None:
         """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
@@ -208,14 +238,19 @@ class RecordSettings:
     """Run folder to go on with, with its own settings; auto, with --name N, goes on with N where it exists."""
     dry_run: bool = False
     """Say what would be trained (data, model, device, precision, steps), and stop."""
+    find_lr: bool = False
+    """Try rising learning rates for 100 steps, draw the loss over them (in runs_dir), propose one, and stop."""
 
     def validate(self) -> None:
         """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
         require_not_negative(self, ["checkpoint_seconds"])
         require_project("wandb_project", self.wandb_project)
+        others = [name for name in NOT_RECORDED if name != "find_lr" and getattr(self, name)]
+        if self.find_lr and others:
+            raise UserError(f"find_lr tries learning rates and trains no run, so {others[0]} cannot be given with it.")
 
 
-NOT_RECORDED = ("resume", "dry_run")
+NOT_RECORDED = ("resume", "dry_run", "find_lr")
 """Settings that ask for something now, and so are no part of a run's ``config.yaml``."""
 
 BOOKKEEPING = (
@@ -224,6 +259,7 @@ BOOKKEEPING = (
     "cache_dir",
     "datasets_dir",
     "device",
+    "device_memory",
     "wandb",
     "wandb_project",
     "validation_pictures",

@@ -16,6 +16,9 @@ from naturalist.settings.rules import (
 )
 from naturalist.settings.run_settings import RunSettings
 
+PROBE_SHARE = 0.3
+"""Of the epochs, the share of probe-then-full's first phase when head_epochs does not say."""
+
 
 @dataclass(frozen=True)
 class BackboneDataSettings(DataSettings):
@@ -79,8 +82,9 @@ class StrategySettings:
 
     TITLE: ClassVar[str] = "Strategy"
 
-    strategy: Literal["head", "partial", "full", "gradual"] = "head"
-    """What learns: the new head; it and the upper stages; everything; everything, released from the top."""
+    strategy: Literal["head", "partial", "full", "gradual", "probe-then-full"] = "head"
+    """What learns: the new head; it and the upper stages; everything; everything, released from the top; or first the
+    head, on features computed once, and then everything at a small rate: take that one for the best accuracy."""
     unfreeze_from: str | None = None
     """partial: the lowest stage that learns; --help_stages BACKBONE lists them."""
     freeze_fraction: float | None = None
@@ -88,11 +92,11 @@ class StrategySettings:
     freeze_stages: int | None = None
     """partial: how many stages, from the image on, are frozen."""
     head_epochs: int = 0
-    """Epochs in which the head learns alone, before anything else moves."""
+    """Epochs in which the head learns alone, before anything else moves; probe-then-full: 0 is three tenths of all."""
     gradual_share: float = 0.5
     """gradual: share of the epochs after which every stage is released, in (0, 1]."""
     backbone_lr_scale: float = 0.1
-    """Learning rate of the highest stage below the head, relative to the head's."""
+    """Learning rate of the highest stage below the head, relative to the head's; after a probe it is the head's."""
     layer_decay: float = 1.0
     """Factor on the learning rate from each stage of the backbone to the one below, in (0, 1]."""
     cache_features: bool = True
@@ -116,6 +120,12 @@ class StrategySettings:
         if len(given) > 1:
             raise UserError(f"{' and '.join(given)} say the same thing twice; give one of them.")
 
+    def probe_epochs(self, epochs: int) -> int:
+        """Of so many epochs, those of probe-then-full's first phase; 0 for other strategies."""
+        if self.strategy != "probe-then-full":
+            return 0
+        return self.head_epochs or max(1, round(PROBE_SHARE * epochs))
+
 
 @dataclass(frozen=True)
 class FinetuneSettings(RunSettings):
@@ -134,6 +144,16 @@ class FinetuneSettings(RunSettings):
         augments = self.augmentation.data_augmentation
         fixed_views = self.strategy.views > 0 and not self.augmentation.mixes
         return self.strategy.cache_features and (not augments or fixed_views)
+
+    def validate(self) -> None:
+        """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
+        super().validate()
+        epochs, probe = self.training.epochs, self.strategy.probe_epochs(self.training.epochs)
+        if probe >= epochs:
+            raise UserError(
+                f"probe-then-full probes for {probe} epoch(s) and then trains everything, for which epochs ({epochs}) "
+                "leaves nothing; give it more epochs, or fewer head_epochs."
+            )
 
     def describe(self) -> str:
         """A name that tells the settings that a sweep varies: ``resnet50_head_ep-10_…``."""

@@ -36,6 +36,8 @@ class IdentityFile(Struct):
     class_names: Annotated[tuple[str, ...], Meta(min_length=1)]
     validation: Literal["held out", "folder"]
     settings: Settings
+    soup: tuple[str, ...] = ()
+    """Names of the runs that it is an average of."""
 
     def __post_init__(self) -> None:
         """Raise ValueError for class names that are not."""
@@ -59,7 +61,10 @@ def settings_of_run(run: Path, known: Mapping[str, Any]) -> dict[str, Any]:
     path = run / IDENTITY
     if not path.is_file():
         raise UserError(f"{str(run)!r} is no run folder to resume: it has no {IDENTITY}.")
-    settings = read_json(path, IdentityFile, "nobody knows what this run is, so it cannot be resumed").settings
+    identity = read_json(path, IdentityFile, "nobody knows what this run is, so it cannot be resumed")
+    settings = identity.settings
+    if identity.soup:
+        raise UserError(f"{str(run)!r} is a soup of other runs: no training made it, and none can go on with it.")
     config = run / "config.yaml"
     changeable = fit(read_yaml(config, "settings of the run"), Settings, str(config), "mend or delete that line")
     kept = {name: value for name, value in changeable.items() if name in MAY_CHANGE and name not in NOT_RECORDED}

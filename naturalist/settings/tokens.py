@@ -60,7 +60,7 @@ class Known:
     def is_switch(self, name: str) -> bool:
         """Whether a flag is true or false."""
         argument = self.flags.get(name) or self.passed_on.get(name)
-        return name == DEBUG or (argument is not None and argument.is_flag)
+        return name == DEBUG or (argument is not None and (argument.is_flag or argument.is_named_switch))
 
     def long_name(self, short: str) -> str | None:
         """The switch that a letter with a hyphen stands for; None where it stands for none."""
@@ -119,7 +119,7 @@ class Tokens:
         elif name == DEBUG:
             show_tracebacks(self._switch(value) == "true")
         elif known.is_switch(name):
-            self._keep(name, self._switch(value))
+            self._keep(name, self._switch(value, known.flags.get(name)))
         elif name == "config" and known.takes_config:
             self._add_config(find_recipe(from_home(name, self._value(name, value)), known.recipes))
         elif name == "resume" and known.takes_config:
@@ -140,11 +140,15 @@ class Tokens:
     def _keep(self, name: str, value: str) -> None:
         (self.own if name in self._known.flags else self.passed_on).append(f"--{name}={value}")
 
-    def _switch(self, value: str | None) -> str:
+    def _switch(self, value: str | None, argument: Argument | None = None) -> str:
+        """What a switch says; one with names for it may say those, and ``true`` and ``false`` stand for two of them."""
+        names = argument if argument is not None and argument.is_named_switch else None
         if value is None:
-            is_next = bool(self._argv) and self._argv[0].lower() in ("true", "false")
+            words = ("true", "false", *(names.choices if names else ()))
+            is_next = bool(self._argv) and self._argv[0].lower() in words
             value = self._argv.pop(0) if is_next else "true"
-        return value.lower()
+        value = value.lower()
+        return {"true": str(names.bare), "false": names.default}.get(value, value) if names else value
 
     def _value(self, name: str, value: str | None) -> str:
         if value is not None:

@@ -9,6 +9,9 @@ from naturalist.settings.groups import ResizeMode
 from naturalist.settings.rules import require_at_least_one, require_device, require_seed
 
 Split = Literal["test", "val"]
+PictureFormat = Literal["png", "svg", "pdf"]
+Tta = Literal["none", "flip", "flip-shift"]
+Prior = Literal["training", "uniform"]
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,18 @@ class EvaluateOptions:
     """Another data set than the run's own."""
     cache_dir: str | None = option(None, group="Data")
     """Another folder for decoded images than the run's own."""
-    tta: bool = False
-    """Test-time augmentation: also average each image with its mirror image, reported apart."""
+    tta: Tta = option("none", bare="flip")
+    """Test-time augmentation: also average each image with its mirror image (flip, or no word), and with views shifted
+    a little (flip-shift), reported apart with the gain."""
+    prior: Prior = "training"
+    """Class frequencies to assume: those of training, as a network learns them, or also all alike (uniform), for the
+    balanced accuracy, reported apart with the gain."""
+    order: Literal["class", "similarity"] = "class"
+    """Of the classes in the picture of the confusion matrix: that of their names, or confused ones side by side."""
+    display_names: Path | None = option(None, metavar="FILE")
+    """How classes are called: YAML of folder: name, or CSV; a name between asterisks is in italics."""
+    format: PictureFormat = "png"
+    """Of the pictures; svg and pdf for papers."""
     batch_size: int = option(128, group="Machine")
     """Images per batch."""
     device: str = option("auto", group="Machine")
@@ -95,10 +108,14 @@ class PredictOptions:
     """Classes to name."""
     threshold: float = 0.0
     """Say 'none of these' below this confidence, 0 to 1."""
+    temperature: float = 1.0
+    """Divide logits by it; evaluate fits the one that makes confidence honest on the validation images."""
     json: bool = False
     """Print one JSON object per photograph."""
     csv: bool = False
     """Print CSV."""
+    display_names: Path | None = option(None, metavar="FILE")
+    """How classes are called: YAML of folder: name, or CSV; a name between asterisks is in italics."""
     null: bool = option(False, short="-0")
     """The list on standard input is separated by NUL characters, as find -print0 writes it."""
     batch_size: int = option(64, group="Machine")
@@ -131,6 +148,10 @@ class ExplainOptions:
     """Layer whose channels to look at; by default the last one with feature maps; without a name all are listed."""
     seed: int = 0
     """Of the choice of images."""
+    display_names: Path | None = option(None, metavar="FILE")
+    """How classes are called: YAML of folder: name, or CSV; a name between asterisks is in italics."""
+    format: PictureFormat = "png"
+    """Of the pictures; svg and pdf for papers."""
     split: Split = option("val", group="Data")
     """Images to draw from; test is a look at the test set, and remembered as one."""
     data: str | None = option(None, group="Data", path=True)
@@ -158,6 +179,8 @@ class ExportOptions:
     """Run folder, a checkpoint file, or the name of a run in runs/."""
     format: Literal["onnx", "torch"] = "onnx"
     """ONNX, or torch.export's program."""
+    display_names: Path | None = option(None, metavar="FILE")
+    """How classes are called: YAML of folder: name, or CSV; a name between asterisks is in italics."""
     data: str | None = option(None, group="Data", path=True)
     """Data set to check it on, if not the run's own."""
     cache_dir: str | None = option(None, group="Data")
@@ -196,8 +219,38 @@ class CompareOptions:
 
     folders: list[Path] = positional("RUN")
     """Run folders, or names of runs in runs/; seeds are averaged."""
+    format: PictureFormat = "png"
+    """Of the pictures; svg and pdf for papers."""
     out: Path | None = option(None, group="Record", short="-o", metavar="FOLDER")
     """Where to put the comparison; by default comparison, beside the folder of the first run."""
+
+
+@dataclass(frozen=True)
+class SoupOptions:
+    """Average the weights of runs that began with the same, as validation likes it best, into a run of its own."""
+
+    EXAMPLE: ClassVar[str] = "naturalist soup runs/full-1 runs/full-2 runs/full-3 --name soup"
+
+    runs: list[Path] = positional("RUN")
+    """Run folders, checkpoint files, or names of runs in runs/; at least two. The best is the first ingredient; each
+    other one, the better first, is added where validation gains by it, as the first run's select_by measures that."""
+    interpolate: bool = False
+    """Two runs, such as a linear probe and what was fine-tuned: take the best point of the line between them."""
+    data: str | None = option(None, group="Data", path=True)
+    """Another data set than the first run's own."""
+    cache_dir: str | None = option(None, group="Data")
+    """Another folder for decoded images than the first run's own."""
+    batch_size: int = option(128, group="Machine")
+    """Images per batch."""
+    device: str = option("auto", group="Machine")
+    """auto, cpu, cuda, cuda:N or mps."""
+    name: str = option("soup", group="Record")
+    """Name of the new run, whose folder lies beside that of the first."""
+
+    def validate(self) -> None:
+        """Refuse impossible values; raises :class:`UserError` naming the option."""
+        require_at_least_one(self, ["batch_size"])
+        require_device(self.device)
 
 
 @dataclass(frozen=True)
@@ -248,5 +301,7 @@ class SweepReportOptions:
     """What was tuned."""
     minimize: bool = False
     """Lower is better."""
+    format: PictureFormat = "png"
+    """Of the pictures; svg and pdf for papers."""
     out: Path = option(Path("sweep-report"), group="Record", short="-o", metavar="FOLDER")
     """Where pictures and tables go."""

@@ -93,8 +93,13 @@ def sentences(runs: list[RunRecord], metric: str) -> list[str]:
     return found + _what_failed_runs_share(runs)
 
 
+def caution(runs: int) -> str:
+    """What stands below the picture of influences, whose bars say nothing of chance."""
+    return too_few(runs) if runs < LEAST_RUNS else "a bar may be chance: the findings say which settings matter"
+
+
 def too_few(runs: int) -> str:
-    """What is said, and drawn, where there are not enough runs to say more."""
+    """What is said where there are not enough runs to say more."""
     return f"{counted(runs, 'run')} {'is' if runs == 1 else 'are'} too few to say which settings matter."
 
 

@@ -40,6 +40,7 @@ EPOCH_METRICS = (
     "train_accuracy",
     "val_loss",
     "val_accuracy",
+    "val_balanced_accuracy",
     "best_val_accuracy",
     "learning_rate",
     "images_per_second",

@@ -9,16 +9,18 @@ from naturalist.files import write_atomically, write_table
 from naturalist.plots.sweep import plot_accuracy_by_run, plot_influences, plot_parallel_coordinates
 from naturalist.printable import printable
 from naturalist.runs.records import RunRecord, amount, numbered
-from naturalist.sweeps.analysis import LEAST_RUNS, influences, judged, sentences, too_few, varied_settings
+from naturalist.sweeps.analysis import caution, influences, judged, sentences, varied_settings
 from naturalist.sweeps.read_runs import CUT_OFF, read_runs, searched_settings
 from naturalist.wording import counted
 
 
-def report_runs(folders: list[Path], target: Path, *, metric: str = "val_accuracy", maximize: bool = True) -> None:
+def report_runs(
+    folders: list[Path], target: Path, *, metric: str = "val_accuracy", maximize: bool = True, format: str = "png"
+) -> None:
     """Write what the runs in ``folders`` teach to the folder ``target``.
 
-    ``runs.png``, ``parallel.png``, ``influence.png``, the numbers as ``runs.csv`` and ``influence.csv``, the sentences
-    as ``findings.txt``, and ``best.yaml`` for ``partA/train.py --config``.
+    The pictures ``runs``, ``parallel`` and ``influence``, the numbers as ``runs.csv`` and ``influence.csv``, the
+    sentences as ``findings.txt``, and ``best.yaml`` for ``partA/train.py --config``.
 
     Raises :class:`UserError` when no run got through an epoch.
     """
@@ -39,14 +41,11 @@ def report_runs(folders: list[Path], target: Path, *, metric: str = "val_accurac
     settings = yaml.safe_dump(searched_settings(best.settings), sort_keys=False, allow_unicode=True)
     heading = f"# The best run, {printable(best.name)}: {metric} {amount(best.value or 0, metric)}.\n"
     write_atomically(target / "best.yaml", heading + settings)
-    plot_accuracy_by_run(ended, best, target / "runs.png", metric, maximize, left_out=len(runs) - len(ended))
+    plot_accuracy_by_run(ended, best, target / f"runs.{format}", metric, maximize, left_out=len(runs) - len(ended))
     if varied:
-        plot_parallel_coordinates(varied, good, target / "parallel.png", metric, maximize)
+        plot_parallel_coordinates(varied, good, target / f"parallel.{format}", metric, maximize)
     if table.rows:
-        caution = "a bar may be chance: findings.txt says which settings matter"
-        if len(good) < LEAST_RUNS:
-            caution = too_few(len(good))
-        plot_influences(table, target / "influence.png", metric, len(good), caution)
+        plot_influences(table, target / f"influence.{format}", metric, len(good), caution(len(good)))
     said = f"{metric} {amount(best.value or 0, metric)} in {counted(best.epochs, 'epoch')}"
     said += f"; its settings are in {target / 'best.yaml'}."
     print(f"Best: {printable(best.name)}, {said}", *(f"  {printable(sentence)}" for sentence in found), sep="\n")

@@ -9,6 +9,7 @@ from typing import Any
 
 import optuna
 
+from naturalist.entry import stop_requested, stops_held
 from naturalist.errors import OUT_OF_MEMORY, UserError
 from naturalist.runs.folder import write_summary
 from naturalist.runs.records import trial_label
@@ -60,13 +61,14 @@ class Round:
         """Run trials until ``target`` are done, here or elsewhere."""
         with TrialTable(self._trials, min(target, self._trials.size), self._label) as self._table:
             try:
-                while self._fill(target) or self._running or self._wait_for_others():
-                    self._listen()
-            except KeyboardInterrupt:
-                self._table.say("Stopping; running trials save what they have …")
-                self._stop()
-                self._table.say("Stopped. The same command goes on; trials that were cut off are run again.")
-                raise
+                with stops_held():  # a worker whose message was read must get its answer, else it waits for it
+                    while not stop_requested() and (self._fill(target) or self._running or self._wait_for_others()):
+                        self._listen()
+                    if stop_requested():
+                        self._table.say("Stopping; running trials save what they have …")
+                        self._stop()
+                        self._table.say("Stopped. The same command goes on; trials that were cut off are run again.")
+                        raise KeyboardInterrupt
             finally:
                 for running in self._running.values():
                     self._trials.cut_off(running.trial)

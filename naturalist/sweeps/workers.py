@@ -13,16 +13,16 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
 
 from naturalist.data.catalog import scan
 from naturalist.data.dataset import Scan
-from naturalist.entry import forget_stop, forgiving_text, obey, output_may_fail
+from naturalist.entry import forget_stop, obey, stops_wait
 from naturalist.errors import UserError, reason_of
 from naturalist.memory import give_memory_back
+from naturalist.output import forgiving_text, output_may_fail
 from naturalist.printable import without_secrets
 from naturalist.runs.folder import read_config, write_summary
 from naturalist.settings.agent import name_of, require_same
@@ -202,7 +202,7 @@ def _train(
 
     def should_stop(metrics: dict[str, Any]) -> bool:
         try:
-            with _stop_waits():  # a message of which only half was read would be the end of this process
+            with stops_wait():  # a message of which only half was read would be the end of this process
                 connection.send(("epoch", metrics))
                 return bool(connection.recv())
         except (EOFError, OSError):  # the sweep was killed: this trial did not fail, it will be run again
@@ -230,19 +230,6 @@ def require_recorded(meant: dict[str, Any], result: dict[str, Any]) -> None:
         kept = {name: value for name, value in result.items() if name != "folder"}
         write_summary(folder, {**kept, "status": "failed", "reason": str(error), "exit_code": 1})
         raise
-
-
-@contextlib.contextmanager
-def _stop_waits() -> Iterator[None]:
-    """A request to stop that comes within takes effect at the end."""
-    came: list[int] = []
-    before = signal.signal(signal.SIGTERM, lambda number, frame: came.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-    if came:
-        signal.raise_signal(signal.SIGTERM)
 
 
 def _explain_exit(code: int | None) -> str:

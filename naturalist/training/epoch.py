@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
-from naturalist.data.augment import Augmentation
-from naturalist.data.dataset import Batches, Transform
+from naturalist.data.dataset import Batches, Transform, Varied
+from naturalist.data.distillation import distillation_of
 from naturalist.data.share import Part, Share
 from naturalist.device import Compute
 from naturalist.errors import UserError
@@ -44,6 +44,13 @@ class Evaluation:
     labels: Tensor
     """int64 ``[N]``, on the CPU."""
 
+    def metrics(self) -> dict[str, float]:
+        """``val_loss``, ``val_accuracy`` and ``val_balanced_accuracy``, the mean over the classes that have images."""
+        images = torch.bincount(self.labels).double()
+        right = torch.bincount(self.labels[self.logits.argmax(dim=1) == self.labels], minlength=len(images))
+        balanced = float((right / images)[images > 0].mean())
+        return {"val_loss": self.loss, "val_accuracy": self.accuracy, "val_balanced_accuracy": balanced}
+
 
 @dataclass(frozen=True)
 class Learner:
@@ -61,6 +68,8 @@ class Learner:
     """Moving average of the weights, updated after every step."""
     parallel: Parallel | None = None
     """Around the model, where several ranks teach it."""
+    class_weights: Tensor | None = None
+    """What each class weighs in the loss, ``[classes]``, on the device; None where all weigh the same."""
 
     @property
     def evaluated(self) -> nn.Module:
@@ -71,7 +80,7 @@ class Learner:
 def train_one_epoch(
     learner: Learner,
     loader: Batches,
-    augment: Augmentation | Transform,
+    augment: Varied | Transform,
     *,
     epoch: int,
     so_far: EpochSoFar | None = None,
@@ -80,14 +89,14 @@ def train_one_epoch(
 ) -> dict[str, float]:
     """Train on every batch of one epoch that it has not been trained on; of several ranks, each on its part of them.
 
-    Loss and accuracy stay on the device and are fetched every half second for the bar and once at the end. Accuracy is
-    measured while training, on augmented images and with dropout; under MixUp and CutMix the class with the larger
-    share counts as the truth.
+    Loss and accuracy stay on the device and are fetched every half second for the bar and once at the end. The loss is
+    smoothed and weighted as it is learnt from; accuracy is measured while training, on augmented images and with
+    dropout. Under MixUp and CutMix the class with the larger share counts as the truth.
 
     Args:
         learner: model, optimiser and their settings.
         loader: training batches.
-        augment: :class:`Augmentation`, or what else turns a batch into the model's input.
+        augment: turns a batch into the model's input.
         epoch: counted from 0.
         so_far: where to begin, and what the batches before came to; kept up to date. By default the beginning.
         after_step: called after every step of the optimiser, when learner and ``so_far`` are all there is to save.
@@ -139,7 +148,7 @@ def evaluate(
     bar: ProgressBar | None = None,
     after_batch: Callable[[], None] | None = None,
 ) -> Evaluation:
-    """Loss and accuracy on every image of a loader, without augmentation, dropout or label smoothing.
+    """Loss and accuracy on every image of a loader, without augmentation, dropout, label smoothing or class weights.
 
     Of several ranks each sees its part of every batch, and all return the same.
     """
@@ -204,7 +213,7 @@ def _gradients(learner: Learner, ends_group: bool) -> AbstractContextManager[obj
 
 def _forward(
     learner: Learner,
-    augment: Augmentation | Transform,
+    augment: Varied | Transform,
     batch: tuple[Tensor, Tensor],
     epoch: int,
     step: int,
@@ -216,7 +225,7 @@ def _forward(
     """
     images, labels = batch
     torch.manual_seed(derive_seed(learner.settings.seed, "dropout", epoch, step))
-    if not isinstance(augment, Augmentation):
+    if not isinstance(augment, Varied):
         inputs, targets = augment(images), labels
     elif part is None:
         inputs, targets = augment(images, labels, epoch, step)
@@ -228,11 +237,16 @@ def _forward(
             logits: Tensor = learner.model(inputs)
         else:
             logits, targets = learner.parallel(inputs, part), targets[: part.own]
-    logits, smoothing = logits.float(), learner.settings.label_smoothing
-    if part is None:
-        loss = cross_entropy(logits, targets, label_smoothing=smoothing)
-    else:
-        loss = cross_entropy(logits, targets, label_smoothing=smoothing, reduction="sum") / part.batch
+    logits, smoothing, places = logits.float(), learner.settings.label_smoothing, targets
+    images_of_batch = len(targets) if part is None else part.batch
+    taught = distillation_of(augment)
+    if taught is not None:
+        targets = taught.labels_of(places)
+    # Divided by images and not by their weights: a batch with many rare ones counts for more, whoever shares it.
+    loss = cross_entropy(logits, targets, learner.class_weights, label_smoothing=smoothing, reduction="sum")
+    loss = loss / images_of_batch
+    if taught is not None:
+        loss = taught.blend(loss, logits, places, epoch, images_of_batch)
     return loss, logits, targets
 
 

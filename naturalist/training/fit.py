@@ -9,13 +9,14 @@ from typing import Any
 
 from torch import nn
 
+from naturalist.data.balance import loss_weights
 from naturalist.data.dataset import TrainingData
 from naturalist.data.share import Share
 from naturalist.device import COMPARED, Compute, forget_peak_memory, peak_memory_mb, tell_difference
 from naturalist.entry import stop_requested, stops_held
 from naturalist.errors import UserError
 from naturalist.memory import require_memory
-from naturalist.models.parameter_groups import parameter_groups
+from naturalist.models.parameter_groups import Release, parameter_groups
 from naturalist.progress import progress_bar
 from naturalist.ranks import Agreement, take_from_first, this_rank
 from naturalist.reading import one_line
@@ -37,9 +38,6 @@ from naturalist.training.state import EpochSoFar, Progress
 from naturalist.training.telling import Telling
 from naturalist.wording import counted
 
-Release = Callable[[int], list[dict[str, Any]]]
-"""Epoch, counted from 0 → the parameter groups that begin to learn in it."""
-
 ShouldStop = Callable[[dict[str, Any]], bool]
 """Asked after every epoch with its metrics; True ends the fit."""
 
@@ -60,9 +58,8 @@ def fit(
 ) -> dict[str, Any]:
     """Train, validate and record epoch by epoch; keep the best checkpoint and the last.
 
-    The best has the highest validation accuracy and, of equals, the lowest loss. A stop that is requested saves in
-    mid-epoch, a KeyboardInterrupt ends at once. With ``resume`` the fit goes on from ``last.pt``, to the weights and
-    metrics of one that nothing interrupted.
+    The best is chosen by ``select_by``. A stop that is requested saves in mid-epoch, a KeyboardInterrupt ends at once.
+    With ``resume`` the fit goes on from ``last.pt``, to the weights and metrics of one that nothing interrupted.
 
     Args:
         model: the network, on any device.
@@ -75,7 +72,7 @@ def fit(
         resume: go on from ``last.pt``.
         checkpoint_seconds: how often ``last.pt`` is written within an epoch; 0 for only at the end of each.
         should_stop: asked after every epoch with its metrics; True ends the fit.
-        release: asked before every epoch; by default all that is trainable learns from the first on.
+        release: what begins to learn when; by default all that is trainable learns from the first on.
 
     Returns:
         The summary: ``status`` (``"finished"``, ``"stopped early"`` by ``patience``, ``"pruned"`` by ``should_stop`` or
@@ -126,24 +123,28 @@ class _Fit:
         model = compute.place(model)
         self.tracker, self.release, self.rank = tracker, release, this_rank()
         share = None if self.rank.is_alone else Share(self.rank, augmentation.data_augmentation and augmentation.mixes)
-        self.train_loader, self.val_loader = data.loaders(training.batch_size, training.seed, compute.device, share)
+        order = (training.batch_size, training.seed, compute, share, training.sampling)
+        self.train_loader, self.val_loader = data.loaders(*order)
         self.augment, self.prepare = data.transforms(augmentation, training.seed)
         if compute.device.type == "cpu":  # weights, gradients, and two averages of those; a GPU says what it lacks
             trained = sum(weight.nbytes for weight in model.parameters() if weight.requires_grad)
             require_memory(4 * trained, "the network's training")
-        groups = parameter_groups(model, training.decay) if release is None else release(0)
+        groups = parameter_groups(model, training.decay) if release is None else release.groups(0)
         optimizer = make_optimizer(groups, training, compute.device)
         steps = optimizer_steps(len(self.train_loader), training.accumulate)
-        schedule = Schedule(optimizer, training, steps, training.epochs)
+        first_epochs = 0 if release is None else release.first_epochs
+        schedule = Schedule(optimizer, training, steps, training.epochs, first_epochs)
         parallel = None if share is None else Parallel(model, sync_batch_norm=training.sync_batch_norm)
         average = WeightAverage(model, training.ema_decay) if training.ema_decay else None
-        self.learner = Learner(model, optimizer, schedule, training, compute, average, parallel)
+        weights = loss_weights(data.plan.counts, training.class_weights, compute.device)
+        self.learner = Learner(model, optimizer, schedule, training, compute, average, parallel, weights)
         self.asked = Agreement(self.rank)
         told = {"class_names": data.class_names, "preprocessing": data.preprocessing, **about}
         self.keeper = Keeper(tracker.folder, self.learner, told, checkpoint_seconds, writes=self.rank.is_first)
         self.progress, self.so_far = Progress(), EpochSoFar(compute.device)
         self.recorded_epochs, self.planned_epochs = 0, training.epochs
-        self.telling = Telling(tracker.folder, training.epochs, self.train_loader, self.val_loader)
+        loaders = self.train_loader, self.val_loader
+        self.telling = Telling(tracker.folder, training.epochs, *loaders, training.select_by)
 
     @property
     def seconds(self) -> float:
@@ -161,6 +162,7 @@ class _Fit:
             "precision": compute.precision,
             "peak_memory_mb": peak_memory_mb(compute.device),
             "weight_decay": self.learner.settings.decay,
+            **{name: getattr(self.learner.settings, name) for name in ("class_weights", "sampling", "select_by")},
         }
 
     def restore(self) -> None:
@@ -257,8 +259,8 @@ class _Fit:
             learner.evaluated, self.val_loader, self.prepare, learner.compute, after_batch=self._save_if_due
         )
         learner.schedule.end_epoch(validation.loss)
-        metrics |= {"val_loss": validation.loss, "val_accuracy": validation.accuracy}
-        self.progress = self.progress.after({**metrics, "epoch_seconds": time.perf_counter() - start})
+        metrics |= {**validation.metrics(), "epoch_seconds": time.perf_counter() - start}
+        self.progress = self.progress.after(metrics, learner.settings.select_by)
         self.so_far = EpochSoFar(learner.compute.device)
         if self.keeper.may_save():
             self.keep()
@@ -293,7 +295,8 @@ class _Fit:
 
     def _has_ended(self) -> bool:
         settings, progress = self.learner.settings, self.progress
-        is_patient = not settings.patience or progress.epoch - progress.best_epoch < settings.patience
+        since = max(progress.best_epoch, 0 if self.release is None else self.release.complete)
+        is_patient = not settings.patience or progress.epoch - since < settings.patience
         return progress.epoch >= settings.epochs or not is_patient
 
     def _after_step(self) -> None:
@@ -319,7 +322,7 @@ class _Fit:
 
     def _add_groups(self, epoch: int) -> bool:
         """Hand the parameters that begin to learn in ``epoch`` to the optimiser; returns whether there are any."""
-        groups = self.release(epoch) if self.release is not None else []
+        groups = self.release.groups(epoch) if self.release is not None else []
         for group in groups:
             self.learner.schedule.add_group(group)
         return bool(groups)

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from naturalist.models.parameter_groups import LATER
 from naturalist.settings.groups import TrainingSettings
+from naturalist.training.muon import Muon, is_orthogonal
 
 FINAL_SHARE = 1e-3
 """Where cosine and one-cycle end, as a share of the peak learning rate."""
@@ -23,6 +25,7 @@ STATES = {
     "Adam": {"step", "exp_avg", "exp_avg_sq"},
     "AdamW": {"step", "exp_avg", "exp_avg_sq"},
     "NAdam": {"step", "exp_avg", "exp_avg_sq", "mu_product"},
+    "Muon": {"step", "exp_avg", "exp_avg_sq"},  # of filters something else, see _state_of
 }
 """What each optimiser remembers of a parameter."""
 
@@ -35,6 +38,8 @@ def make_optimizer(groups: list[dict[str, Any]], settings: TrainingSettings, dev
         return torch.optim.SGD(
             groups, lr=learning_rate, momentum=settings.momentum, nesterov=settings.momentum > 0, **fused
         )
+    if settings.optimizer == "Muon":
+        return Muon(groups, learning_rate, settings.momentum)
     if settings.optimizer == "NAdam":
         return torch.optim.NAdam(groups, lr=learning_rate)
     adam = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}[settings.optimizer]
@@ -56,13 +61,13 @@ def restore_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     if [group.get("params") for group in state["param_groups"]] != [group["params"] for group in own["param_groups"]]:
         raise ValueError("its optimiser has other parameter groups")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    wanted = STATES[type(optimizer).__name__]
     for number, group in enumerate(own["param_groups"]):
         if len({bool(state["state"].get(parameter)) for parameter in group["params"]}) > 1:
             raise ValueError(f"its optimiser knows only some parameters of group {number}")
     for number, values in state["state"].items():
         if not 0 <= number < len(parameters):
             raise ValueError(f"its optimiser has a parameter {number} of {len(parameters)}")
+        wanted = _state_of(optimizer, parameters[number])
         if values and not wanted <= values.keys() <= wanted | {"max_exp_avg_sq"}:
             raise ValueError(f"its optimiser keeps {', '.join(map(str, values))}, not {', '.join(sorted(wanted))}")
         for name, value in values.items():
@@ -75,6 +80,13 @@ def restore_optimizer(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     optimizer.load_state_dict({"state": state["state"], "param_groups": own["param_groups"]})
 
 
+def _state_of(optimizer: Optimizer, parameter: Tensor) -> set[str]:
+    """What an optimiser remembers of one parameter."""
+    if isinstance(optimizer, Muon) and is_orthogonal(parameter):
+        return {"step", "momentum_buffer"}
+    return STATES[type(optimizer).__name__]
+
+
 class Schedule:
     """Sets every group's learning rate before each step of the optimiser.
 
@@ -82,42 +94,63 @@ class Schedule:
         optimizer: its groups' present learning rates are their peaks.
         settings: ``schedule``, ``warmup_epochs``, ``plateau_patience``.
         steps_per_epoch: steps of the optimiser, not batches.
-        epochs: length of the whole course.
+        epochs: of the whole training.
+        first_epochs: where the rate takes its course twice, the epochs of the first; 0 for one course.
     """
 
-    def __init__(self, optimizer: Optimizer, settings: TrainingSettings, steps_per_epoch: int, epochs: int):
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        settings: TrainingSettings,
+        steps_per_epoch: int,
+        epochs: int,
+        first_epochs: int = 0,
+    ):
         self.optimizer, self.kind = optimizer, settings.schedule
         self.total_steps = steps_per_epoch * epochs
-        self.warmup_steps = min(int(settings.warmup_epochs * steps_per_epoch), self.total_steps - 1)
-        self.peaks = [group["lr"] for group in optimizer.param_groups]
+        self.second_begins = steps_per_epoch * first_epochs
+        self.warmup_steps = int(settings.warmup_epochs * steps_per_epoch)
+        self.peaks: list[float] = []
+        self.later_peaks: list[float] = []
+        for group in optimizer.param_groups:
+            self._take_peaks(group)
         self.plateau_patience = settings.plateau_patience
         self.plateau_share, self.lowest_val_loss, self.stalled_epochs = 1.0, math.inf, 0
 
     def add_group(self, group: dict[str, Any]) -> None:
         """Hand a group to the optimiser, whose peak is its ``lr``."""
         self.optimizer.add_param_group(group)
+        self._take_peaks(group)
+
+    def _take_peaks(self, group: dict[str, Any]) -> None:
         self.peaks.append(group["lr"])
+        self.later_peaks.append(group.get(LATER, group["lr"]))
 
     def set_learning_rate(self, step: int) -> float:
         """Set the rates for ``step``, counted from 0 over all epochs; returns the first group's."""
-        share = self.share_of_peak(step)
-        for group, peak in zip(self.optimizer.param_groups, self.peaks, strict=True):
+        if step == self.second_begins:
+            self.plateau_share, self.lowest_val_loss, self.stalled_epochs = 1.0, math.inf, 0
+        share, is_first = self.share_of_peak(step), step < self.second_begins
+        for group, peak in zip(self.optimizer.param_groups, self.peaks if is_first else self.later_peaks, strict=True):
             group["lr"] = peak * share
         return float(self.optimizer.param_groups[0]["lr"])
 
     def share_of_peak(self, step: int) -> float:
         """Learning rate at ``step`` as a share of its peak, in (0, 1]."""
+        if step < self.second_begins:
+            steps = self.second_begins
+        else:
+            step, steps = step - self.second_begins, self.total_steps - self.second_begins
         if self.kind == "one-cycle":  # has its own warm-up
-            rise = max(1, int(ONE_CYCLE_RISE * self.total_steps))
+            rise = max(1, int(ONE_CYCLE_RISE * steps))
             if step < rise:
                 return _cosine(ONE_CYCLE_START, 1.0, step / rise)
-            return _cosine(1.0, FINAL_SHARE, (step - rise) / max(1, self.total_steps - 1 - rise))
-        if step < self.warmup_steps:
-            return (step + 1) / (self.warmup_steps + 1)
+            return _cosine(1.0, FINAL_SHARE, (step - rise) / max(1, steps - 1 - rise))
+        warmup = min(self.warmup_steps, steps - 1)
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
         if self.kind == "cosine":
-            return _cosine(
-                1.0, FINAL_SHARE, (step - self.warmup_steps) / max(1, self.total_steps - 1 - self.warmup_steps)
-            )
+            return _cosine(1.0, FINAL_SHARE, (step - warmup) / max(1, steps - 1 - warmup))
         return self.plateau_share
 
     def end_epoch(self, val_loss: float) -> None:

@@ -1,14 +1,15 @@
 """What stands before the model is built: device and data."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from naturalist.data.balance import describe_balance
 from naturalist.data.dataset import DataPlan, Scan, TrainingData, load_training_data, plan_training_data
 from naturalist.data.loader import batch_bounds
 from naturalist.data.recorded_split import RecordedSplit
 from naturalist.device import Compute, choose_device
 from naturalist.errors import UserError
-from naturalist.ranks import in_turn, join
+from naturalist.ranks import in_turn, join, this_rank
 from naturalist.runs.checkpoint import LAST, goes_on, load_checkpoint
 from naturalist.runs.identity import read_identity
 from naturalist.settings.run_settings import RunSettings
@@ -38,8 +39,15 @@ def start_training(settings: RunSettings, scan: Scan | None = None) -> Start:
     Raises:
         UserError: for a device that is not there, or data that cannot be used.
     """
+    if settings.record.find_lr and not this_rank().is_alone:
+        raise UserError("find_lr works in one process: run it without torchrun, with batch_size as it is to be.")
     machine, training, rank = settings.machine, settings.training, join()
-    compute = Compute(choose_device(machine.device), machine.precision, channels_last=machine.channels_last)
+    compute = Compute(
+        choose_device(machine.device),
+        machine.precision,
+        channels_last=machine.channels_last,
+        device_memory=machine.device_memory,
+    )
     if training.sync_batch_norm and compute.device.type != "cuda":
         raise UserError(f"sync_batch_norm works between GPUs only, not on {compute.device}; leave it out.")
     if settings.record.dry_run:
@@ -48,6 +56,8 @@ def start_training(settings: RunSettings, scan: Scan | None = None) -> Start:
         with in_turn(rank):
             data = load_training_data(settings.data, settings.cache_folder, scan, _recorded_split(settings))
         plan = data.plan
+    balance = describe_balance(plan.counts, training.class_weights, training.sampling)
+    plan = replace(plan, description="\n".join(filter(None, [plan.description, balance])))
     steps = optimizer_steps(len(batch_bounds(plan.num_train, training.batch_size)), training.accumulate)
     layout = "channels last" if compute.channels_last else "channels first"
     ranks = "" if rank.is_alone else f", each of {rank.count} ranks"

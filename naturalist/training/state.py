@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from naturalist.ranks import gather
-from naturalist.runs.records import merit
+from naturalist.runs.records import SELECTED, merit
+from naturalist.settings.groups import SelectBy
 
 
 @dataclass(frozen=True)
@@ -20,17 +21,18 @@ class Progress:
     epoch: int = 0
     """Epochs finished."""
     best_val_accuracy: float = -1.0
+    """Of the best epoch, whatever that is chosen by; so is the loss."""
     best_val_loss: float = math.inf
     best_epoch: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
 
     def summary(self) -> dict[str, Any]:
         """How far, and the best epoch."""
+        best = self.history[self.best_epoch - 1] if self.epoch else {}
         return {
             "epochs": self.epoch,
             "best_epoch": self.best_epoch,
-            "best_val_accuracy": self.best_val_accuracy if self.epoch else None,
-            "best_val_loss": self.best_val_loss if self.epoch else None,
+            **{f"best_{name}": best.get(name) for name in SELECTED},
         }
 
     @property
@@ -38,27 +40,29 @@ class Progress:
         """Whether the last finished epoch is the best."""
         return self.best_epoch == self.epoch > 0
 
-    def after(self, metrics: Mapping[str, float]) -> "Progress":
+    def after(self, metrics: Mapping[str, float], select_by: SelectBy = "val_accuracy") -> "Progress":
         """How far it is with one more epoch; this one stays as it is, as the checkpoint does that holds it.
 
         Args:
             metrics: everything that is logged but ``epoch`` and ``best_val_accuracy``.
+            select_by: what the best epoch is chosen by.
         """
-        best, best_epoch = (self.best_val_accuracy, -self.best_val_loss), self.best_epoch
-        if merit(metrics) > best:
-            best, best_epoch = merit(metrics), self.epoch + 1
+        best, best_epoch = metrics, self.epoch + 1
+        if self.best_epoch and merit(metrics, select_by) <= merit(self.history[self.best_epoch - 1], select_by):
+            best, best_epoch = self.history[self.best_epoch - 1], self.best_epoch
         row = {
             "epoch": self.epoch + 1,
             "train_loss": metrics["train_loss"],
             "train_accuracy": metrics["train_accuracy"],
             "val_loss": metrics["val_loss"],
             "val_accuracy": metrics["val_accuracy"],
-            "best_val_accuracy": best[0],
+            "val_balanced_accuracy": metrics["val_balanced_accuracy"],
+            "best_val_accuracy": best["val_accuracy"],
             "learning_rate": metrics["learning_rate"],
             "images_per_second": metrics["images_per_second"],
             "epoch_seconds": metrics["epoch_seconds"],
         }
-        return Progress(self.epoch + 1, best[0], -best[1], best_epoch, [*self.history, row])
+        return Progress(self.epoch + 1, best["val_accuracy"], best["val_loss"], best_epoch, [*self.history, row])
 
 
 class EpochSoFar:

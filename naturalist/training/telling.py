@@ -13,6 +13,7 @@ from naturalist.plots.curves import plot_curves
 from naturalist.progress import print_numbers
 from naturalist.ranks import this_rank
 from naturalist.runs.environment import shell_word
+from naturalist.settings.groups import SelectBy
 from naturalist.training.state import EpochSoFar, Progress
 from naturalist.wording import counted, percent, roughly
 
@@ -37,10 +38,14 @@ class Telling:
         epochs: of the whole training.
         train: training batches.
         val: validation batches.
+        select_by: what the best epoch is chosen by.
     """
 
-    def __init__(self, folder: Path, epochs: int, train: Batches, val: Batches) -> None:
+    def __init__(
+        self, folder: Path, epochs: int, train: Batches, val: Batches, select_by: SelectBy = "val_accuracy"
+    ) -> None:
         self._folder, self._epochs, self._train, self._val = folder, epochs, train, val
+        self._select_by = select_by
         self._last_drawn = time.perf_counter()
         self._first: tuple[float, int] | None = None
         """When the first step of this process was done, and how many images of its epoch were, then."""
@@ -96,7 +101,7 @@ class Telling:
         self._epochs_done, self._images_done = progress.epoch, 0
         left = self._left()
         ending = f", {roughly(left)} left" if left and progress.epoch < self._epochs else ""
-        print_numbers(epoch_line(label, progress) + ending)
+        print_numbers(epoch_line(label, progress, self._select_by) + ending)
         if time.perf_counter() - self._last_drawn >= DRAW_SECONDS:
             self.draw(progress)
 
@@ -104,7 +109,7 @@ class Telling:
         """Draw the curves of what is recorded; a failure costs the picture and a line."""
         try:
             if this_rank().is_first and progress.history and self._folder.is_dir():
-                plot_curves(progress.history, self._folder / "curves.png", self._folder.name)
+                plot_curves(progress.history, self._folder / "curves.png", self._folder.name, self._select_by)
         except Exception as error:  # of whatever kind: metrics.jsonl has the numbers
             again = f"--resume {shell_word(self._folder)}"
             print(f"The curves were not drawn ({describe_error(error)}); make them again with: {again}", flush=True)
@@ -125,12 +130,16 @@ class Telling:
         return None if seconds is None else seconds * (self._epochs - done)
 
 
-def epoch_line(label: str, progress: Progress) -> str:
-    """How the last epoch went, in less than 80 columns, with room for what is left."""
+def epoch_line(label: str, progress: Progress, select_by: SelectBy = "val_accuracy") -> str:
+    """How the last epoch went, in less than 80 columns, with room for what is left; a star marks the best so far.
+
+    The balanced accuracy stands in the place of the plain one where epochs are chosen by it.
+    """
     metrics = progress.history[-1]
-    train, val = (
-        f"{part} {_loss(metrics[f'{part}_loss'])} {percent(metrics[f'{part}_accuracy'])}" for part in ("train", "val")
-    )
+    train = f"train {_loss(metrics['train_loss'])} {percent(metrics['train_accuracy'])}"
+    is_balanced = select_by == "val_balanced_accuracy"
+    accuracy = percent(metrics[select_by if is_balanced else "val_accuracy"])
+    val = f"val {_loss(metrics['val_loss'])} {'balanced ' if is_balanced else ''}{accuracy}"
     seconds = metrics["epoch_seconds"]
     took = f"{seconds:.1f} s" if seconds < 99.95 else roughly(seconds)
     return f"{label}  {train}  {val} {'*' if progress.is_best else ' '}  {took}"

@@ -119,6 +119,17 @@ def test_mirror_images_are_exact_and_as_frequent_as_asked(batch):
     assert 250 < mirrored.sum() < 350
 
 
+def test_with_alternating_flip_every_image_is_seen_from_both_sides_in_two_epochs_wherever_it_stands(batch):
+    def mirrored(images: Tensor, **position: int) -> Tensor:
+        pictures = augment(images, alternating_flip=True, horizontal_flip=1.0, **position)
+        return (pictures - PLAIN(images).flip(3)).abs().amax(dim=(1, 2, 3)) < 1e-4
+
+    first = mirrored(batch)
+    assert 2 <= first.sum() <= 14 and not torch.equal(first, mirrored(batch, seed=1))
+    assert torch.equal(mirrored(batch.flip(0), epoch=4, step=7).flip(0), first)
+    assert torch.equal(mirrored(batch, epoch=1), ~first)
+
+
 def test_rotation_keeps_pictures_the_right_way_up():
     lit_from_above = torch.linspace(255, 0, SIZE).byte().view(1, 1, SIZE, 1).expand(200, 3, SIZE, SIZE)
     centre = augment(lit_from_above, rotation=20.0, horizontal_flip=0.5)[:, :, 12:36, 12:36]

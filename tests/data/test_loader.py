@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from naturalist.data import loader as loader_module
-from naturalist.data.features import FeatureLoader
+from naturalist.data.feature_loader import FeatureLoader
 from naturalist.data.images import ImageCache
 from naturalist.data.loader import BatchLoader, batch_bounds
+from naturalist.data.stream import RowFile
 
 CPU = torch.device("cpu")
 SIZE = 4
@@ -26,7 +27,10 @@ def cache(tmp_path) -> ImageCache:
     pixels[rows] = np.arange(50)[:, None, None, None]
     pixels.flush()
     pixels = np.memmap(tmp_path / "pixels.bin", np.uint8, mode="r", shape=(60, SIZE, SIZE, 3))
-    return ImageCache(pixels, rows, np.arange(50) % 7, tuple(map(str, range(50))), tuple("abcdefg"), ())
+    with (tmp_path / "pixels.bin").open("rb") as file:
+        row_file = RowFile(pixels.reshape(60, -1), file)
+    names, class_names = tuple(map(str, range(50))), tuple("abcdefg")
+    return ImageCache(pixels, rows, np.arange(50) % 7, names, class_names, (), file=row_file)
 
 
 def read(loader: BatchLoader, epoch: int = 0) -> list[list[int]]:
@@ -94,29 +98,37 @@ def test_epoch_broken_off_does_not_change_the_next(cache):
 
 
 @pytest.mark.parametrize("start", [0, 1, 3, 6, 7])
-@pytest.mark.parametrize("resident", [False, True])
-def test_an_epoch_begun_later_has_the_batches_that_are_left_and_reads_no_other(cache, monkeypatch, resident, start):
-    loader = BatchLoader(cache, np.arange(50), 8, CPU, shuffle_seed=0, resident=resident)
+@pytest.mark.parametrize("sampling", ["shuffle", "balanced"])
+@pytest.mark.parametrize("place", ["device", "map", "file"])
+def test_an_epoch_begun_later_has_the_batches_that_are_left_and_reads_no_other(
+    cache, monkeypatch, place, sampling, start
+):
+    loader = BatchLoader(cache, np.arange(50), 8, CPU, shuffle_seed=0, place=place, sampling=sampling)
     expected = read(loader, 2)[start:]
-    rows, original = [], ImageCache.read
-    monkeypatch.setattr(ImageCache, "read", lambda self, indices: rows.extend(indices) or original(self, indices))
-    assert [images[:, 0, 0, 0].tolist() for images, _ in loader.epoch(2, start)] == expected
-    assert rows == ([] if resident else sum(expected, []))
+    images, rows, read_images, read_rows = [], [], ImageCache.read, RowFile.read
+    monkeypatch.setattr(ImageCache, "read", lambda self, which: images.extend(which) or read_images(self, which))
+    monkeypatch.setattr(RowFile, "read", lambda self, which, out: rows.extend(which) or read_rows(self, which, out))
+    assert [batch[:, 0, 0, 0].tolist() for batch, _ in loader.epoch(2, start)] == expected
+    assert images == (sum(expected, []) if place == "map" else [])
+    assert rows == (cache.rows[sum(expected, [])].tolist() if place == "file" else [])
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("resident", [True, False])
-def test_an_epoch_begun_later_is_the_same_on_the_gpu(cache, resident):
-    on_gpu = BatchLoader(cache, np.arange(50), 8, torch.device("cuda"), shuffle_seed=2, resident=resident)
+@pytest.mark.parametrize("place", ["device", "file"])
+def test_an_epoch_begun_later_is_the_same_on_the_gpu(cache, place):
+    on_gpu = BatchLoader(cache, np.arange(50), 8, torch.device("cuda"), shuffle_seed=2, place=place)
     assert [images[:, 0, 0, 0].tolist() for images, _ in on_gpu.epoch(1, 3)] == read(on_gpu, 1)[3:]
 
 
-@pytest.mark.parametrize("shuffle_seed", [None, 0])
-def test_features_begun_later_in_an_epoch_are_the_same_views_of_the_same_images(shuffle_seed):
-    features = torch.arange(3 * 20).view(3, 20, 1)
-    loader = FeatureLoader(features, np.arange(20) % 4, 6, CPU, shuffle_seed=shuffle_seed)
-    whole = [(batch.tolist(), labels.tolist()) for batch, labels in loader.epoch(1)]
+@pytest.mark.parametrize("place", ["map", "file"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("shuffle_seed", "sampling"), [(None, "shuffle"), (0, "shuffle"), (0, "balanced")])
+def test_features_begun_later_in_an_epoch_are_the_same_views_of_the_same_images(shuffle_seed, sampling, dtype, place):
+    features, labels = torch.arange(3 * 20 * 2, dtype=dtype).view(3, 20, 2), np.arange(20) % 5 // 4
+    whole = list(FeatureLoader(features, labels, 6, CPU, shuffle_seed=shuffle_seed, sampling=sampling).epoch(1))
+    loader = FeatureLoader(features, labels, 6, CPU, shuffle_seed=shuffle_seed, place=place, sampling=sampling)
+    whole = [(batch.tolist(), labels.tolist()) for batch, labels in whole]
     assert [(batch.tolist(), labels.tolist()) for batch, labels in loader.epoch(1, 2)] == whole[2:]
 
 
@@ -130,17 +142,18 @@ def test_loading_does_not_disturb_the_global_random_numbers(cache):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_images_kept_on_the_device_come_as_those_read_from_the_map(cache):
+@pytest.mark.parametrize("place", ["device", "file"])
+def test_images_kept_on_the_device_or_streamed_come_as_those_read_from_the_map(cache, place):
     indices = np.arange(50)[1::3]
-    streamed, resident = (BatchLoader(cache, indices, 4, CPU, shuffle_seed=2, resident=kept) for kept in (False, True))
-    assert_equal_batches(streamed, resident)
+    mapped, other = (BatchLoader(cache, indices, 4, CPU, shuffle_seed=2, place=kept) for kept in ("map", place))
+    assert_equal_batches(mapped, other)
 
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("resident", [True, False])
-def test_gpu_gets_the_same_batches_as_the_cpu(cache, resident):
-    on_gpu = BatchLoader(cache, np.arange(50), 8, torch.device("cuda"), shuffle_seed=2, resident=resident)
+@pytest.mark.parametrize("place", ["device", "file"])
+def test_gpu_gets_the_same_batches_as_the_cpu(cache, place):
+    on_gpu = BatchLoader(cache, np.arange(50), 8, torch.device("cuda"), shuffle_seed=2, place=place)
     assert_equal_batches(BatchLoader(cache, np.arange(50), 8, CPU, shuffle_seed=2), on_gpu)
 
 

@@ -88,6 +88,8 @@ def test_same_bytes_in_train_and_test_are_reported_by_their_whole_names(prepare,
     output = prepare()
     assert "1 photograph(s) have the same bytes in train/ and test/, which flatters the result on test/" in output
     assert f"\n  train/{FIRST}/00.jpg = test/{name}\n" in output
+    said = "By their pixels: 1 in two splits, 1 under two labels; "
+    assert f"{said}naturalist audit {own_photographs} shows which." in output
 
 
 def test_classes_of_the_test_set_alone_are_left_out_and_counted(prepare, own_photographs):

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from naturalist.data.augment import Augmentation
-from naturalist.data.features import FeatureLoader
+from naturalist.data.feature_loader import FeatureLoader
 from naturalist.data.images import ImageCache
 from naturalist.data.loader import BatchLoader
 from naturalist.data.preprocessing import Preprocessing
@@ -40,8 +40,10 @@ def test_loaders_give_each_rank_its_rows_of_the_batches_that_one_process_has(mon
 
     def loaders(share=None):
         yield BatchLoader(cache, np.arange(23), 10, CPU, shuffle_seed=1, share=share)
-        yield BatchLoader(cache, np.arange(23), 10, CPU, shuffle_seed=1, share=share, resident=True)
+        yield BatchLoader(cache, np.arange(23), 10, CPU, shuffle_seed=1, share=share, place="device")
+        yield BatchLoader(cache, np.arange(23), 10, CPU, shuffle_seed=1, share=share, place="file")
         yield FeatureLoader(features, np.arange(23), 10, CPU, shuffle_seed=1, share=share)
+        yield FeatureLoader(features, np.arange(23), 10, CPU, shuffle_seed=1, share=share, place="file")
 
     for whole, *of_ranks in zip(loaders(), *map(loaders, shares(3)), strict=True):
         for wanted, *parts in zip(whole.epoch(2, 1), *(loader.epoch(2, 1) for loader in of_ranks), strict=True):

@@ -21,10 +21,13 @@ from naturalist.data.recorded_split import RecordedSplit
 from naturalist.data.sources.sample import make_sample
 from naturalist.errors import UserError
 from naturalist.evaluation.classifier import load_classifier
+from naturalist.evaluation.confidence import say_temperature, temperature_of
 from naturalist.evaluation.evaluate import evaluate_run
 from naturalist.evaluation.looks import describe_looks
 from naturalist.evaluation.metrics import calibration, mcnemar, read_predictions_csv
 from naturalist.evaluation.several import evaluate_runs
+from naturalist.evaluation.variants import prior_of_run, with_uniform_prior
+from naturalist.runs.checkpoint import load_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +43,7 @@ def run(tmp_path_factory, pictures) -> Path:
 @pytest.fixture(scope="module")
 def evaluated(run) -> tuple[dict, list[list[str]], Path]:
     """Metrics, rows of predictions.csv and the output folder."""
-    evaluate_run(run, tta=True, device="cpu", quiet=True)
+    evaluate_run(run, tta="flip-shift", prior="uniform", device="cpu", quiet=True)
     output = run / "evaluation" / "test"
     with (output / "predictions.csv").open(newline="") as file:
         rows = list(csv.reader(file))
@@ -49,9 +52,9 @@ def evaluated(run) -> tuple[dict, list[list[str]], Path]:
 
 def test_numbers_equal_those_of_sklearn_on_the_csv(evaluated):
     metrics, (heading, *rows), _ = evaluated
-    names = heading[2:]
+    names = heading[5:]
     truth = np.array([names.index(row[1]) for row in rows])
-    probabilities = np.array([row[2:] for row in rows], float)
+    probabilities = np.array([row[5:] for row in rows], float)
     predicted = probabilities.argmax(axis=1)
     assert len(rows) == metrics["n"] == 50
     assert metrics["accuracy"] == pytest.approx(sklearn.metrics.accuracy_score(truth, predicted))
@@ -65,6 +68,34 @@ def test_numbers_equal_those_of_sklearn_on_the_csv(evaluated):
     )
     for name in names:
         assert metrics["per_class"][name]["f1"] == pytest.approx(report[name]["f1-score"])
+
+
+def test_the_csv_says_what_was_predicted_how_surely_and_whether_that_is_right(evaluated):
+    metrics, (heading, *rows), _ = evaluated
+    assert heading[:5] == ["file", "truth", "prediction", "confidence", "right"]
+    for _, truth, prediction, confidence, right, *probabilities in rows:
+        assert confidence == max(probabilities, key=float) == probabilities[heading[5:].index(prediction)]
+        assert right == ("yes" if prediction == truth else "no")
+    assert [row[4] for row in rows].count("yes") == round(50 * metrics["accuracy"])
+
+
+def test_a_temperature_is_fitted_on_validation_images_and_tried_on_the_test_set(evaluated, run, capsys):
+    assert evaluated[0]["temperature"] is None
+    assert "evaluate it with --split val first to fit one" in say_temperature(None)
+    fitted = evaluate_run(run, "val", device="cpu", quiet=True)["temperature"]
+    assert fitted["loss_after"] < fitted["loss_before"]
+    metrics = evaluate_run(run, device="cpu")
+    assert metrics["temperature"] | {"loss_after": 0, "calibration_error_after": 0} == {
+        "value": fitted["value"],
+        "fitted_on": "val",
+        "loss_before": pytest.approx(metrics["loss"]),
+        "loss_after": 0,
+        "calibration_error_before": metrics["expected_calibration_error"],
+        "calibration_error_after": 0,
+    }
+    assert f"predict --temperature {fitted['value']:.3f} uses it" in capsys.readouterr().out
+    evaluations = run / "evaluation"
+    assert temperature_of(evaluations, 3).value == fitted["value"] and temperature_of(evaluations, 4) is None
 
 
 def test_the_csv_names_every_test_image_and_its_true_class(evaluated, pictures):
@@ -92,9 +123,9 @@ def test_a_test_set_with_other_classes_is_measured_by_name_on_those_there_are(ru
 
     with (run / "evaluation" / "test" / "predictions.csv").open(newline="") as file:
         heading, *rows = csv.reader(file)
-    names = heading[2:]
+    names = heading[5:]
     right: dict[str, list[bool]] = {}
-    for _, truth, *probabilities in rows:
+    for _, truth, _, _, _, *probabilities in rows:
         values = [float(value) for value in probabilities]
         right.setdefault(truth, []).append(names[values.index(max(values))] == truth)
     recalls = {name: sum(hits) / len(hits) for name, hits in right.items()}
@@ -135,8 +166,10 @@ def test_calibration_error_by_hand():
         "images": 4,
         "confidence": pytest.approx(0.95),
         "accuracy": 0.5,
+        # Wilson's, with z = 1.95996: (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n) for p = 0.5, n = 4.
+        "accuracy_95_interval": [pytest.approx(0.15004, abs=1e-5), pytest.approx(0.84996, abs=1e-5)],
     }
-    assert result["bins"][0]["accuracy"] is None
+    assert result["bins"][0]["accuracy"] is None and result["bins"][0]["accuracy_95_interval"] is None
 
 
 def test_mcnemar_by_hand():
@@ -154,23 +187,81 @@ def test_mcnemar_by_hand():
 def test_flips_are_the_mean_of_image_and_mirror_image_and_reported_apart(evaluated, run, tmp_path):
     metrics, (_, *rows), output = evaluated
     with (output / "predictions_with_flips.csv").open(newline="") as file:
-        flipped = np.array([row[2:] for row in list(csv.reader(file))[1:]], float)
-    plain = np.array([row[2:] for row in rows], float)
+        flipped = np.array([row[5:] for row in list(csv.reader(file))[1:]], float)
+    plain = np.array([row[5:] for row in rows], float)
     classifier = load_classifier(run, "cpu")
     data = Path(yaml.safe_load((run / "config.yaml").read_text())["data"])
     pixels = np.stack([classifier.decode(data / "test" / row[0]) for row in rows])
     mirrored = classifier.probabilities(np.ascontiguousarray(pixels[:, :, ::-1]))
     assert flipped == pytest.approx((plain + mirrored) / 2, abs=1e-4)
     assert metrics["with_flips"]["n"] == 50
+    moved = [
+        classifier.probabilities(np.ascontiguousarray(view[:, :, ::mirror]))
+        for way in ((1, 0), (0, 1))  # a pixel of 32, the border reflected
+        for view in [np.pad(pixels, [(0, 0), way[::-1], way[::-1], (0, 0)], "reflect")]
+        for view in [view[:, 1:, 1:] if way == (1, 0) else view[:, :-1, :-1]]
+        for mirror in (1, -1)
+    ]
+    shifted = read_predictions_csv(output / "predictions_with_flips_and_shifts.csv")[2]
+    assert shifted == pytest.approx((flipped + np.mean(moved, axis=0)) / 2, abs=1e-4)
     without = evaluate_run(run, device="cpu", quiet=True)
-    assert "with_flips" not in without
+    assert not [key for key in without if key.startswith("with_")]
     assert without["accuracy"] == metrics["accuracy"]
+
+
+@pytest.fixture(scope="module")
+def unequal(tmp_path_factory, pictures) -> Path:
+    """The pictures, of whose classes the first has only two left to train on."""
+    data = Path(shutil.copytree(pictures, tmp_path_factory.mktemp("data") / "unequal"))
+    first = min(path for path in (data / "train").iterdir() if path.is_dir())
+    for path in sorted(first.iterdir())[2:]:
+        path.unlink()
+    return data
+
+
+@pytest.mark.parametrize(
+    ("changes", "power", "words"),
+    [
+        ({}, 1.0, "Class frequencies in training, which --prior uniform corrects: 2.7"),
+        ({"class_weights": "sqrt"}, 0.5, "Class frequencies with class_weights sqrt in training"),
+        ({"sampling": "balanced"}, 0.0, "look alike (sampling balanced), so --prior uniform changes nothing"),
+    ],
+    ids=["plain", "sqrt", "balanced"],
+)
+def test_a_uniform_prior_divides_by_the_frequencies_of_the_runs_own_split(
+    tmp_path, unequal, capsys, changes, power, words
+):
+    run = make_run(tmp_path / "runs" / "first", unequal, settings=changes)
+    checkpoint = load_checkpoint(run)
+    prior = prior_of_run(run, checkpoint)
+    assert words in capsys.readouterr().out
+    files = [file.class_name for file in RecordedSplit.read(run, "held out").of("train")]
+    counts = np.array([files.count(name) for name in checkpoint["class_names"]])
+    assert counts.min() == 1 and prior == pytest.approx(counts**power / (counts**power).sum())
+    views = {"": np.full((2, 10), 0.1), "flips": np.eye(10)[:2]}
+    corrected = with_uniform_prior(views, prior)
+    assert corrected.keys() == {*views, "uniform_prior", "flips_and_uniform_prior"}
+    assert corrected["uniform_prior"] == pytest.approx((1 / prior / (1 / prior).sum())[None].repeat(2, 0))
+    assert corrected["flips_and_uniform_prior"] == pytest.approx(views["flips"])
+
+
+def test_a_uniform_prior_is_reported_beside_the_plain_numbers(evaluated):
+    metrics, (_, *rows), output = evaluated
+    corrected = read_predictions_csv(output / "predictions_with_uniform_prior.csv")[2]
+    assert corrected == pytest.approx(np.array([row[5:] for row in rows], float))  # of classes that are equally large
+    assert metrics["with_uniform_prior"]["compared_without"]["p_value"] == 1
+    assert metrics["with_flips_and_shifts_and_uniform_prior"]["n"] == metrics["n"]
+
+
+def test_a_prior_of_a_run_without_a_record_is_refused(tmp_path):
+    with pytest.raises(UserError, match="class frequencies; leave --prior out"):
+        prior_of_run(tmp_path, {"class_names": ["a", "b"]})
 
 
 def test_contact_sheets_name_the_files_worst_first(run, evaluated, monkeypatch):
     _, (heading, *rows), _ = evaluated
-    names = heading[2:]
-    probabilities = np.array([row[2:] for row in rows], float)
+    names = heading[5:]
+    probabilities = np.array([row[5:] for row in rows], float)
     wrong = [i for i, row in enumerate(rows) if names[int(probabilities[i].argmax())] != row[1]]
     figures = {}
     savefig = Figure.savefig
@@ -208,14 +299,17 @@ def test_a_second_look_at_the_test_set_by_another_checkpoint_says_so(tmp_path, p
 
 def test_several_runs_give_mean_and_deviation_and_two_are_compared_image_by_image(tmp_path, pictures, capsys):
     runs = [make_run(tmp_path / "runs" / f"seed{seed}", pictures, seed=seed) for seed in (1, 2)]
-    result = evaluate_runs(runs, device="cpu")
+    result = evaluate_runs(runs, device="cpu", tta="flip")
     accuracies = [metrics["accuracy"] for metrics in result["runs"]]
     assert result["mean"]["accuracy"] == pytest.approx(statistics.mean(accuracies))
     assert result["deviation"]["accuracy"] == pytest.approx(statistics.stdev(accuracies))
+    gains = [metrics["with_flips"]["accuracy"] - metrics["accuracy"] for metrics in result["runs"]]
+    assert result["with_flips"]["gain"]["accuracy"] == pytest.approx(statistics.mean(gains))
     paired = result["paired"]
     assert paired["only_first_right"] - paired["only_second_right"] == round(50 * (accuracies[0] - accuracies[1]))
     printed = capsys.readouterr().out
     assert "McNemar's exact test: p = " in printed
+    assert "with flips, in brackets the gain" in printed and f"({100 * gains[0]:+.2f})" in printed
     assert "differ in more than the seed" not in printed
 
 

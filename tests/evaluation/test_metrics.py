@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from naturalist.evaluation.metrics import choose_grid, classification_metrics, confusion_matrix, write_confusion_csv
+from naturalist.evaluation.metrics import (
+    choose_grid,
+    classification_metrics,
+    confusion_matrix,
+    most_confused,
+    similarity_order,
+    write_confusion_csv,
+)
 
 NAMES = ["Amphibia", "Aves", "Fungi", "Insecta", "Plantae"]
 
@@ -142,3 +149,23 @@ def test_grid_takes_what_there_is_of_a_small_class():
     chosen = choose_grid(np.array([0, 2, 2, 2, 2, 0]))
     assert sorted(chosen[:2]) == [0, 5]
     assert len(chosen) == 5
+
+
+def test_most_confused_classes_are_counted_with_their_share_of_the_true_class():
+    matrix = np.array([[5, 3, 0], [0, 4, 0], [1, 7, 2]])
+    assert most_confused(matrix, ["a", "b", "c"], count=2) == [
+        {"truth": "c", "prediction": "b", "images": 7, "share": 0.7},
+        {"truth": "a", "prediction": "b", "images": 3, "share": 0.375},
+    ]
+    assert (
+        len(most_confused(matrix, ["a", "b", "c"])) == 3 and most_confused(np.eye(3, dtype=int), ["a", "b", "c"]) == []
+    )
+
+
+def test_order_by_similarity_puts_confused_classes_side_by_side():
+    blocks = np.kron(np.eye(4, dtype=int), np.array([[6, 4], [3, 7]]))
+    shuffled = np.random.default_rng(0).permutation(8)
+    order = [int(shuffled[i]) for i in similarity_order(blocks[np.ix_(shuffled, shuffled)])]
+    assert all(order[i] // 2 == order[i + 1] // 2 for i in range(0, 8, 2))
+    assert sorted(similarity_order(np.array([[1, 0, 2], [0, 0, 0], [2, 0, 1]]))) == [0, 1, 2]  # one without images
+    assert sorted(similarity_order(np.eye(2, dtype=int))) == [0, 1]

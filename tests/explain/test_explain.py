@@ -15,8 +15,9 @@ from naturalist.data.sources.sample import make_sample
 from naturalist.errors import UserError
 from naturalist.evaluation.classifier import Classifier, load_classifier
 from naturalist.explain.explain import PARTS, explain_classifier
-from naturalist.explain.layers import last_feature_layer
-from naturalist.explain.pictures import Photo
+from naturalist.explain.layers import Layer, last_feature_layer
+from naturalist.explain.pictures import Photo, choose_units
+from naturalist.plots.explanations import overlay_heat
 
 PICTURES = ["exciting.png", "feature_maps.png", "filters.png", "guided_backprop.png", "predictions.png"]
 
@@ -30,6 +31,7 @@ def run(tmp_path_factory) -> Path:
 
 def test_explain_draws_all_pictures_of_random_test_images(run, capsys):
     main(["explain", str(run), "--images", "2", "--units", "3"])
+    assert "Grad-CAM at blocks.block5.activation: 2 × 2 cells are too few to tell a place" in capsys.readouterr().out
     assert sorted(path.name for path in (run / "explanation").iterdir()) == PICTURES
     for name in PICTURES:
         with Image.open(run / "explanation" / name) as picture:
@@ -85,7 +87,12 @@ def classifier_of(model: torch.nn.Module) -> Classifier:
 
 @pytest.fixture(scope="module")
 def photo() -> Photo:
-    return Photo(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8), "photo.jpg", None)
+    return noisy_photo(0)
+
+
+def noisy_photo(seed: int) -> Photo:
+    pixels = np.random.default_rng(seed).integers(0, 256, (64, 64, 3), np.uint8)
+    return Photo(pixels, pixels, f"{seed}.jpg", None)
 
 
 def test_a_wrapped_torchvision_network_is_explained(tmp_path, photo):
@@ -111,3 +118,31 @@ def test_a_vision_transformer_leaves_out_what_makes_no_sense_and_says_so(tmp_pat
     written = explain_classifier(classifier_of(model), [photo], None, tmp_path, list(PARTS), strict=False)
     assert [path.name for path in written] == ["filters.png", "feature_maps.png", "predictions.png"]
     assert "Left out guided_backprop, grad_cam, exciting: " in capsys.readouterr().out
+
+
+def test_units_are_chosen_by_all_photographs_in_turn_and_respond_to_theirs():
+    torch.manual_seed(0)
+    layer = torch.nn.Conv2d(3, 8, 3)
+    classifier = classifier_of(torch.nn.Sequential(layer, torch.nn.Flatten()))
+    photos = [noisy_photo(seed) for seed in range(3)]
+    peaks = [layer(classifier.inputs(photo.pixels[None])).amax(dim=(0, 2, 3)) for photo in photos]
+    units = choose_units(classifier, Layer("0", layer), photos, 6)
+    assert [photo.name for photo in units.values()] == ["0.jpg", "1.jpg", "2.jpg"] * 2
+    assert all(peaks[int(photo.name[0])][channel] > 0 for channel, photo in units.items())
+    first = next(iter(units))
+    excess = peaks[0] - (peaks[1] + peaks[2]) / 2
+    assert first == max((i for i in range(8) if peaks[0][i] > 0), key=lambda i: excess[i])
+    assert len(choose_units(classifier, Layer("0", layer), photos[:1], 100)) == 8
+
+
+@pytest.mark.parametrize("kind", ["grad_cam", "occlusion"])
+def test_heat_leaves_the_photographs_colours_where_there_is_none(kind):
+    photo = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    heat = np.zeros((20, 20), np.float32)
+    assert (overlay_heat(photo, heat, kind) == photo).all()
+    heat[10:] = 1
+    drawn = overlay_heat(photo, heat, kind)
+    assert (drawn[:15] == photo[:15]).all() and (drawn[30:] != photo[30:]).mean() > 0.9
+    difference = photo[30:, :, 0].astype(float) - photo[30:, :, 1]
+    kept = drawn[30:, :, 0].astype(float) - drawn[30:, :, 1]
+    assert np.corrcoef(difference.ravel(), kept.ravel())[0, 1] > 0.99  # the photograph's own colours show through

@@ -1,5 +1,6 @@
 """What learns, when, how fast; and what is frozen stays as it was, bit for bit."""
 
+import json
 from contextlib import nullcontext
 
 import numpy as np
@@ -7,19 +8,21 @@ import pytest
 import torch
 
 from naturalist.data.dataset import TrainingData
-from naturalist.data.features import Views, cache_features
 from naturalist.data.images import ImageCache
 from naturalist.data.preprocessing import Preprocessing
+from naturalist.data.stream import streamed
 from naturalist.device import Compute
 from naturalist.errors import UserError
 from naturalist.models import build_model
-from naturalist.models.backbones import HEAD
-from naturalist.models.prefix import FrozenPrefix
+from naturalist.models.backbones import HEAD, StagedNetwork
+from naturalist.models.parameter_groups import LATER
 from naturalist.models.strategies import Strategy, release_epochs
-from naturalist.runs.checkpoint import LAST, load_checkpoint, restore_model
+from naturalist.runs.checkpoint import LAST, fill_model, load_checkpoint, restore_model
 from naturalist.runs.tracking import Tracker
 from naturalist.settings.part_b import FinetuneSettings
 from naturalist.training.fit import fit
+from naturalist.training.kept import with_features
+from naturalist.training.start import Start
 
 CPU = torch.device("cpu")
 STAGES = ["conv1", "layer1", "layer2", "layer3", "layer4", HEAD]
@@ -94,13 +97,11 @@ def train(data, tmp_path):
         torch.manual_seed(settings.training.seed)
         model = build_model(SHUFFLENET)
         before = {name: value.clone() for name, value in model.state_dict().items()}
+        if resume:
+            fill_model(model, load_checkpoint(folder, LAST)["state_dict"])
+        compute = Compute(CPU, "fp32", device_memory=settings.machine.device_memory)
         strategy = Strategy(model, settings.strategy, settings.training)
-        used, compute = data, Compute(CPU, "fp32")
-        if settings.uses_features and strategy.frozen_parameters:
-            prefix = FrozenPrefix(compute.place(model), strategy.first_trained_stage)
-            views = Views(settings.strategy.views, settings.augmentation, settings.training.seed)
-            used = cache_features(prefix, data, views, compute, settings.cache_folder)
-            model.start_at(strategy.first_trained_stage)
+        used, _ = with_features(model, strategy, settings, Start(compute, data.plan, data, ""), len(history or []))
         tracker = Tracker(folder, {}, "disabled", project="p", name=name, job_type="test", history=history)
         fit(
             model,
@@ -112,7 +113,7 @@ def train(data, tmp_path):
             settings.origin(SHUFFLENET),
             resume=resume,
             should_stop=should_stop,
-            release=strategy.release,
+            release=strategy.course,
         )
         return model, before, folder
 
@@ -136,6 +137,8 @@ def train(data, tmp_path):
             {"strategy": "gradual", "epochs": 10},
             {HEAD: 0, "layer4": 1, "layer3": 2, "layer2": 3, "layer1": 4, "conv1": 5},
         ),
+        ({"strategy": "probe-then-full", "epochs": 10}, {**dict.fromkeys(STAGES, 3), HEAD: 0}),
+        ({"strategy": "probe-then-full", "head_epochs": 1}, {**dict.fromkeys(STAGES, 1), HEAD: 0}),
     ],
 )
 def test_a_strategy_releases_the_stages_that_it_says_when_it_says(strategy, learning):
@@ -164,6 +167,61 @@ def test_learning_rates_fall_from_the_head_down():
     rates = [group["lr"] for group in strategy.release(0)]
     assert rates == pytest.approx([1, 1, 0.5, 0.5, 0.05, 0.05, 5e-3, 5e-3, 5e-4, 5e-4, 5e-5, 5e-5])
     assert rates[0] == 1  # the head's comes first, which is the one that is logged
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    ["alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "inception_v3", "maxvit_t",
+     "mnasnet0_5", "mobilenet_v3_small", "regnet_x_400mf", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t",
+     "vgg11", "vit_b_32"],
+)  # fmt: skip
+def test_every_parameter_of_every_family_has_one_rate_which_falls_stage_by_stage(backbone):
+    with torch.device("meta"):
+        model = build_model({**RESNET, "backbone": backbone, "image_size": 224})
+    rates = {"backbone": backbone, "learning_rate": 1.0, "backbone_lr_scale": 0.5, "layer_decay": 0.8}
+    groups = strategy_of(model, strategy="full", **rates).release(0)
+    rate_of = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    assert len(rate_of) == sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    head, *below = reversed(model.parameters_by_stage().values())
+    assert {rate_of[id(parameter)] for parameter in head} == {1.0}
+    for depth, parameters in enumerate(below):
+        assert {rate_of[id(parameter)] for parameter in parameters} == {0.5 * 0.8**depth}
+
+
+def test_after_its_probe_a_head_learns_as_slowly_as_the_stage_below_it():
+    rates = {"learning_rate": 1.0, "backbone_lr_scale": 0.5, "layer_decay": 0.1, "epochs": 2}
+    strategy = strategy_of(build_model(RESNET), backbone="resnet18", strategy="probe-then-full", **rates)
+    assert [(group["lr"], group[LATER]) for group in strategy.release(0)] == [(1.0, 0.5)] * 2
+    assert [group["lr"] for group in strategy.release(1)][:4] == [0.5, 0.5, 0.05, 0.05]
+    assert "1, then 0.5" in str(strategy) and strategy.summary()["probe_epochs"] == 1
+
+
+def test_a_probe_learns_from_features_and_what_follows_from_images(train, monkeypatch):
+    seen = []
+    run = StagedNetwork._run
+    monkeypatch.setattr(StagedNetwork, "_run", lambda *given: seen.append((given[1], given[3].ndim)) or run(*given))
+    model, before, folder = train(strategy="probe-then-full", epochs=3, head_epochs=2, ema_decay=0.5, views=4)
+    passes = [beginning for beginning, _ in seen]
+    assert passes.index(model.first_step) < (last := max(i for i, b in enumerate(passes) if b == model.first_step))
+    assert set(passes[last + 1 :]) == {0} and {ndim for b, ndim in seen if b} == {2}
+    rates = [epoch["learning_rate"] for epoch in load_checkpoint(folder, LAST)["training"]["progress"]["history"]]
+    assert len(rates) == 3
+    features = [load for load in (folder.parent / "cache").glob("features-*") if load.is_dir()]
+    assert sorted(json.loads((kept / "form.json").read_text())["shape"][0] for kept in features) == [1, 2]
+    assert all(not torch.equal(value, before[name]) for name, value in model.state_dict().items() if "conv" in name)
+
+
+@pytest.mark.parametrize(("strategy", "mixing"), [("partial", "mixup"), ("probe-then-full", "cutmix")])
+def test_mixed_images_take_the_slow_way_under_every_strategy(train, strategy, mixing):
+    model, _, folder = train(strategy=strategy, **{mixing: 0.5}, ema_decay=0.5)
+    assert model.first_step == 0 and not list((folder.parent / "cache").glob("features-*"))
+
+
+def test_patience_waits_until_all_has_learnt_that_ever_does(train):
+    """The head's rate is nothing, so that no epoch of the probe brings anything better."""
+    changes = {"strategy": "probe-then-full", "epochs": 6, "head_epochs": 4, "patience": 1, "learning_rate": 1e-30}
+    _, _, folder = train(**changes)
+    assert load_checkpoint(folder, LAST)["epoch"] == 5
 
 
 def test_training_mode_leaves_frozen_stages_in_evaluation_mode():
@@ -227,11 +285,26 @@ def test_features_are_computed_once_and_again_for_other_weights_or_settings(trai
     assert files() == 5
 
 
+def test_streamed_features_train_to_the_bits_of_those_in_memory(train, monkeypatch):
+    folders, streams = [], []
+    noted = "naturalist.data.feature_loader.streamed"
+    monkeypatch.setattr(noted, lambda *rest: streams.append(rest) or streamed(*rest))
+    for name in ("resident", "stream"):
+        assert not streams
+        folders.append(train(name, strategy="head", views=2, epochs=2, device_memory=name)[2])
+    assert len(streams) == 4  # training and validation images of two epochs
+    first, second = (load_checkpoint(folder, LAST)["state_dict"] for folder in folders)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"strategy": "gradual", "epochs": 4, "ema_decay": 0.5},
         {"strategy": "partial", "freeze_stages": 3, "head_epochs": 1, "epochs": 4},
+        {"strategy": "probe-then-full", "head_epochs": 3, "epochs": 4, "ema_decay": 0.5},
+        {"strategy": "probe-then-full", "head_epochs": 2, "epochs": 4},
+        {"strategy": "probe-then-full", "head_epochs": 1, "epochs": 4, "schedule": "plateau"},
     ],
 )
 def test_a_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(train, changes):
@@ -263,6 +336,8 @@ def test_a_stage_that_there_is_not_is_refused_with_the_list(changes, message):
         ({"strategy": "partial", "freeze_fraction": 1.2}, "freeze_fraction must lie between 0 and 1"),
         ({"layer_decay": 0.0}, "layer_decay must be greater than 0"),
         ({"views": -1}, "views must not be negative"),
+        ({"strategy": "probe-then-full", "head_epochs": 2}, "leaves nothing; give it more epochs"),
+        ({"strategy": "probe-then-full", "epochs": 1}, "leaves nothing; give it more epochs"),
     ],
 )
 def test_impossible_settings_are_refused(changes, message):

@@ -5,6 +5,7 @@ import warnings
 
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
@@ -12,6 +13,9 @@ from naturalist.plots.confusion_matrix import plot_confusion_matrix
 from naturalist.plots.curves import plot_curves
 from naturalist.plots.predictions import plot_contact_sheet, plot_prediction_grid
 from naturalist.plots.reliability import plot_reliability
+from naturalist.plots.style import DIM, INK
+from naturalist.plots.sweep import plot_parallel_coordinates
+from naturalist.runs.records import RunRecord
 
 NAMES = ["Amphibia", "Animalia", "Arachnida", "Aves", "Fungi", "Insecta", "Mammalia", "Mollusca", "Plantae", "Reptilia"]
 LONG_NAMES = [
@@ -97,11 +101,12 @@ def test_epochs_are_whole_numbers_on_the_axis(tmp_path, written):
 
 
 def test_curves_name_the_best_epoch_and_its_value(tmp_path, written):
-    history = [epoch(1, val_accuracy=0.2), epoch(2, val_accuracy=0.453), epoch(3, val_accuracy=0.453)]
-    plot_curves(history, tmp_path / "curves.png", "Scratch")
-    labels = [text.get_text() for ax in written[0].axes if ax.get_legend() for text in ax.get_legend().texts]
-    assert "best epoch, 2: 45.3 %" in labels
-    assert "best epoch, 2: 1.100" in labels
+    equals = epoch(2, val_accuracy=0.453, val_loss=1.1), epoch(3, val_accuracy=0.453, val_loss=1.2)
+    history = [epoch(1, val_accuracy=0.2, val_loss=1.0), *equals]
+    for select_by, best in (("val_accuracy", ("2: 45.3 %", "2: 1.100")), ("val_loss", ("1: 20.0 %", "1: 1.000"))):
+        plot_curves(history, tmp_path / "curves.png", "Scratch", select_by)
+        labels = [text.get_text() for ax in written[-1].axes if ax.get_legend() for text in ax.get_legend().texts]
+        assert {f"best epoch, {words}" for words in best} <= set(labels)
 
 
 @pytest.mark.parametrize(
@@ -120,14 +125,21 @@ def test_confusion_matrix_shows_counts_and_recall(tmp_path, written):
     plot_confusion_matrix(np.array([[3, 1], [0, 0]]), ["cat", "dog"], tmp_path / "confusion.png", "")
     ax = written[0].axes[0]
     assert [text.get_text() for text in ax.texts] == ["3", "1", "0", "0"]
+    assert [text.get_color() for text in ax.texts] == ["white", INK, DIM, DIM]
     assert [label.get_text() for label in ax.child_axes[0].get_yticklabels()] == ["75 %", "–"]
 
 
 def test_reliability_is_drawn_with_empty_bins_and_a_long_title(tmp_path, written):
-    empty = {"low": 0.0, "high": 0.5, "images": 0, "confidence": None, "accuracy": None}
-    filled = {"low": 0.5, "high": 1.0, "images": 7, "confidence": 0.9, "accuracy": 0.7}
+    nothing = {"confidence": None, "accuracy": None, "accuracy_95_interval": None}
+    something = {"confidence": 0.9, "accuracy": 0.7, "accuracy_95_interval": [0.4, 0.85]}
+    empty, filled = (
+        {"low": 0.0, "high": 0.5, "images": 0, **nothing},
+        {"low": 0.5, "high": 1.0, "images": 7, **something},
+    )
     plot_reliability([empty, filled], 0.2, tmp_path / "reliability.png", "Can its confidence be believed? " * 5)
     assert "expected calibration error 20.0 %" in [text.get_text() for text in written[0].axes[0].texts]
+    (bar,) = [lines for lines in written[0].axes[0].collections if isinstance(lines, LineCollection)]
+    assert bar.get_segments()[0] == pytest.approx(np.array([[0.75, 0.4], [0.75, 0.85]]))
     assert_nothing_is_cut_off(written[0])
 
 
@@ -190,6 +202,28 @@ def test_grid_tells_right_from_wrong_without_colour(tmp_path, written):
     assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
     assert {patch.get_linestyle() for patch in page.patches} > {"-"}
     assert [patch.get_hatch() for patch in page.patches].count("/////") == 1
+
+
+def test_names_of_levels_lie_off_the_lines_of_runs_and_between_the_brackets_of_their_level(tmp_path, written):
+    values = np.linspace(0.1, 0.4, 12).tolist()
+    runs = [RunRecord(str(i), "finished", {}, value, 5, 0.0, 1.0) for i, value in enumerate(values)]
+    settings = {"activation": ["ReLU", "a name of a level that is long", "Mish"] * 4, "learning_rate": values}
+    plot_parallel_coordinates(settings, runs, tmp_path / "parallel.png", "val_accuracy", True)
+    assert_nothing_is_cut_off(written[0])
+    ax = written[0].axes[0]
+    names = {text.get_text(): text.get_window_extent() for text in ax.texts}
+    assert "a name of a level…" in names
+    for patch in ax.patches:
+        line = patch.get_transform().transform_path(patch.get_path()).interpolated(20)
+        assert not any(
+            line.intersects_bbox(names[name], filled=False) for name in ("ReLU", "a name of a level…", "Mish")
+        )
+    brackets = [line for line in ax.lines if line.get_xdata()[1] == 0]
+    starts = [patch.get_path().vertices[0, 1] for patch in ax.patches]
+    for bracket in brackets:
+        low, high = bracket.get_ydata()[[0, -1]]
+        inside = [start for start in starts if low - 1e-9 <= start <= high + 1e-9]
+        assert (len(inside), min(inside), max(inside)) == (4, pytest.approx(low), pytest.approx(high))
 
 
 def test_a_figure_replaces_the_old_one_and_leaves_no_other_file(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import signal
 from random import Random
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from benchmarks.mutations import mutate_bytes, mutate_checkpoint
 from naturalist.data.preprocessing import Preprocessing
+from naturalist.entry import forget_stop, obey
 from naturalist.errors import UserError
 from naturalist.models import build_model
 from naturalist.models.state_dict import plain_state_dict
@@ -101,6 +103,26 @@ def test_a_checkpoint_gets_its_name_only_when_it_is_on_the_disk(saved, monkeypat
     monkeypatch.setattr(os, "fsync", lambda file: found.append(path.read_bytes() == before) or fsync(file))
     save(path, model, epoch=4)
     assert found == [True] and load_checkpoint(path)["epoch"] == 4
+
+
+def test_a_stop_waits_until_a_checkpoint_is_whole(saved, monkeypatch):
+    path, model = saved
+    torch_save, before = torch.save, signal.getsignal(signal.SIGTERM)
+
+    def save_while_stopped(content, file):
+        signal.raise_signal(signal.SIGTERM)
+        torch_save(content, file)
+
+    monkeypatch.setattr(torch, "save", save_while_stopped)
+    obey(signal.SIGTERM)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            save(path, model, epoch=4)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        forget_stop()
+    assert load_checkpoint(path)["epoch"] == 4
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path):

@@ -160,6 +160,7 @@ def test_config_yaml_does_not_steer_an_evaluation(home, text):
         ("--num_filters=8", "num_filters is 4"),
         ("--no_batch_norm", "batch_norm is True"),
         ("--learning_rate=0.1", "learning_rate is 0.002"),
+        ("--select_by=val_loss", "select_by is 'val_accuracy'"),
         ("--epochs=0", "epochs"),
     ],
 )
@@ -177,6 +178,16 @@ def test_length_machine_record_and_places_may_change(home):
     with pytest.raises(UserError, match="epochs can only grow"):
         (home / "runs/first/config.yaml").write_text("epochs: 5\n")
         resume("--epochs=2")
+
+
+def test_a_setting_that_the_runs_version_did_not_have_had_its_default(home):
+    identity = home / "runs/first/identity.json"
+    content = json.loads(identity.read_text())
+    del content["settings"]["sampling"]
+    identity.write_text(json.dumps(content))
+    assert resume().training.sampling == "shuffle"
+    with pytest.raises(UserError, match="sampling is 'shuffle' in this run and cannot become 'balanced'"):
+        resume("--sampling=balanced")
 
 
 def test_an_edited_config_yaml_does_not_make_it_another_run_either(home):

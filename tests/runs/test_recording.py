@@ -159,14 +159,15 @@ def test_a_failure_whose_record_fails_too_is_the_one_that_is_told(tmp_path, monk
 
 def test_an_interrupt_that_comes_after_training_began_does_not_say_that_it_came_before(tmp_path):
     with pytest.raises(KeyboardInterrupt), record_run(settings_of(tmp_path), "test") as tracker:
-        tracker.log({"epoch": 1, "val_accuracy": 0.5, "val_loss": 1.0})
-        tracker.log({"epoch": 2, "val_accuracy": 0.5, "val_loss": 0.5})
+        tracker.log({"epoch": 1, "val_accuracy": 0.5, "val_balanced_accuracy": 0.3, "val_loss": 1.0})
+        tracker.log({"epoch": 2, "val_accuracy": 0.5, "val_balanced_accuracy": 0.2, "val_loss": 0.5})
         raise KeyboardInterrupt
     assert summary_of(tracker.folder) == {
         "status": "stopped",
         "epochs": 2,
         "best_epoch": 2,
         "best_val_accuracy": 0.5,
+        "best_val_balanced_accuracy": 0.2,
         "best_val_loss": 0.5,
         "exit_code": 0,
     }

@@ -20,6 +20,7 @@ from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 
 from naturalist.data.sources.sample import CLASSES, make_sample
+from naturalist.errors import UserError
 from naturalist.evaluation.evaluate import evaluate_run
 from naturalist.runs.checkpoint import load_checkpoint
 from naturalist.settings.command_line import parse_settings
@@ -348,6 +349,38 @@ def test_every_recipe_trains(recipe, pictures, tmp_path, monkeypatch):
         ],
     )
     assert train(settings)["status"] == "finished"
+
+
+def test_all_ingredients_together_train_and_go_on_to_the_same_weights(pictures, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "partA")
+    from train import train
+
+    flags = "--image_size 48 --pooling average --first_image_size 32 --initialization patches --bias_lr_scale 4"
+    flags += " --batch_norm_momentum 0.3 --optimizer Muon --alternating_flip --ema_decay 0.9 --epochs 3"
+    whole, parts = (
+        parse_settings(CnnSettings, "", [*TINY, *flags.split(), "--data", str(pictures), "--name", name])
+        for name in ("whole", "parts")
+    )
+    train(whole)
+    assert "Training images: 32 px, growing to 48 px within 1.8 epochs" in capsys.readouterr().out
+    assert train(parts, should_stop=lambda metrics: True)["epochs"] == 1
+    train(parse_settings(CnnSettings, "", ["--resume", "runs/parts"]))
+    assert_same_weights(tmp_path / "runs" / "whole", tmp_path / "runs" / "parts")
+
+
+@pytest.mark.parametrize("name", ["first_image_size", "train_image_size"])
+def test_sides_that_leave_a_block_nothing_are_refused_before_there_is_a_run(pictures, tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "partA")
+    from train import train
+
+    settings = parse_settings(
+        CnnSettings, "", [*TINY, "--pooling", "average", "--data", str(pictures), f"--{name}", "31"]
+    )
+    with pytest.raises(UserError, match=f"{name} is too small: block 5"):
+        train(settings)
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_run_that_is_stopped_before_training_is_no_failure_to_an_agent(tmp_path):

@@ -121,7 +121,17 @@ def test_scientific_notation_is_a_number_in_flags_and_in_yaml(config_file, numbe
         (["--name", "a\nb"], ["name", "control characters"]),
         (["--data", "\udcff"], ["data", "UTF-8"]),
         (["--kernel_size", "999"], ["kernel_size", "128 px"]),
+        (["--batch_norm_momentum", "0"], ["batch_norm_momentum", "greater than 0"]),
+        (["--no_batch_norm", "--bias_lr_scale", "2"], ["bias_lr_scale", "batch_norm"]),
+        (["--first_image_size", "64"], ["first_image_size needs pooling=average"]),
+        (["--train_image_size", "64"], ["train_image_size needs pooling=average"]),
+        (["--train_image_size", "192"], ["train_image_size", "at most image_size (128)"]),
+        (
+            ["--pooling", "average", "--train_image_size", "64", "--first_image_size", "96"],
+            ["first_image_size must be at most train_image_size (64)"],
+        ),
         (["--learning_rate", "1e999"], ["learning_rate", "inf"]),
+        (["--class_weights", "sqrt", "--sampling", "balanced"], ["sampling", "class_weights sqrt", "one of the two"]),
         (["--num_filters", "[" * 3000 + "]" * 3000], ["RecursionError"]),
     ],
 )

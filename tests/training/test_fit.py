@@ -12,6 +12,7 @@ from naturalist.data.dataset import TrainingData
 from naturalist.data.images import ImageCache
 from naturalist.data.loader import BatchLoader
 from naturalist.data.preprocessing import Preprocessing
+from naturalist.data.share import Part
 from naturalist.device import Compute
 from naturalist.models import build_model
 from naturalist.models.parameter_groups import parameter_groups
@@ -19,7 +20,7 @@ from naturalist.runs.checkpoint import BEST, LAST, load_checkpoint, restore_mode
 from naturalist.runs.tracking import Tracker
 from naturalist.settings.part_a import CnnSettings
 from naturalist.training.average import WeightAverage
-from naturalist.training.epoch import Learner, NonFiniteLoss, evaluate, train_one_epoch
+from naturalist.training.epoch import Learner, NonFiniteLoss, _forward, evaluate, train_one_epoch
 from naturalist.training.fit import fit
 from naturalist.training.optim import Schedule, make_optimizer
 
@@ -118,6 +119,7 @@ def test_a_fit_learns_and_logs_every_metric_once_per_epoch(run):
         "train_accuracy",
         "val_loss",
         "val_accuracy",
+        "val_balanced_accuracy",
         "best_val_accuracy",
         "learning_rate",
         "images_per_second",
@@ -172,30 +174,46 @@ def test_an_interrupted_epoch_is_done_again_on_resume(run, tmp_path, monkeypatch
     assert_same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
-def test_the_best_checkpoint_is_the_one_with_the_best_accuracy_and_of_equals_the_lowest_loss(
-    run, tmp_path, monkeypatch
+CLASS_OF_VAL = np.arange(45, 60) % 3
+
+
+def pretend(monkeypatch, outcomes) -> None:
+    """Have every validation come out as told: accuracy, loss, and of the three classes' images how many right."""
+
+    def pretended(*arguments, **options):
+        result, (accuracy, loss, *right) = evaluate(*arguments, **options), next(outcomes)
+        logits = result.logits
+        if right:
+            first = np.arange(15) // 3 < np.array(right)[CLASS_OF_VAL]
+            logits = torch.eye(3)[np.where(first, CLASS_OF_VAL, (CLASS_OF_VAL + 1) % 3)]
+        return type(result)(loss, accuracy, logits, result.labels)
+
+    monkeypatch.setattr("naturalist.training.fit.evaluate", pretended)
+
+
+@pytest.mark.parametrize(
+    ("select_by", "best"), [("val_accuracy", 3), ("val_balanced_accuracy", 2), ("val_loss", 5)], ids=lambda value: value
+)
+def test_the_best_checkpoint_is_what_it_is_selected_by_and_of_equals_the_lowest_loss(
+    run, tmp_path, monkeypatch, capsys, select_by, best
 ):
-    outcomes = iter([(0.5, 1.0), (0.7, 0.9), (0.7, 0.8), (0.7, 0.85), (0.6, 0.1)])
+    outcomes = [(0.5, math.nan, 0, 0, 0), (0.7, 0.84, 5, 5, 1), (0.7, 0.8, 5, 4, 1), (0.7, 0.85, 5, 4, 2), (0.6, 0.1)]
+    outcomes[4] = (*outcomes[4], 1, 1, 1)
+    pretend(monkeypatch, iter(outcomes))
+    summary, history = run(epochs=5, select_by=select_by)
+    expected = {name: history[best - 1][name] for name in ("val_accuracy", "val_balanced_accuracy", "val_loss")}
+    assert {name: summary[f"best_{name}"] for name in expected} == expected
+    assert [row["val_balanced_accuracy"] for row in history] == pytest.approx([0, 11 / 15, 10 / 15, 11 / 15, 3 / 15])
+    assert summary["best_epoch"] == load_checkpoint(tmp_path / "run")["epoch"] == best
+    stars = [line for line in capsys.readouterr().out.splitlines() if " * " in line]
+    assert stars[-1].startswith(f"epoch {best}/5") and ("balanced 73.3 % *" in stars[-1]) == (best == 2)
 
-    def pretend(*arguments, **options):
-        accuracy, loss = next(outcomes)
-        result = evaluate(*arguments, **options)
-        return type(result)(loss, accuracy, result.logits, result.labels)
 
-    monkeypatch.setattr("naturalist.training.fit.evaluate", pretend)
-    summary, _ = run(epochs=5)
-    assert (summary["best_epoch"], summary["best_val_accuracy"], summary["best_val_loss"]) == (3, 0.7, 0.8)
-    assert load_checkpoint(tmp_path / "run")["epoch"] == 3
-
-
-def test_patience_stops_a_fit_that_gets_no_better(run, monkeypatch):
-    def pretend(*arguments, **options):
-        result = evaluate(*arguments, **options)
-        return type(result)(1.0, 0.5, result.logits, result.labels)
-
-    monkeypatch.setattr("naturalist.training.fit.evaluate", pretend)
-    summary, _ = run(epochs=9, patience=2)
-    assert (summary["status"], summary["epochs"], summary["best_epoch"]) == ("stopped early", 3, 1)
+@pytest.mark.parametrize(("select_by", "epochs"), [("val_accuracy", 3), ("val_loss", 5)])
+def test_patience_stops_a_fit_that_gets_no_better_by_what_it_is_selected_by(run, monkeypatch, select_by, epochs):
+    pretend(monkeypatch, iter([(0.5, 1.0), (0.5, 1.0), (0.4, 0.9), (0.4, 1.0), (0.4, 1.0)]))
+    summary, _ = run(epochs=9, patience=2, select_by=select_by)
+    assert (summary["status"], summary["epochs"], summary["best_epoch"]) == ("stopped early", epochs, epochs - 2)
 
 
 def test_should_stop_ends_a_fit_as_pruned(run):
@@ -246,7 +264,8 @@ def test_the_engine_never_waits_for_the_device_within_an_epoch(data, monkeypatch
     assert batches_seen[1] == batches_seen[-1]
 
 
-def test_accumulated_batches_equal_one_large_batch(data, monkeypatch):
+@pytest.mark.parametrize("weights", [None, torch.tensor([0.25, 1.0, 2.0])], ids=["alike", "weighted"])
+def test_accumulated_batches_equal_one_large_batch(data, monkeypatch, weights):
     monkeypatch.setattr(ImageCache, "release", lambda self: None)
     results = []
     for batch_size, accumulate in ((15, 1), (5, 3)):
@@ -256,10 +275,44 @@ def test_accumulated_batches_equal_one_large_batch(data, monkeypatch):
         loader = BatchLoader(data.train_cache, data.train_indices, batch_size, CPU, shuffle_seed=0)
         optimizer = make_optimizer(parameter_groups(model, 0.0), settings, CPU)
         schedule = Schedule(optimizer, settings, 3, 1)
-        learner = Learner(model, optimizer, schedule, settings, Compute(CPU, "fp32"))
+        learner = Learner(model, optimizer, schedule, settings, Compute(CPU, "fp32"), class_weights=weights)
         train_one_epoch(learner, loader, data.preprocessing, epoch=0)
         results.append(model[1].weight.detach().clone())
     torch.testing.assert_close(*results, atol=1e-6, rtol=1e-4)
+
+
+def test_the_weighted_loss_is_the_sum_by_hand_over_the_images_whatever_is_smoothed_mixed_or_shared(data):
+    weights, smoothing = torch.tensor([0.25, 1.0, 2.0]), 0.3
+    logits, hard = torch.randn(7, 3, generator=torch.Generator().manual_seed(0)), torch.arange(7) % 3
+    model = nn.Linear(3, 3)
+    with torch.no_grad():
+        model.weight.copy_(torch.eye(3))
+        model.bias.zero_()
+    settings = settings_for(label_smoothing=smoothing).training
+    optimizer = make_optimizer(parameter_groups(model, 0.0), settings, CPU)
+    rules = (Schedule(optimizer, settings, 1, 1), settings, Compute(CPU, "fp32", channels_last=False))
+    learner = Learner(model, optimizer, *rules, class_weights=weights)
+
+    def mix(images, labels, epoch, step, part=None):
+        soft = nn.functional.one_hot(labels, 3).float()
+        return images, 0.6 * soft + 0.4 * soft.roll(1, 0)
+
+    class Mixing(Augmentation):
+        __init__, __call__ = (lambda self: None), staticmethod(mix)
+
+    for augment in (lambda images: images, Mixing()):
+        targets = mix(None, hard, 0, 0)[1] if isinstance(augment, Augmentation) else nn.functional.one_hot(hard, 3)
+        smoothed = targets * (1 - smoothing) + smoothing / 3
+        by_hand = float(-(weights * smoothed * logits.log_softmax(1)).sum() / 7)
+        loss, *_ = _forward(learner, augment, (logits, hard), 0, 0, None)
+        assert float(loss.detach()) == pytest.approx(by_hand)
+    # Two ranks' parts of a batch, the larger of which has not half of the weight, are shares of one sum.
+    parts = [
+        _forward(learner, lambda x: x, (logits[rows], hard[rows]), 0, 0, Part(7, rows, len(rows)))[0]
+        for rows in (np.arange(4), np.arange(4, 7))
+    ]
+    whole = _forward(learner, lambda x: x, (logits, hard), 0, 0, None)[0]
+    assert float(sum(parts).detach()) == pytest.approx(float(whole.detach()))
 
 
 def test_evaluation_is_the_mean_over_every_image_without_dropout(data, monkeypatch):
@@ -295,6 +348,16 @@ def test_the_average_of_constant_weights_is_those_weights_and_lags_behind_change
     torch.testing.assert_close(average.model.weight, torch.full((2,), 1 + 9 / 13))
 
 
+def test_running_statistics_are_averaged_as_the_weights_that_they_belong_to_and_counters_are_not():
+    model = nn.BatchNorm1d(2)
+    average = WeightAverage(model, decay=0.5)
+    model(torch.randn(8, 2) + 5)
+    average.update(model)  # at the first update the decay is 1/10
+    torch.testing.assert_close(average.model.running_mean, 0.9 * model.running_mean)
+    torch.testing.assert_close(average.model.running_var, 0.1 + 0.9 * model.running_var)
+    assert average.model.num_batches_tracked == 1
+
+
 def test_with_an_average_it_is_the_average_that_is_kept(run, tmp_path):
     run(ema_decay=0.9, epochs=2)
     content = load_checkpoint(tmp_path / "run", LAST)
@@ -328,7 +391,7 @@ def test_reduced_precision_trains_and_keeps_full_precision_weights(run, tmp_path
 def test_a_fit_on_the_gpu_learns_whether_images_are_resident_or_streamed(data, tmp_path, monkeypatch):
     monkeypatch.setattr(ImageCache, "release", lambda self: None)
     for share in (0.0, 0.5):
-        monkeypatch.setattr("naturalist.data.loader.RESIDENT_SHARE", share)
+        monkeypatch.setattr("naturalist.data.placing.RESIDENT_SHARE", share)
         folder = tmp_path / str(share)
         folder.mkdir()
         tracker = Tracker(folder, {}, "disabled", project="p", name="gpu", job_type="test")
@@ -347,8 +410,8 @@ def test_a_fit_on_the_gpu_learns_whether_images_are_resident_or_streamed(data, t
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize("resident", [True, False])
-def test_no_step_waits_for_the_gpu(data, monkeypatch, resident):
+@pytest.mark.parametrize("place", ["device", "file"])
+def test_no_step_waits_for_the_gpu(data, monkeypatch, place):
     monkeypatch.setattr(ImageCache, "release", lambda self: None)
     device = torch.device("cuda")
     settings = settings_for(mixup=0.2, cutmix=1.0, random_erasing=0.5, gradient_clip=1.0)
@@ -356,7 +419,7 @@ def test_no_step_waits_for_the_gpu(data, monkeypatch, resident):
     model = compute.place(build_model(DESCRIPTION))
     optimizer = make_optimizer(parameter_groups(model, 0.0), settings.training, device)
     augment = Augmentation(settings.augmentation, settings.training.seed, data.preprocessing, 3)
-    loader = BatchLoader(data.train_cache, data.train_indices, 8, device, shuffle_seed=0, resident=resident)
+    loader = BatchLoader(data.train_cache, data.train_indices, 8, device, shuffle_seed=0, place=place)
     original = loader.epoch
 
     def watched(*place):

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from naturalist.errors import UserError
-from naturalist.models.parameter_groups import parameter_groups
+from naturalist.models.parameter_groups import LATER, parameter_groups
 from naturalist.settings.groups import TrainingSettings
-from naturalist.training.optim import Schedule, make_optimizer
+from naturalist.training.optim import Schedule, make_optimizer, restore_optimizer
 
 CPU = torch.device("cpu")
 
@@ -38,7 +38,7 @@ def test_frozen_parameters_are_not_in_the_optimizer():
     assert sorted(listed) == sorted(id(p) for p in model[1].parameters())
 
 
-@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "NAdam"])
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "NAdam", "Muon"])
 def test_every_optimizer_takes_a_step(name):
     parameter = nn.Parameter(torch.ones(3))
     optimizer = make_optimizer([{"params": [parameter]}], TrainingSettings(optimizer=name, learning_rate=0.1), CPU)
@@ -46,6 +46,62 @@ def test_every_optimizer_takes_a_step(name):
     parameter.sum().backward()
     optimizer.step()
     assert (parameter < 1).all()
+
+
+@pytest.mark.parametrize("shape", [(6, 3, 3, 3), (40, 2, 3, 3), (5, 5, 1, 1)], ids=str)
+def test_filters_take_the_steps_that_torchs_muon_takes_with_matrices(shape):
+    torch.manual_seed(0)
+    ours = nn.Parameter(torch.randn(shape).contiguous(memory_format=torch.channels_last))
+    theirs = nn.Parameter(ours.detach().flatten(1).clone())
+    settings = TrainingSettings(optimizer="Muon", learning_rate=0.02, momentum=0.8)
+    muon = make_optimizer([{"params": [ours], "weight_decay": 0.3}], settings, CPU)
+    other = torch.optim.Muon([theirs], 0.02, 0.3, momentum=0.8, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        gradient = torch.randn(shape)
+        ours.grad, theirs.grad = gradient.clone(), gradient.flatten(1)
+        muon.step()
+        other.step()
+    torch.testing.assert_close(ours.flatten(1), theirs, atol=2e-3, rtol=0)  # torch's computes in bf16 everywhere
+
+
+def test_muon_leaves_all_but_filters_to_adamw():
+    models = [nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2)) for _ in range(2)]
+    models[1].load_state_dict(models[0].state_dict())
+    for model, name in zip(models, ("Muon", "AdamW"), strict=True):
+        optimizer = make_optimizer(parameter_groups(model, 0.1), TrainingSettings(optimizer=name), CPU)
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+    for (name, ours), theirs in zip(models[0].named_parameters(), models[1].parameters(), strict=True):
+        if name == "0.weight":
+            assert not torch.allclose(ours, theirs)
+        else:
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_a_state_of_another_optimiser_is_refused():
+    def taught(name: str) -> torch.optim.Optimizer:
+        weight = nn.Parameter(torch.ones(2, 2, 3, 3))
+        optimizer = make_optimizer([{"params": [weight]}], TrainingSettings(optimizer=name), CPU)
+        weight.sum().backward()
+        optimizer.step()
+        return optimizer
+
+    restore_optimizer(taught("Muon"), taught("Muon").state_dict())
+    for one, other in (("Muon", "AdamW"), ("AdamW", "Muon"), ("NAdam", "AdamW")):
+        with pytest.raises(ValueError, match="its optimiser keeps"):
+            restore_optimizer(taught(one), taught(other).state_dict())
+
+
+def test_biases_of_batch_normalisation_have_a_rate_of_their_own():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    decaying, exempt, biases = parameter_groups(model, 0.1, 0.5)
+    assert biases == {"params": [model[1].bias], "weight_decay": 0.0, "lr": 0.5}
+    assert len(decaying["params"]) == 2 and len(exempt["params"]) == 3
+    settings = TrainingSettings(learning_rate=0.01, schedule="none", warmup_epochs=0)
+    optimizer = make_optimizer([decaying, exempt, biases], settings, CPU)
+    assert Schedule(optimizer, settings, 10, 1).set_learning_rate(3) == 0.01
+    assert [group["lr"] for group in optimizer.param_groups] == [0.01, 0.01, 0.5]
 
 
 def test_warmup_rises_in_equal_steps_to_the_peak():
@@ -70,6 +126,19 @@ def test_one_cycle_rises_for_30_percent_of_the_steps_and_falls_for_the_rest():
     assert course[-1] == pytest.approx(1e-3)
 
 
+@pytest.mark.parametrize("kind", ["cosine", "one-cycle", "none", "plateau"])
+def test_a_second_course_begins_anew_with_its_own_peaks(kind):
+    settings = TrainingSettings(learning_rate=1.0, optimizer="SGD", schedule=kind, warmup_epochs=1)
+    groups = [{"params": [nn.Parameter(torch.zeros(1))], "lr": 1.0, LATER: 0.1}]
+    schedule = Schedule(make_optimizer(groups, settings, CPU), settings, 10, 7, first_epochs=3)
+    schedule.plateau_share = 0.5 if kind == "plateau" else 1.0
+    course = rates(schedule)
+    whole = [rates(schedule_for(epochs, schedule=kind, warmup_epochs=1)) for epochs in (3, 4)]
+    if kind == "plateau":
+        course[10:30] = [2 * rate for rate in course[10:30]]
+    assert course == pytest.approx([*whole[0], *(0.1 * rate for rate in whole[1])])
+
+
 def test_plateau_divides_by_ten_after_patience_epochs_without_gain():
     schedule = schedule_for(schedule="plateau", warmup_epochs=0, plateau_patience=1)
     seen = []
@@ -84,7 +153,9 @@ def test_every_schedule_serves_a_run_of_a_single_step(kind):
     assert 0 < rates(schedule_for(epochs=1, steps=1, schedule=kind, warmup_epochs=5))[0] <= 1
 
 
-@pytest.mark.parametrize(("optimizer", "decay"), [("AdamW", 0.05), ("SGD", 5e-4), ("Adam", 0.0), ("NAdam", 0.0)])
+@pytest.mark.parametrize(
+    ("optimizer", "decay"), [("AdamW", 0.05), ("Muon", 0.05), ("SGD", 5e-4), ("Adam", 0.0), ("NAdam", 0.0)]
+)
 def test_no_optimiser_inherits_the_decay_of_another(optimizer, decay):
     assert TrainingSettings(optimizer=optimizer).decay == decay
     assert TrainingSettings(optimizer=optimizer, weight_decay=0.3).decay == 0.3

@@ -47,7 +47,7 @@ SMALL = {
     "checkpoint_seconds": 0,
 }
 CNN = {"num_filters": 4, "filter_organization": "same", "dense_units": 8, "dropout": 0.3, "batch_norm": False}
-MIXED = {**CNN, "mixup": 0.2, "cutmix": 1.0, "random_erasing": 0.5}
+MIXED = {**CNN, "mixup": 0.2, "cutmix": 1.0, "random_erasing": 0.5, "class_weights": "sqrt"}
 GRADUAL = {
     "backbone": "squeezenet1_1",  # has no batch normalisation
     "weights": "none",
@@ -56,6 +56,7 @@ GRADUAL = {
     "accumulate": 2,
     "gradient_clip": 1.0,
     "ema_decay": 0.5,
+    "sampling": "balanced",
 }
 
 
@@ -154,7 +155,8 @@ def test_several_ranks_train_as_one_process_does_to_rounding(train, tmp_path, ch
 @pytest.mark.slow
 def test_a_stop_of_any_rank_saves_and_any_number_of_ranks_goes_on(train, photographs, tmp_path):
     runs = tmp_path / "runs"
-    assert train(3, "cut", {2: "stop"}, **MIXED) == [0, 0, 0], (tmp_path / "errors-0").read_text()
+    streamed = {**MIXED, "device_memory": "stream"}
+    assert train(3, "cut", {2: "stop"}, **streamed) == [0, 0, 0], (tmp_path / "errors-0").read_text()
     decoded = (tmp_path / "decoded").read_text().splitlines()
     assert sorted(decoded) == sorted(map(str, (photographs / "train").rglob("*.jpg")))  # each once
     assert json.loads((runs / "cut" / "summary.json").read_text())["status"] == "stopped"

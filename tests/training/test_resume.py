@@ -16,10 +16,12 @@ import pytest
 import torch
 
 from benchmarks.mutations import mutate_checkpoint
+from naturalist.data import loader, placing
 from naturalist.data.dataset import TrainingData
 from naturalist.data.images import ImageCache
 from naturalist.data.preprocessing import Preprocessing
 from naturalist.data.sources.sample import make_sample
+from naturalist.data.stream import RowFile
 from naturalist.device import Compute
 from naturalist.errors import UserError
 from naturalist.models import build_model
@@ -69,7 +71,7 @@ def every_epoch_is_saved(monkeypatch):
 
 
 @pytest.fixture
-def data(monkeypatch) -> TrainingData:
+def data(monkeypatch, tmp_path) -> TrainingData:
     """Three classes of 32×32 noise, told apart by their colour: 45 images to train on, in 8 batches."""
     monkeypatch.setattr(ImageCache, "release", lambda self: None)  # these pixels are no memory map
     monkeypatch.setattr(telling, "plot_curves", lambda *arguments: None)  # takes longer than these trainings
@@ -77,7 +79,11 @@ def data(monkeypatch) -> TrainingData:
     labels = np.arange(60) % 3
     pixels = rng.integers(0, 120, (60, 32, 32, 3), dtype=np.uint8)
     pixels[np.arange(60), :, :, labels] += 100
-    cache = ImageCache(pixels, np.arange(60), labels, tuple(f"{i}.jpg" for i in range(60)), ("a", "b", "c"), ())
+    (tmp_path / "pixels.bin").write_bytes(pixels.tobytes())
+    with (tmp_path / "pixels.bin").open("rb") as file:
+        rows = RowFile(pixels.reshape(60, -1), file)
+    names = tuple(f"{i}.jpg" for i in range(60))
+    cache = ImageCache(pixels, np.arange(60), labels, names, ("a", "b", "c"), (), file=rows)
     preprocessing = Preprocessing(32, 32, "squash", (0.4,) * 3, (0.3,) * 3)
     return TrainingData(cache, np.arange(45), cache, np.arange(45, 60), ("a", "b", "c"), preprocessing, "noise")
 
@@ -97,14 +103,14 @@ def train(tmp_path, data):
         model, release = build_model(description), None
         if "strategy" in changes:
             planned = content["training"].get("planned_epochs")
-            release = Strategy(model, settings.strategy, settings.training, planned).release
+            release = Strategy(model, settings.strategy, settings.training, planned).course
         history = content["training"]["progress"]["history"]
         summary = fit(
             model,
             data,
             settings.training,
             settings.augmentation,
-            Compute(torch.device("cpu"), settings.machine.precision),
+            Compute(torch.device("cpu"), settings.machine.precision, device_memory=settings.machine.device_memory),
             Tracker(folder, {}, "disabled", project="p", name=name, job_type="test", history=history),
             settings.origin(description),
             resume=resume,
@@ -142,12 +148,13 @@ def assert_same_run(first: Path, second: Path) -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"mixup": 0.2, "cutmix": 1.0, "random_erasing": 0.5},
+        {"mixup": 0.2, "cutmix": 1.0, "random_erasing": 0.5, "optimizer": "Muon", "alternating_flip": True},
         {"ema_decay": 0.9, "optimizer": "SGD", "schedule": "plateau", "plateau_patience": 0, "precision": "fp16"},
         {"accumulate": 3, "schedule": "one-cycle", "optimizer": "NAdam", "gradient_clip": 1.0},
-        {**GRADUAL, "accumulate": 3, "epochs": 4, "ema_decay": 0.5},
+        {**GRADUAL, "accumulate": 3, "epochs": 4, "ema_decay": 0.5, "class_weights": "sqrt"},
+        {"sampling": "balanced", "select_by": "val_balanced_accuracy"},
     ],
-    ids=["mixes", "average, plateau, fp16", "accumulation", "gradual release"],
+    ids=["mixes, Muon", "average, plateau, fp16", "accumulation", "gradual release, weights", "balanced"],
 )
 def test_a_training_killed_at_random_steps_ends_with_the_same_bits(train, monkeypatch, changes):
     _, whole = train("whole", **changes)
@@ -237,10 +244,17 @@ def request_stop_after(monkeypatch, calls: int) -> None:
     monkeypatch.setattr(fit_module, "stop_requested", lambda: next(asked) >= calls)
 
 
-@pytest.mark.parametrize("batches", [1, 5, 8])
-def test_a_requested_stop_saves_in_mid_epoch_and_resuming_goes_on_from_there(train, monkeypatch, capsys, batches):
+@pytest.mark.parametrize(("batches", "memory"), [(1, "auto"), (5, "stream"), (8, "small")])
+def test_a_requested_stop_saves_in_mid_epoch_and_resuming_goes_on_from_there(
+    train, monkeypatch, capsys, batches, memory
+):
     changes = {"checkpoint_seconds": 0.0}
-    _, whole = train("whole", **changes)
+    _, whole = train("whole", **changes, device_memory="resident")
+    streams, streamed = [], loader.streamed
+    monkeypatch.setattr(loader, "streamed", lambda *rest: streams.append(rest) or streamed(*rest))
+    if memory == "small":
+        monkeypatch.setattr(placing, "machine_memory", lambda: 60 * 32 * 32 * 3)
+    changes["device_memory"] = "stream" if memory == "stream" else "auto"
     # Asked before each epoch and after each of its 8 batches and 3 of validation: here in the second epoch.
     request_stop_after(monkeypatch, 12 + 1 + batches)
     summary, parts = train("parts", **changes)
@@ -251,6 +265,7 @@ def test_a_requested_stop_saves_in_mid_epoch_and_resuming_goes_on_from_there(tra
     capsys.readouterr()
     train("parts", **changes)
     assert f"Going on with batch {batches + 1} of 8 of epoch 2/3." in capsys.readouterr().out
+    assert bool(streams) == (memory != "auto")
     assert_same_run(whole, parts)
 
 
@@ -410,7 +425,7 @@ def test_an_error_between_saves_costs_neither_the_best_weights_nor_what_was_meas
     _, whole = train("whole", epochs=2, checkpoint_seconds=0.0, schedule="none")
     monkeypatch.setattr(keeping.Keeper, "may_save", lambda self: False)
 
-    def fail(label, progress):
+    def fail(progress, select_by):
         if progress.epoch == 2:
             raise RuntimeError("of some kind")
         return ""

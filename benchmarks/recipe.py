@@ -1,0 +1,186 @@
+"""Which ingredients make Part A's recipe better? Decided by validation accuracy; the test images are not looked at.
+
+    python -m benchmarks.recipe FOLDER [--image_size 64] [--epochs 8] [--seeds 3] [--only NAME …] [--out FOLDER]
+
+Trains the base, then one ingredient after the other on top of the best so far, each with every seed on one split. What
+gains more than the standard error of the gain, over the same seeds, is kept. With a single seed there is none: nothing
+is kept, and each row is the base with one ingredient, as a first look. Results are lines of ``results.jsonl`` in
+``--out``; what is there already is not trained again, so that the same command goes on, also with more seeds or rows.
+"""
+
+import argparse
+import json
+import math
+import os
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from msgspec import Struct, structs
+
+from benchmarks.commands import ROOT, run_timed
+from benchmarks.measuring import describe_environment
+from naturalist.entry import entry_point
+from naturalist.errors import UserError
+from naturalist.files import append_line, write_atomically
+from naturalist.reading import end_last_line, read_json_lines
+
+Flags = dict[str, Any]
+
+
+def ingredients(size: int) -> dict[str, Flags]:
+    """Name → settings, in the order in which they are tried, for images of ``size`` pixels."""
+    return {
+        "identity": {"initialization": "identity"},
+        "patches": {"initialization": "patches"},
+        "rate ×2": {"learning_rate": 0.004},
+        "one-cycle": {"schedule": "one-cycle", "learning_rate": 0.004},
+        "Muon": {"optimizer": "Muon"},
+        "Muon, rate ×2": {"optimizer": "Muon", "learning_rate": 0.004},
+        "average": {"ema_decay": 0.995},
+        "average pooling": {"pooling": "average"},
+        "biases ×16": {"bias_lr_scale": 16},
+        "batch-norm momentum": {"batch_norm_momentum": 0.4},
+        "alternating flip": {"alternating_flip": True},
+        "larger crops": {"crop_scale": 0.6},
+        "no colours": {"brightness": 0, "contrast": 0, "saturation": 0},
+        "smaller in training": {"pooling": "average", "train_image_size": size * 7 // 8},
+        "growing": {"pooling": "average", "first_image_size": max(32, size // 2)},
+        "no dropout": {"dropout": 0},
+        "decay ×2": {"weight_decay": 0.1},
+    }
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one ingredient came to, seed by seed."""
+
+    name: str
+    flags: Flags
+    accuracies: list[float]
+    seconds: list[float]
+
+    def gains_over(self, other: "Result") -> tuple[float, float]:
+        """Mean over the seeds, and its standard error, which is nan for one."""
+        gains = [ours - theirs for ours, theirs in zip(self.accuracies, other.accuracies, strict=True)]
+        error = statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.nan
+        return statistics.mean(gains), error
+
+
+class Run(Struct):
+    """A line of ``results.jsonl``: one training."""
+
+    flags: Flags
+    val_accuracy: float
+    seconds: float
+
+
+class Bench:
+    """Runs of ``partA/train.py``, remembered.
+
+    Args:
+        out: folder of results, runs and decoded images.
+        common: settings of all runs.
+    """
+
+    def __init__(self, out: Path, common: Flags, seeds: int) -> None:
+        self.out, self.common, self.seeds = out, common, seeds
+        self.file = out / "results.jsonl"
+
+    def result(self, name: str, flags: Flags) -> Result:
+        """Train what is not trained yet."""
+        runs = [self._run({**self.common, **flags, "seed": seed}) for seed in range(self.seeds)]
+        result = Result(name, flags, [run.val_accuracy for run in runs], [run.seconds for run in runs])
+        print(f"{name}: {spread(result.accuracies)}", flush=True)
+        return result
+
+    def _read(self) -> list[Run]:
+        if not self.file.is_file():
+            return []
+        end_last_line(self.file)
+        return read_json_lines(self.file, Run, "delete that line, and it is trained again", leave_out=print)
+
+    def _run(self, flags: Flags) -> Run:
+        for known in self._read():
+            if known.flags == flags:
+                return known
+        places = {"runs_dir": self.out / "runs", "name": "run", "wandb": "disabled", "cache_dir": self.out / "cache"}
+        words = [f"--{name}={value}" for name, value in {**flags, **places, "validation_pictures": False}.items()]
+        _, printed = run_timed([str(ROOT / "partA" / "train.py"), *words])
+        folder = next(line for line in printed.splitlines() if line.startswith("Run: ")).removeprefix("Run: ")
+        summary = json.loads((Path(folder) / "summary.json").read_text(encoding="utf-8"))
+        run = Run(flags, summary["best_val_accuracy"], summary["seconds"])
+        append_line(self.file, json.dumps(structs.asdict(run)) + "\n")
+        return run
+
+
+def spread(values: list[float]) -> str:
+    """Mean ± deviation of shares, in per cent."""
+    deviation = f" ± {statistics.stdev(values):.1%}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.1%}{deviation}".replace("% ±", " ±").replace("%", " %")
+
+
+def line_of(result: Result, best: Result | None) -> tuple[str, bool]:
+    """A line of the table, and whether the ingredient is kept."""
+    gain, verdict, is_kept = "", "", best is None
+    if best is not None:
+        mean, error = result.gains_over(best)
+        is_kept = mean > error
+        gain = f"{100 * mean:+.1f}" + ("" if math.isnan(error) else f" ± {100 * error:.1f}")
+        verdict = "one seed decides nothing" if math.isnan(error) else "kept" if is_kept else "left out"
+    flags = " ".join(f"`{name}={value}`" for name, value in result.flags.items())
+    seconds = statistics.mean(result.seconds)
+    cells = (result.name, flags, spread(result.accuracies), len(result.accuracies), f"{seconds:,.0f}", gain, verdict)
+    return f"| {' | '.join(map(str, cells))} |", is_kept
+
+
+def main() -> None:
+    """Train, and write the table after every row."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="folder of photographs")
+    parser.add_argument("--image_size", type=int, default=64)
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, help="of each training; by default as many as there are cores")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="ingredients, in the order in which they are tried")
+    parser.add_argument("--out", type=Path, default=Path("runs") / "recipe", help="folder of results and runs")
+    parser.add_argument("--table", type=Path, default=ROOT / "benchmarks" / "RECIPE.md")
+    arguments = parser.parse_args()
+    with entry_point():
+        known = ingredients(arguments.image_size)
+        if unknown := set(arguments.only or known) - set(known):
+            raise UserError(f"there is no ingredient {min(unknown)!r}; there are: {', '.join(known)}.")
+        if arguments.seeds < 1:
+            raise UserError("--seeds must be at least 1.")
+        if arguments.threads:
+            os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+        data = str(arguments.data.expanduser().resolve())
+        common = {"data": data, "image_size": arguments.image_size, "epochs": arguments.epochs}
+        bench = Bench(arguments.out, common, arguments.seeds)
+        best = bench.result("base", {})
+        lines = [line_of(best, None)[0]]
+        for name in arguments.only or known:
+            result = bench.result(name, {**best.flags, **known[name]})
+            line, is_kept = line_of(result, best)
+            lines.append(line)
+            best = result if is_kept else best
+            write_atomically(arguments.table, heading(arguments) + "\n".join(lines) + "\n")
+
+
+def heading(arguments: argparse.Namespace) -> str:
+    """What stands above the table's lines."""
+    return (
+        f"# Ingredients of Part A's recipe\n\n`python -m benchmarks.recipe {arguments.data.name} --image_size "
+        f"{arguments.image_size} --epochs {arguments.epochs} --seeds {arguments.seeds}`\n\n"
+        f"{describe_environment(torch.device('cpu'))}\n\n"
+        "Validation accuracy of the best epoch, mean ± deviation over n seeds on one split; gain over the best row so "
+        "far that was kept, ± its standard error; what gains more than that is kept.\n\n"
+        "| ingredient | settings beside the defaults | validation accuracy | n | seconds | gain | |\n"
+        "|---|---|---|---|---|---|---|\n"
+    )
+
+
+if __name__ == "__main__":
+    main()

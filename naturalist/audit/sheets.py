@@ -1,0 +1,92 @@
+"""The pictures of an audit: contact sheets of pairs, of suspicious photographs, and of labels that are doubted."""
+
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from naturalist.audit.findings import Findings
+from naturalist.data.audit import Images, Oddity
+from naturalist.data.dataset import describe_data
+from naturalist.data.duplicates import SAME_BYTES, Twins
+from naturalist.data.photographs import describe_missing
+from naturalist.plots.audit import ROW, Shown, plot_findings
+from naturalist.plots.style import words
+from naturalist.wording import percent
+
+PAIRS, ERRORS = 24, 24
+"""On a sheet, at most."""
+
+TITLES = {
+    "leaks": "in two splits",
+    "conflicts": "one picture, two labels",
+    "copies": "twice in one class",
+}
+
+
+def draw_sheets(findings: Findings, output: Path) -> None:
+    """Draw every sheet, those of nothing too: an earlier audit's would be taken for this one's."""
+    note = describe_data(findings.data)
+    for name, twins in findings.twins().items():
+        _draw_pairs(findings.images, twins, output / f"{name}.png", TITLES[name], note)
+    _draw_oddities(findings.images, findings.oddities, output / "suspicious.png", note)
+    errors = findings.label_errors
+    if errors is None:
+        return
+    chosen, names, labels = errors.suspects[:ERRORS], errors.images.cache.class_names, errors.images.labels
+    pictures, missing = errors.images.photographs(chosen)
+    prefix = findings.prefix_of_errors()
+    plot_findings(
+        [
+            [Shown(own, names[labels[i]], prefix + errors.images.files[i])]
+            for i, own in zip(chosen, pictures, strict=True)
+        ],
+        [
+            f"rather {words(names[suggested])}, {percent(share, 0)}"
+            for suggested, share in zip(errors.suggested[:ERRORS], errors.confidence[:ERRORS], strict=True)
+        ],
+        output / "label_errors.png",
+        f"{errors.run} doubts {len(errors.suspects):,} labels of {errors.split}; the surest {len(chosen)}",
+        "; ".join(filter(None, (note, describe_missing(missing)))),
+    )
+
+
+def _draw_pairs(images: Images, twins: Twins, path: Path, title: str, note: str) -> None:
+    """Pairs from the most alike to the least, each once, spread over all there are."""
+    order = np.argsort(twins.distances, kind="stable")
+    pairs: dict[tuple[int, int], int] = {}
+    for file, other, distance in zip(twins.files[order], twins.others[order], twins.distances[order], strict=True):
+        pairs.setdefault((min(int(file), int(other)), max(int(file), int(other))), int(distance))
+    found = list(pairs.items())
+    chosen = [found[i] for i in np.linspace(0, len(found) - 1, min(PAIRS, len(found))).astype(int)]
+    few = f"; {len(chosen)} of them, from the most alike to the least" * (len(chosen) < len(found))
+    plot_findings(
+        [_shown(images, pair) for pair, _ in chosen],
+        ["the same bytes" if distance == SAME_BYTES else f"{distance} bits differ" for _, distance in chosen],
+        path,
+        f"{len(found):,} pairs: {title}{few}",
+        note,
+    )
+
+
+def _draw_oddities(images: Images, oddities: list[Oddity], path: Path, note: str) -> None:
+    """The worst of every problem."""
+    by_problem: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for oddity in oddities:
+        if oddity.index is not None:
+            by_problem[oddity.problem].append((oddity.index, f"{oddity.problem}: {oddity.value:g}"))
+    chosen = [item for found in by_problem.values() for item in found[:ROW]]
+    plot_findings(
+        [_shown(images, (index,)) for index, _ in chosen],
+        [said for _, said in chosen],
+        path,
+        f"The most suspicious photographs of each kind, {ROW} at most",
+        note,
+    )
+
+
+def _shown(images: Images, indices: tuple[int, ...]) -> list[Shown]:
+    return [
+        Shown(pixels, images.class_names[images.labels[i]], images.paths[i])
+        for i, pixels in zip(indices, images.pixels(indices), strict=True)
+    ]

@@ -1,0 +1,104 @@
+"""The report as one HTML page that needs nothing else, or as Markdown with a folder of pictures beside it."""
+
+import base64
+import gzip
+import io
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
+
+from naturalist.files import write_atomically
+from naturalist.printable import in_markdown, printable
+from naturalist.report.blocks import Parallel, Picture, Report
+
+WIDEST = 1600
+"""Pixels of an embedded picture."""
+PHOTOGRAPHIC = 85
+"""WebP's quality of lossy pictures, 0 to 100."""
+
+
+def write_html(report: Report, path: Path) -> None:
+    """Write one page; pictures and scripts are in it, and it asks nobody for anything."""
+    interactive = any(isinstance(block, Parallel) for section in report.sections for block in section.blocks)
+    page = _environment(html=True).get_template("page.html.j2")
+    write_atomically(path, page.render(report=report, plotly=_plotly() if interactive else ""))
+
+
+def write_markdown(report: Report, path: Path) -> None:
+    """Write Markdown; its pictures lie in a folder beside it."""
+    folder = path.with_name(f"{path.stem}-pictures")
+    folder.mkdir(exist_ok=True)
+    taken: set[str] = set()
+
+    def copy(picture: Picture) -> str:
+        """Copy a picture to the folder, two of one name under two names; returns its address."""
+        name = picture.path.name
+        if name in taken:
+            name = f"{picture.path.parent.parent.name}-{name}"
+        while name in taken:
+            name = f"other-{name}"
+        taken.add(name)
+        shutil.copyfile(picture.path, folder / name)
+        return f"{folder.name}/{name}"
+
+    write_atomically(path, render_markdown(report, copy))
+
+
+def render_markdown(report: Report, address: Callable[[Picture], str] | None) -> str:
+    """The report in Markdown; ``address`` says where a picture lies, None leaves them out."""
+    page = _environment(html=False).get_template("page.md.j2")
+    text = page.render(report=report, address=address)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def _environment(html: bool) -> Environment:
+    environment = Environment(
+        loader=PackageLoader("naturalist.report", "."),
+        autoescape=html,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+        finalize=_printable,
+    )
+    environment.filters |= {"embedded": embedded, "cell": _cell, "plotly_text": _plotly_text}
+    return environment
+
+
+def _printable(value: Any) -> Any:
+    """What a template writes; names that others gave hold nothing that cannot be shown."""
+    return printable(value) if type(value) is str and not value.isprintable() and "\n" not in value else value
+
+
+def _cell(text: str) -> str:
+    return in_markdown(text)
+
+
+def _plotly_text(text: str) -> str:
+    """Text as plotly shows it, which takes some tags for markup."""
+    return printable(text).replace("&", "&amp;").replace("<", "&lt;")
+
+
+def embedded(path: Path) -> dict[str, Any]:
+    """A picture in an address, no wider than needed: ``address``, ``width`` and ``height`` in pixels."""
+    with Image.open(path) as file:
+        image = file.convert("RGB")
+        image.thumbnail((WIDEST, 4 * WIDEST))
+        lossless, lossy = io.BytesIO(), io.BytesIO()
+        image.save(lossy, "WEBP", quality=PHOTOGRAPHIC, method=4)
+        image.save(lossless, "WEBP", lossless=True, quality=50, method=2)
+        smaller = min(lossy, lossless, key=lambda file: len(file.getvalue()))
+        address = f"data:image/webp;base64,{base64.b64encode(smaller.getvalue()).decode()}"
+        return {"address": address, "width": image.width, "height": image.height}
+
+
+def _plotly() -> str:
+    """The library that draws what can be brushed, packed; a page with it unpacked would be three times as large."""
+    from plotly.offline import get_plotlyjs
+
+    packed = gzip.compress(get_plotlyjs().encode(), 9, mtime=0)
+    return base64.b64encode(packed).decode()

@@ -1,0 +1,141 @@
+"""What a report says of one run: how it learnt, how it was tested, and what it looks at."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from naturalist.evaluation.metrics import read_predictions_csv
+from naturalist.plots.curves import plot_curves
+from naturalist.report.blocks import Block, Command, Heading, Missing, Picture, Sentences, Table, rate
+from naturalist.report.found import Finished
+from naturalist.runs.environment import shell_path
+from naturalist.wording import percent
+
+PAIRS_SHOWN = 8
+CLASSES_NAMED = 3
+CONFUSION = "Confusion matrix: rows are true classes, columns predicted ones, each cell the number of test images."
+EXPLANATIONS = {
+    "predictions.png": "Grad-CAM and occlusion: which parts of four photographs the prediction rests on.",
+    "filters.png": "The filters of the first convolution, as small coloured squares.",
+    "feature_maps.png": "What the first convolution makes of a photograph, a grey picture for each filter.",
+    "guided_backprop.png": "Guided backpropagation: the pixels that excite the strongest channels of the last block.",
+    "exciting.png": "For the same channels, the photographs that excite them most.",
+}
+
+
+def about_training(found: Finished, scratch: Path) -> Iterator[Block]:
+    """Its settings in a command, and its curves.
+
+    Args:
+        found: the run.
+        scratch: folder for pictures that are not there yet.
+    """
+    run, script = found.run, "partB/finetune.py" if found.is_adapted else "partA/train.py"
+    config = shell_path(found.folder / "config.yaml")
+    yield Command("Trains it again", f"python {script} --config {config} --name {run.name}-again")
+    curves = found.folder / "curves.png"
+    if not curves.is_file():
+        curves = scratch / f"curves-{run.name}.png"
+        plot_curves(run.history, curves, run.name, found.part("select_by") or "val_accuracy")
+    best = percent(found.validation)
+    yield Picture(
+        curves,
+        f"Loss, accuracy and learning rate of {run.name} over {len(run.history)} epochs, for training and validation; "
+        f"the best epoch has a validation accuracy of {best}.",
+        f"Curves of {run.name}.",
+    )
+
+
+def about_test(found: Finished) -> Iterator[Block]:
+    """Its test accuracy with its interval, classes, confusions and pictures; or the command for them."""
+    folder, tested = found.folder / "evaluation" / "test", found.tested
+    if tested is None:
+        yield Missing(f"{found.run.name} was not tested.", f"python -m naturalist evaluate {shell_path(found.folder)}")
+        return
+    yield Sentences(list(_sentences(found)))
+    if tested.per_class:
+        yield Table(
+            f"Test images of {found.run.name} by class.",
+            ["class", "images", "precision", "recall", "F1"],
+            [
+                [name, f"{score.support:,}", rate(score.precision), rate(score.recall), rate(score.f1)]
+                for name, score in tested.per_class.items()
+            ],
+        )
+    pairs = confused_pairs(folder / "predictions.csv")
+    if pairs:
+        yield Table(
+            "Pairs of classes that are confused most.",
+            ["true class", "taken for", "images", "share of the class"],
+            [[truth, taken, f"{count:,}", percent(share)] for truth, taken, count, share in pairs],
+        )
+    for name, alternative, caption in (
+        ("confusion_matrix.png", CONFUSION, "Confusion matrix."),
+        ("predictions.png", "Three test images of each class with their prediction and its confidence.", "10×3 grid."),
+        ("reliability.png", "Accuracy over confidence: whether the confidence can be believed.", "Reliability."),
+    ):
+        if (folder / name).is_file():
+            caption = f"{caption} Drawn by chance, so that it cannot flatter." if "grid" in caption else caption
+            yield Picture(folder / name, alternative, caption)
+
+
+def about_explanations(found: Finished) -> Iterator[Block]:
+    """What it has learnt, in pictures; or the command for them."""
+    pictures = {name: words for name, words in EXPLANATIONS.items() if (found.folder / "explanation" / name).is_file()}
+    yield Heading("What it looks at")
+    if not pictures:
+        yield Missing(
+            f"{found.run.name} was not explained.", f"python -m naturalist explain {shell_path(found.folder)}"
+        )
+    for name, words in pictures.items():
+        yield Picture(found.folder / "explanation" / name, words, words)
+
+
+def confused_pairs(path: Path) -> list[tuple[str, str, int, float]]:
+    """True class, predicted class, images, and their share of the true class; the most images first.
+
+    Raises:
+        UserError: when the table is damaged; there are none without one.
+    """
+    if not path.is_file():
+        return []
+    _, truth, probabilities, names = read_predictions_csv(path)
+    position = {name: i for i, name in enumerate(names)}
+    labels = np.array([position[name] for name in truth])
+    counts = np.zeros((len(names), len(names)), dtype=int)
+    np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)
+    wrong = np.where(np.eye(len(names), dtype=bool), 0, counts)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS_SHOWN]
+    pairs = [divmod(int(i), len(names)) for i in order]
+    return [
+        (names[row], names[column], int(wrong[row, column]), float(wrong[row, column] / counts[row].sum()))
+        for row, column in pairs
+        if wrong[row, column]
+    ]
+
+
+def _sentences(found: Finished) -> Iterator[str]:
+    tested = found.tested
+    assert tested is not None
+    interval = ""
+    if tested.accuracy_95_interval is not None:
+        low, high = tested.accuracy_95_interval
+        interval = f" (95 % interval {percent(low)} to {percent(high)}, Wilson)"
+    images = "the test images" if tested.n is None else f"{tested.n:,} test images"
+    yield (
+        f"{found.run.name} is right about {percent(tested.accuracy)} of {images}{interval}; balanced over the classes "
+        f"{percent(tested.balanced_accuracy)}; validation, by which it was chosen, {percent(found.validation)}."
+    )
+    if tested.top3_accuracy is not None:
+        yield f"The true class is among its first three in {percent(tested.top3_accuracy)}."
+    if tested.expected_calibration_error is not None:
+        yield f"Its confidence is {100 * tested.expected_calibration_error:.1f} points off on average."
+    scores = {name: score.recall for name, score in tested.per_class.items() if score.recall is not None}
+    if len(scores) > 2 * CLASSES_NAMED:
+        ranking = sorted(scores, key=lambda name: -(scores[name] or 0))
+        best, worst = (
+            ", ".join(f"{name} ({percent(scores[name] or 0, 0)})" for name in names)
+            for names in (ranking[:CLASSES_NAMED], ranking[: -CLASSES_NAMED - 1 : -1])
+        )
+        yield f"It finds most of {best}, and least of {worst}."
