@@ -34,6 +34,7 @@ def so_far(images: int) -> EpochSoFar:
 
 def after(progress: Progress, *, loss: float = 1.5, accuracy: float = 0.5, seconds: float = 20.0) -> Progress:
     measured = {"train_loss": loss, "train_accuracy": accuracy, "val_loss": loss, "val_accuracy": accuracy}
+    measured["val_balanced_accuracy"] = accuracy / 2
     return progress.after({**measured, "learning_rate": 0.1, "images_per_second": 5.0, "epoch_seconds": seconds})
 
 
@@ -50,6 +51,7 @@ def test_the_last_epoch_has_nothing_left_and_the_best_has_a_star(tmp_path, capsy
     first = after(Progress())
     second = after(first, accuracy=0.4)
     assert " 50.0 % *  20.0 s" in epoch_line("epoch 1/2", first) and "*" not in epoch_line("epoch 2/2", second)
+    assert " val 1.500 balanced 25.0 % *  20.0 s" in epoch_line("epoch 1/2", first, "val_balanced_accuracy")
     tells(tmp_path, 2).epoch("epoch 2/2", second)
     assert "left" not in capsys.readouterr().out
 
