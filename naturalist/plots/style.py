@@ -105,11 +105,6 @@ def percent_ticks(decimals: int | None = None) -> PercentFormatter:
     return PercentFormatter(1, decimals=decimals, symbol=" %")
 
 
-def percent(share: float, decimals: int = 0) -> str:
-    """A share, 0 to 1, in text."""
-    return f"{100 * share:.{decimals}f} %"
-
-
 def words(name: str) -> str:
     """A class, or a measure, as a reader would write it: an underscore between two letters or digits is a space.
 
