@@ -37,7 +37,7 @@ STARTING = 8.0
 """Seconds that a command takes besides its work, roughly, on two cores; so are the other numbers here."""
 CNN_RATE, BACKBONE_RATE, READ_RATE = 150.0, 25.0, 150.0
 """Images per second: trained on at 128 px, trained on at 224 px, read and decoded."""
-QUICK = {"epochs": [2, 4], "num_filters": [8, 16]}
+QUICK = {"epochs": [2, 4], "num_filters": [16, 24]}
 """What a quick sweep searches instead."""
 
 

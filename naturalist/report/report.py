@@ -12,7 +12,7 @@ from naturalist.progress import plain_console
 from naturalist.report.blocks import Missing, Report, Section, Sentences, Text
 from naturalist.report.data import about_data
 from naturalist.report.found import Found, find_runs
-from naturalist.report.growth import about_growth
+from naturalist.report.more_images import about_more_images
 from naturalist.report.page import write_html, write_markdown
 from naturalist.report.part_a import part_a
 from naturalist.report.part_b import against_scratch, part_b
@@ -75,7 +75,7 @@ def compose(found: Found, audit: Path, scratch: Path, title: str | None = None) 
         part_a(found, scratch),
         part_b(found, scratch),
         against_scratch(found),
-        about_growth(found, scratch),
+        about_more_images(found, scratch),
         about_repeating(found),
     ]
     made = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from naturalist.evaluation.metrics import read_predictions_csv
+from naturalist.evaluation.metrics import confusion_matrix, most_confused, read_predictions_csv
 from naturalist.plots.curves import plot_curves
 from naturalist.report.blocks import Block, Command, Heading, Missing, Picture, Sentences, Table, rate
 from naturalist.report.found import Finished
@@ -15,6 +15,7 @@ from naturalist.wording import percent
 PAIRS_SHOWN = 8
 CLASSES_NAMED = 3
 CONFUSION = "Confusion matrix: rows are true classes, columns predicted ones, each cell the number of test images."
+GRID = "Three test images of each class, drawn by chance, so that they cannot flatter."
 EXPLANATIONS = {
     "predictions.png": "Grad-CAM and occlusion: which parts of four photographs the prediction rests on.",
     "filters.png": "The filters of the first convolution, as small coloured squares.",
@@ -63,20 +64,13 @@ def about_test(found: Finished) -> Iterator[Block]:
                 for name, score in tested.per_class.items()
             ],
         )
-    pairs = confused_pairs(folder / "predictions.csv")
-    if pairs:
-        yield Table(
-            "Pairs of classes that are confused most.",
-            ["true class", "taken for", "images", "share of the class"],
-            [[truth, taken, f"{count:,}", percent(share)] for truth, taken, count, share in pairs],
-        )
+    yield from _confused(folder / "predictions.csv")
     for name, alternative, caption in (
         ("confusion_matrix.png", CONFUSION, "Confusion matrix."),
-        ("predictions.png", "Three test images of each class with their prediction and its confidence.", "10×3 grid."),
+        ("predictions.png", "Test images of each class with their prediction and its confidence.", GRID),
         ("reliability.png", "Accuracy over confidence: whether the confidence can be believed.", "Reliability."),
     ):
         if (folder / name).is_file():
-            caption = f"{caption} Drawn by chance, so that it cannot flatter." if "grid" in caption else caption
             yield Picture(folder / name, alternative, caption)
 
 
@@ -92,27 +86,19 @@ def about_explanations(found: Finished) -> Iterator[Block]:
         yield Picture(found.folder / "explanation" / name, words, words)
 
 
-def confused_pairs(path: Path) -> list[tuple[str, str, int, float]]:
-    """True class, predicted class, images, and their share of the true class; the most images first.
-
-    Raises:
-        UserError: when the table is damaged; there are none without one.
-    """
+def _confused(path: Path) -> Iterator[Table]:
+    """The pairs of classes that are confused most, by a table of predictions; nothing without one."""
     if not path.is_file():
-        return []
+        return
     _, truth, probabilities, names = read_predictions_csv(path)
-    position = {name: i for i, name in enumerate(names)}
-    labels = np.array([position[name] for name in truth])
-    counts = np.zeros((len(names), len(names)), dtype=int)
-    np.add.at(counts, (labels, probabilities.argmax(axis=1)), 1)
-    wrong = np.where(np.eye(len(names), dtype=bool), 0, counts)
-    order = np.argsort(-wrong, axis=None, kind="stable")[:PAIRS_SHOWN]
-    pairs = [divmod(int(i), len(names)) for i in order]
-    return [
-        (names[row], names[column], int(wrong[row, column]), float(wrong[row, column] / counts[row].sum()))
-        for row, column in pairs
-        if wrong[row, column]
-    ]
+    labels = np.array([names.index(name) for name in truth])
+    pairs = most_confused(confusion_matrix(labels, probabilities.argmax(axis=1), len(names)), names, PAIRS_SHOWN)
+    if pairs:
+        yield Table(
+            "Pairs of classes that are confused most.",
+            ["true class", "taken for", "images", "share of the class"],
+            [[pair["truth"], pair["prediction"], f"{pair['images']:,}", percent(pair["share"])] for pair in pairs],
+        )
 
 
 def _sentences(found: Finished) -> Iterator[str]:

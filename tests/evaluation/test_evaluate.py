@@ -309,7 +309,8 @@ def test_several_runs_give_mean_and_deviation_and_two_are_compared_image_by_imag
     assert paired["only_first_right"] - paired["only_second_right"] == round(50 * (accuracies[0] - accuracies[1]))
     printed = capsys.readouterr().out
     assert "McNemar's exact test: p = " in printed
-    assert "with flips, in brackets the gain" in printed and f"({100 * gains[0]:+.1f})".replace("-", "−") in printed
+    assert "with flips, in brackets the gain" in printed
+    assert f"({100 * gains[0]:+.1f})".replace("-", "−") in printed
     assert "differ in more than the seed" not in printed
 
 

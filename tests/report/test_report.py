@@ -15,7 +15,7 @@ from naturalist.cli import main
 from naturalist.errors import UserError
 from naturalist.evaluation.metrics import classification_metrics, write_predictions_csv
 from naturalist.report.found import find_runs
-from naturalist.report.growth import fit_law
+from naturalist.report.more_images import fit_law
 from naturalist.report.report import report_all
 from naturalist.settings.report import ReportOptions
 

@@ -425,7 +425,7 @@ def test_an_error_between_saves_costs_neither_the_best_weights_nor_what_was_meas
     _, whole = train("whole", epochs=2, checkpoint_seconds=0.0, schedule="none")
     monkeypatch.setattr(keeping.Keeper, "may_save", lambda self: False)
 
-    def fail(progress, select_by):
+    def fail(label, progress, select_by):
         if progress.epoch == 2:
             raise RuntimeError("of some kind")
         return ""

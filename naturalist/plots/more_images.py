@@ -8,7 +8,7 @@ import numpy as np
 from naturalist.plots.style import BLUE, ORANGE, draw_title, legend_above, new_figure, percent_ticks
 
 
-def plot_growth(
+def plot_more_images(
     images: Sequence[float],
     accuracy: Sequence[float],
     error: Callable[[float], float] | None,

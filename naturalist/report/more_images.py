@@ -14,7 +14,7 @@ import numpy as np
 from scipy import stats
 
 from naturalist.compare.compare import NOT_COMPARED
-from naturalist.plots.growth import plot_growth
+from naturalist.plots.more_images import plot_more_images
 from naturalist.report.blocks import Block, Missing, Picture, Section, Sentences, Text
 from naturalist.report.found import Finished, Found
 from naturalist.wording import percent
@@ -58,7 +58,7 @@ def fit_law(images: Sequence[float], accuracy: Sequence[float]) -> Law | None:
     return Law(float(np.exp(line.intercept)), power, power - half, power + half)
 
 
-def about_growth(found: Found, scratch: Path) -> Section:
+def about_more_images(found: Found, scratch: Path) -> Section:
     """The section on learning curves over the number of images; empty where all runs had as many."""
     section = Section("growth", "More photographs")
     families = _families(found.runs)
@@ -94,7 +94,7 @@ def _about_family(family: list[Finished], path: Path) -> Iterator[Block]:
     label, law = family[0].run.label, fit_law(images, accuracy)
     fewest, most = min(images), max(images)
     furthest = most * most / fewest  # as far beyond what was measured as that is wide
-    plot_growth(images, accuracy, law.error if law else None, furthest, path, f"{label}: {where} accuracy")
+    plot_more_images(images, accuracy, law.error if law else None, furthest, path, f"{label}: {where} accuracy")
     yield Picture(
         path,
         f"{where.capitalize()} accuracy of {label} over {fewest:.0f} to {most:.0f} training images a class, "
