@@ -13,6 +13,7 @@ from torch.nn import Module
 from naturalist.errors import UserError
 from naturalist.memory import DeviceMemory, give_memory_back, keep_freed_memory
 from naturalist.ranks import this_rank
+from naturalist.wording import percent
 
 COMPARED = ("mps",)
 """Kinds of device whose first batch is compared with the CPU's."""
@@ -123,8 +124,9 @@ def tell_difference(model: Module, inputs: torch.Tensor) -> None:
         difference = float((ours - expected).norm() / expected.norm().clamp(min=1e-12))
         if not difference <= DIFFERENCE:
             print(
-                f"On this {inputs.device.type} device the network's {what} differ from the CPU's by {difference:.1%}, "
-                "which is more than rounding: do not trust its results; update macOS and torch, or use --device cpu.",
+                f"On this {inputs.device.type} device the network's {what} differ from the CPU's by "
+                f"{percent(difference)}, which is more than rounding: do not trust its results; update macOS and "
+                "torch, or use --device cpu.",
                 flush=True,
             )
             return

@@ -106,7 +106,7 @@ if not photos:
 
 _SAY = """\
     name, shown = about["class_names"][probabilities.argmax()], path.encode(errors="replace").decode()
-    print(shown, name, f"{probabilities.max():.1%}")
+    print(shown, name, f"{100 * probabilities.max():.1f} %")
 """
 
 EXAMPLES = {

@@ -1,18 +1,26 @@
 """Progress of long work: a live bar on a terminal, a line now and then anywhere else."""
 
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 from naturalist.ranks import this_rank
+from naturalist.wording import roughly
+
+BAR_WIDTH = 8
+"""Leaves room for words in 80 columns."""
 
 NARROW = 60
 """With fewer columns a table has no room for lines."""
+
+WORDS = re.compile(r"\S+(?: %)?")
+"""What the cells of a table are broken between."""
 
 SHORTEST_NAME = 8
 """Letters of a name that stand on one line."""
@@ -46,7 +54,7 @@ def keep_numbers(table: Table, width: int) -> None:
         table.box = None
     for column in table.columns:
         column.overflow = "fold"
-        words = [word for cell in column.cells if isinstance(cell, str) for word in cell.split()]
+        words = [word for cell in column.cells if isinstance(cell, str) for word in WORDS.findall(cell)]
         longest = max(map(len, words), default=1)
         column.min_width = longest if column.justify == "right" else min(longest, SHORTEST_NAME)
 
@@ -60,47 +68,60 @@ def print_numbers(line: str) -> None:
 class ProgressBar:
     """Counts finished units; made by :func:`progress_bar`."""
 
-    def __init__(self, description: str, total: int, unit: str, live: Progress | None, plain_to: TextIO | None):
+    def __init__(
+        self,
+        description: str,
+        total: int,
+        unit: str,
+        live: Progress | None,
+        plain_to: TextIO | None,
+        ending: Callable[[], str] | None = None,
+    ):
         self._description, self._total, self._unit, self._live = description, total, unit, live
-        self._plain_to = plain_to
-        self._done = 0
+        self._plain_to, self._ending = plain_to, ending
+        self._done, self._note = 0, ""
         self._start = self._last_line = time.monotonic()
         self._task = live.add_task(description, total=total, note="") if live else TaskID(0)
 
     def advance(self, amount: int = 1, note: str | None = None) -> None:
-        """Count ``amount`` more units; ``note`` is a few words shown behind the bar. Not thread-safe."""
-        self._done += amount
+        """Count ``amount`` more units; ``note``, a few words, is shown until the next. Not thread-safe."""
+        self._done, self._note = self._done + amount, note or self._note
         now = time.monotonic()
+        rate = max(self._done, 1e-9) / max(now - self._start, 1e-9)
         if self._live:
-            rate = f"{self._done / max(now - self._start, 1e-9):,.0f} {self._unit}/s"
-            self._live.update(self._task, advance=amount, note=f"{rate}  {note}" if note else rate)
+            parts = (self._ending() if self._ending else "", f"{rate:,.0f} {self._unit}/s", self._note)
+            self._live.update(self._task, advance=amount, note="  ".join(filter(None, parts)))
         elif now - self._last_line >= PLAIN_LINE_SECONDS and self._done < self._total:
             self._last_line = now
-            print(
-                f"{self._description}: {self._done:,} of {self._total:,} {self._unit}" + (f", {note}" if note else ""),
-                file=self._plain_to,
-                flush=True,
-            )
+            left = self._ending() if self._ending else f"{roughly((self._total - self._done) / rate)} left"
+            parts = (f"{self._done:,} of {self._total:,} {self._unit}", self._note, left)
+            print(f"{self._description}: {', '.join(filter(None, parts))}", file=self._plain_to, flush=True)
 
 
 @contextmanager
 def progress_bar(
-    description: str, total: int, unit: str = "images", *, plain_to: TextIO | None = None
+    description: str,
+    total: int,
+    unit: str = "images",
+    *,
+    plain_to: TextIO | None = None,
+    ending: Callable[[], str] | None = None,
 ) -> Iterator[ProgressBar]:
     """Show how far ``total`` units of work have come.
 
-    On a terminal a bar that vanishes when the work is done; elsewhere a plain line every
-    ``PLAIN_LINE_SECONDS`` seconds, so that a log stays readable; to ``plain_to``, by default standard output.
+    On a terminal a bar that vanishes when the work is done; elsewhere a plain line every ``PLAIN_LINE_SECONDS``
+    seconds, so that a log stays readable; to ``plain_to``, by default standard output. ``ending`` says what else there
+    is to say whenever it is asked; by default a line ends with how long this work will still take.
     """
     if not console.is_terminal or not this_rank().is_first:
-        yield ProgressBar(description, total, unit, live=None, plain_to=plain_to)
+        yield ProgressBar(description, total, unit, live=None, plain_to=plain_to, ending=ending)
         return
     columns = (
         TextColumn("{task.description}", markup=False),
-        BarColumn(),
+        BarColumn(bar_width=BAR_WIDTH),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False),
+        TextColumn("{task.fields[note]}", markup=False, table_column=Column(ratio=1, no_wrap=True)),  # the rest
     )
-    with Progress(*columns, console=console, transient=True, refresh_per_second=4) as live:
-        yield ProgressBar(description, total, unit, live, plain_to=None)
+    with Progress(*columns, console=console, transient=True, refresh_per_second=4, expand=True) as live:
+        yield ProgressBar(description, total, unit, live, plain_to=None, ending=ending)

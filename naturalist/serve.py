@@ -23,6 +23,7 @@ from naturalist.printable import in_markdown, printable
 from naturalist.runs.checkpoint import load_checkpoint
 from naturalist.serve_facts import Example, Facts, find_examples, read_facts
 from naturalist.serve_guard import Guard
+from naturalist.wording import percent
 
 if TYPE_CHECKING:
     import gradio
@@ -153,14 +154,14 @@ def _sureness(confidence: float, threshold: Threshold | None) -> str:
         return ""
     if confidence >= threshold.confidence:
         return (
-            f"\n\nIt is sure: {confidence:.1%}. On validation images, {threshold.accuracy:.1%} of answers from "
-            f"{threshold.confidence:.1%} on were right."
+            f"\n\nIt is sure: {percent(confidence)}. On validation images, {percent(threshold.accuracy)} of answers "
+            f"from {percent(threshold.confidence)} on were right."
         )
     if threshold.accuracy_below is None:
-        return f"\n\n**It is unsure**: {confidence:.1%}, less than on any validation image."
+        return f"\n\n**It is unsure**: {percent(confidence)}, less than on any validation image."
     return (
-        f"\n\n**It is unsure**: {confidence:.1%}. On validation images, {threshold.accuracy_below:.1%} of answers "
-        f"below {threshold.confidence:.1%} were right."
+        f"\n\n**It is unsure**: {percent(confidence)}. On validation images, {percent(threshold.accuracy_below)} of "
+        f"answers below {percent(threshold.confidence)} were right."
     )
 
 

@@ -23,6 +23,7 @@ from naturalist.printable import in_markdown, printable
 from naturalist.reading import Count, Ordinal, Share, damaged, read_json
 from naturalist.runs.environment import shell_word
 from naturalist.runs.identity import read_identity
+from naturalist.wording import percent
 
 MOST_NAMED = 20
 """Classes that a sentence can hold."""
@@ -130,8 +131,8 @@ def _quality(run: Path, checkpoint: dict[str, Any]) -> str:
         return f"How good it is, nobody knows: {why}"
     low, high = measured.accuracy_95_interval
     return (
-        f"On its test set ({in_markdown(describe_data(measured.data))}) it was right about {measured.accuracy:.1%} of "
-        f"{measured.n:,} images (95 % interval {low:.1%} to {high:.1%})."
+        f"On its test set ({in_markdown(describe_data(measured.data))}) it was right about "
+        f"{percent(measured.accuracy)} of {measured.n:,} images (95 % interval {percent(low)} to {percent(high)})."
     )
 
 
@@ -150,11 +151,11 @@ def _doubt(run: Path, checkpoint: dict[str, Any]) -> tuple[str, Threshold | None
             "from wrong.",
             None,
         )
-    below = "" if threshold.accuracy_below is None else f", and {threshold.accuracy_below:.1%} of the others"
+    below = "" if threshold.accuracy_below is None else f", and {percent(threshold.accuracy_below)} of the others"
     return (
-        f"It calls itself unsure below a confidence of {threshold.confidence:.1%}. On {threshold.images:,} validation "
-        f"images {threshold.coverage:.1%} of its answers reached that; {threshold.accuracy:.1%} of these were "
-        f"right{below}.",
+        f"It calls itself unsure below a confidence of {percent(threshold.confidence)}. On {threshold.images:,} "
+        f"validation images {percent(threshold.coverage)} of its answers reached that; "
+        f"{percent(threshold.accuracy)} of these were right{below}.",
         threshold,
     )
 

@@ -35,6 +35,7 @@ from naturalist.runs.tracking import Tracker
 from naturalist.settings.groups import SelectBy
 from naturalist.settings.resume import IDENTITY
 from naturalist.training.epoch import Evaluation, evaluate
+from naturalist.wording import percent
 
 STATISTICS_IMAGES, STATISTICS_BATCH = 4096, 64
 """Training images, at most, that batch normalisation's statistics are taken from, and how many at a time."""
@@ -107,7 +108,7 @@ def make_soup(
     if len(kept) == 1:
         print(f"Only one ingredient is left, {printable(kept[0].name)}: no average was better on validation.")
     folder = _write(name, kept, best, kitchen, sum(_seconds(item.folder) for item in ingredients))
-    print_numbers(f"Validation accuracy {best.metrics['val_accuracy']:.1%} with {_recipe(best)}.")
+    print_numbers(f"Validation accuracy {percent(best.metrics['val_accuracy'])} with {_recipe(best)}.")
     print(f"Run: {printable(folder)}")
     print(f"Test it once with: python -m naturalist evaluate {shell_path(folder)}", flush=True)
     return folder
@@ -322,7 +323,7 @@ def _write(name: str, kept: Sequence[Ingredient], best: Tasted, kitchen: _Kitche
 def _recipe(tasted: Tasted) -> str:
     if len(set(tasted.shares.values())) == 1:
         return " + ".join(map(printable, tasted.shares))
-    return " + ".join(f"{share:.0%} {printable(name)}" for name, share in tasted.shares.items())
+    return " + ".join(f"{percent(share, 0)} {printable(name)}" for name, share in tasted.shares.items())
 
 
 def _print(tasted: Sequence[Tasted], best: Tasted) -> None:
@@ -333,5 +334,5 @@ def _print(tasted: Sequence[Tasted], best: Tasted) -> None:
         star = " *" if point is best else ""
         accuracy, balanced = (point.metrics[name] for name in ("val_accuracy", "val_balanced_accuracy"))
         loss = point.metrics["val_loss"]
-        table.add_row(_recipe(point), f"{accuracy:.1%}{star}", f"{balanced:.1%}", f"{loss:.4f}")
+        table.add_row(_recipe(point), f"{percent(accuracy)}{star}", f"{percent(balanced)}", f"{loss:.4f}")
     print_table(table)

@@ -88,13 +88,13 @@ def train(
         print(start.steps)
         return {"status": "dry run"}
     if record.find_lr:
-        data, _ = with_features(model, strategy, settings, start, 0)
+        data, *_ = with_features(model, strategy, settings, start, 0)
         return find_learning_rate(model, data, settings, start.compute, strategy.release(0))
 
     with record_run(settings, job_type="partB", may_begin=True) as tracker:
         tracker.write("model.txt", f"{strategy}\n")
         origin = identify_run(tracker.folder, settings, start.data, {"kind": "torchvision", **arguments})
-        data, seconds = with_features(model, strategy, settings, start, content["epoch"])
+        data, seconds, seconds_now = with_features(model, strategy, settings, start, content["epoch"])
         cost = {"feature_seconds": content.get("feature_seconds", 0.0) if seconds is None else seconds}
         tracker.set_summary({**strategy.summary(), **cost})
         result = fit(
@@ -110,7 +110,7 @@ def train(
             should_stop=should_stop,
             release=strategy.course,
         )
-        return finish_run(tracker, result, settings, model)
+        return finish_run(tracker, result, settings, model, seconds_now)
 
 
 if __name__ == "__main__":

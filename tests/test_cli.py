@@ -198,5 +198,5 @@ def test_a_dry_run_says_what_would_be_trained_and_leaves_nothing(photographs, tm
         done = subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert "38 images to train on, 10 to validate on, 4 classes" in done.stdout
-        assert words in done.stdout and "Device: " in done.stdout and "5 an epoch, 15 in 3 epoch(s)" in done.stdout
+        assert words in done.stdout and "Device: " in done.stdout and "5 an epoch, 15 in 3 epochs" in done.stdout
         assert list(tmp_path.iterdir()) == []

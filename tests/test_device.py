@@ -41,7 +41,7 @@ class _Wrong(torch.nn.Linear):
         (1e-6, True, ""),
         (0.05, True, "the network's outputs differ from the CPU's by"),
         (0.05, False, "the network's outputs differ from the CPU's by"),
-        (float("nan"), False, "the network's outputs differ from the CPU's by nan%"),
+        (float("nan"), False, "the network's outputs differ from the CPU's by nan %"),
     ],
 )
 def test_a_device_that_computes_wrong_numbers_is_told_of_in_one_line(wrong_by, trainable, said, monkeypatch, capsys):

@@ -131,10 +131,10 @@ def test_the_example_says_what_predict_says_of_every_kind_of_file_without_this_p
     assert predict_photos(run, [str(path) for path in paths], format="json", device="cpu") == 0
     predicted = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     for line, said, path in zip(done.stdout.splitlines(), predicted, paths, strict=True):
-        name, confidence = line.removeprefix(f"{path} ").split()
-        assert name == said["prediction"], path
+        name, confidence, sign = line.removeprefix(f"{path} ").split()
+        assert (name, sign) == (said["prediction"], "%"), path
         # It prints a tenth of a percent.
-        assert float(confidence.rstrip("%")) == pytest.approx(100 * said["confidence"], abs=0.06), path
+        assert float(confidence) == pytest.approx(100 * said["confidence"], abs=0.06), path
 
 
 def test_preprocessing_and_classes_are_in_the_metadata(pictures, tmp_path):

@@ -17,12 +17,12 @@ def test_numbers_stay_whole_and_names_lose_nothing(width):
     table = Table("class", title="test: 9 images")
     for heading in ("precision", "recall", "F1", "images"):
         table.add_column(heading, justify="right")
-    table.add_row("parthenocissus_quinquefolia", "100.0%", "33.33%", "± 0.0012", "12,345")
+    table.add_row("parthenocissus_quinquefolia", "100.0 %", "33.3 %", "± 0.0012", "12,345")
     keep_numbers(table, width)
     console = Console(width=width, file=io.StringIO())
     console.print(table, crop=False)
     text = console.file.getvalue()
-    assert {"100.0%", "33.33%", "0.0012", "12,345"} <= set(re.split(r"[\s│]+", text)), text
+    assert all(number in text for number in ("100.0 %", "33.3 %", "0.0012", "12,345")), text
     assert (
         "…" not in text and re.sub(r"[^a-z_]", "", text.partition("images")[2]).endswith("quinquefolia") or width < 80
     )

@@ -141,11 +141,11 @@ def test_the_page_says_how_good_the_run_is_and_when_it_is_unsure(run):
     measured(run, "test")
     measured(run, "val")
     facts = read_facts(run, load_checkpoint(run))
-    assert "(my_birds) it was right about 70.0% of 50 images (95 % interval 56.0% to 81.0%)" in facts.quality
+    assert "(my_birds) it was right about 70.0 % of 50 images (95 % interval 56.0 % to 81.0 %)" in facts.quality
     assert (
-        "unsure below a confidence of 90.0%. On 50 validation images 60.0% of its answers reached that" in facts.doubt
+        "unsure below a confidence of 90.0 %. On 50 validation images 60.0 % of its answers reached that" in facts.doubt
     )
-    assert "100.0% of these were right, and 25.0% of the others" in facts.doubt
+    assert "100.0 % of these were right, and 25.0 % of the others" in facts.doubt
 
 
 def test_what_was_measured_of_another_epoch_is_not_said_of_this_one(run):

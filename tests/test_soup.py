@@ -85,7 +85,7 @@ def test_a_soup_is_a_run_that_the_verbs_take(runs, pictures, tmp_path, capsys, m
 def test_the_line_between_two_runs_has_both_of_them_on_it(runs, capsys):
     soup = make_soup([runs[2], runs[0]], interpolate=True, device="cpu", name="line")
     points = tasted(capsys.readouterr().out)
-    assert len(points) == 11 and {"c", "a", "70% c + 30% a"} < points.keys()
+    assert len(points) == 11 and {"c", "a", "70 % c + 30 % a"} < points.keys()
     summary = json.loads((soup / "summary.json").read_text())
     assert 100 * summary["best_val_accuracy"] == pytest.approx(max(accuracy for accuracy, _ in points.values()))
 

@@ -11,7 +11,8 @@ from naturalist.data.dataset import describe_data
 from naturalist.data.duplicates import SAME_BYTES, Twins
 from naturalist.data.photographs import describe_missing
 from naturalist.plots.audit import ROW, Shown, plot_findings
-from naturalist.plots.style import percent, words
+from naturalist.plots.style import words
+from naturalist.wording import percent
 
 PAIRS, ERRORS = 24, 24
 """On a sheet, at most."""
@@ -41,7 +42,7 @@ def draw_sheets(findings: Findings, output: Path) -> None:
             for i, own in zip(chosen, pictures, strict=True)
         ],
         [
-            f"rather {words(names[suggested])}, {percent(share)}"
+            f"rather {words(names[suggested])}, {percent(share, 0)}"
             for suggested, share in zip(errors.suggested[:ERRORS], errors.confidence[:ERRORS], strict=True)
         ],
         output / "label_errors.png",

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from naturalist.printable import printable
 from naturalist.progress import print_numbers, print_table
+from naturalist.wording import percent
 
 GIVES_AWAY = 0.1
 """How much more of the classes something must tell than always guessing one does, to be mentioned."""
@@ -99,8 +100,8 @@ def _about_headers(record: dict[str, Any], output: Path) -> Iterator[str]:
     for name, share in record["guessed_by"].items():
         if share >= chance + GIVES_AWAY:
             yield (
-                f"The {name} alone gives the class of {share:.0%} of the images away (guessing the largest class: "
-                f"{chance:.0%}): a network may learn that instead of what is in the picture."
+                f"The {name} alone gives the class of {percent(share, 0)} of the images away (guessing the largest "
+                f"class: {percent(chance, 0)}): a network may learn that instead of what is in the picture."
             )
 
 
@@ -110,7 +111,7 @@ def _about_labels(record: dict[str, Any], output: Path) -> Iterator[str]:
         return
     yield (
         f"Labels: {errors['suspects']:,} of {errors['images']:,} {errors['split']} images are probably labelled wrong, "
-        f"says {errors['run']}, which is right about {errors['accuracy']:.1%} of them; look at "
+        f"says {errors['run']}, which is right about {percent(errors['accuracy'])} of them; look at "
         f"{output / 'label_errors.png'} before you believe it."
     )
     if errors["pairs"]:

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from naturalist.compare.tables import print_comparison, write_csv, write_markdown, write_runs_csv
 from naturalist.errors import UserError
+from naturalist.evaluation.metrics import read_predictions_csv
 from naturalist.plots.comparison import plot_accuracy_over_parameters, plot_accuracy_over_time, plot_learning_curves
 from naturalist.printable import printable
 from naturalist.reading import Count, Finite, NotNegative, Ordinal, Share, fit, read_json
@@ -155,7 +156,18 @@ def read_run(folder: Path) -> Run:
     }
     label = _label(about)
     fingerprint = test.fingerprint if test else None
-    return Run(folder.resolve().name, label, about.seed, dict(config), history, feature_seconds, values, fingerprint)
+    right = _right_on_test(test_file.with_name("predictions.csv")) if test else {}
+    name = folder.resolve().name
+    return Run(name, label, about.seed, dict(config), history, feature_seconds, values, fingerprint, right)
+
+
+def _right_on_test(predictions: Path) -> dict[str, bool]:
+    """Whether each image's class was recognised, by file; empty where no predictions were kept."""
+    if not predictions.is_file():
+        return {}
+    files, truth, probabilities, names = read_predictions_csv(predictions)
+    chosen = (names[i] for i in probabilities.argmax(axis=1))
+    return {file: name == said for file, name, said in zip(files, truth, chosen, strict=True)}
 
 
 def _label(about: ComparedSettings) -> str:

@@ -33,6 +33,7 @@ from naturalist.errors import UserError
 from naturalist.progress import progress_bar
 from naturalist.ranks import Agreement, in_turn, this_rank
 from naturalist.settings.groups import AugmentationSettings, Sampling
+from naturalist.wording import counted
 
 FEATURES, FORM = "features.bin", "form.json"
 DTYPES = ("float32", "bfloat16", "float16")
@@ -97,6 +98,8 @@ class FeatureData(TrainingData):
     val_file: RowFile
     seconds: float
     """What computing the features took, now or when they were first needed."""
+    seconds_now: float
+    """What of it was now."""
 
     def loaders(
         self,
@@ -155,14 +158,16 @@ def cache_features(
             print(f"Features are not kept, every epoch passes through the whole network: {problem}", flush=True)
     if Agreement(rank).now(len(found) < 2):
         return None
-    (train, train_file, train_seconds), (val, val_file, val_seconds) = found
+    (train, train_file, *train_seconds), (val, val_file, *val_seconds) = found
+    seconds, seconds_now = map(sum, zip(train_seconds, val_seconds, strict=True))
     return FeatureData(
         **vars(data),
         train_features=train,
         val_features=val,
         train_file=train_file,
         val_file=val_file,
-        seconds=train_seconds + val_seconds,
+        seconds=seconds,
+        seconds_now=seconds_now,
     )
 
 
@@ -177,15 +182,15 @@ class _FeatureStore:
 
     def find(
         self, cache: ImageCache, indices: NDArray[np.int64], recipe: dict[str, Any], views: Views | None
-    ) -> tuple[Tensor, RowFile, float]:
-        """Features ``[views, len(indices), …]``, from disk if they are there, and the seconds computing them took."""
+    ) -> tuple[Tensor, RowFile, float, float]:
+        """Features ``[views, len(indices), …]``, the seconds that computing them took, and those of them now."""
         key = store.key_of(recipe, [cache.hashes[i] for i in indices])
         folder = self.cache_folder / f"features-{self.prefix.name}-{key}"
-        form = _read_form(folder)
+        form, seconds_now = _read_form(folder), 0.0
         if form is None:
             with store.building(folder, ", or --no_cache_features"):
                 if _read_form(folder) is None:
-                    self._compute(cache, indices, recipe["views"], views, folder)
+                    seconds_now = self._compute(cache, indices, recipe["views"], views, folder)
             form = _read_form(folder)
             if form is None:
                 raise UserError(
@@ -197,18 +202,20 @@ class _FeatureStore:
         store.note_use(folder)
         with (folder / FEATURES).open("rb") as file:
             features = torch.from_file(file.name, size=prod(form.shape), dtype=form.type).view(form.shape)
-            return features, rows_of(features, file), form.seconds
+            return features, rows_of(features, file), form.seconds, seconds_now
 
     @torch.no_grad()
     def _compute(
         self, cache: ImageCache, indices: NDArray[np.int64], count: int, views: Views | None, folder: Path
-    ) -> None:
+    ) -> float:
+        """Write them; returns the seconds that took."""
         start_time = time.perf_counter()
+        label = f"Features of {counted(len(indices), 'image')} × {counted(count, 'view')}"
         shape: list[int] = []
         with store.appearing_whole(folder) as unfinished:
             with (
                 store.written(unfinished / FEATURES) as file,
-                progress_bar(f"Features of {len(indices):,} images × {count} view(s)", count * len(indices)) as bar,
+                progress_bar(label, count * len(indices)) as bar,
             ):
                 for batch in self._batches(cache, indices, count, views):
                     if not shape:
@@ -219,6 +226,7 @@ class _FeatureStore:
             form = _Form(shape, str(batch.dtype).removeprefix("torch."), time.perf_counter() - start_time, cache.folder)
             with store.written(unfinished / FORM) as file:
                 file.write(form.text().encode())
+        return form.seconds
 
     def _batches(
         self, cache: ImageCache, indices: NDArray[np.int64], count: int, views: Views | None

@@ -6,6 +6,7 @@ import torch
 
 from naturalist.errors import UserError
 from naturalist.memory import DeviceMemory, machine_memory
+from naturalist.wording import percent
 
 RESIDENT_SHARE = 0.5
 """Share of the GPU's free memory, or of the machine's memory, that all of them may take; more is streamed."""
@@ -39,7 +40,7 @@ def choose_place(wanted: DeviceMemory, needed: int, device: torch.device) -> Pla
         return resident
     if wanted == "auto" and there is not None:
         print(
-            f"{needed / 1e9:,.1f} GB of images or features take more than {RESIDENT_SHARE:.0%} of the "
+            f"{needed / 1e9:,.1f} GB of images or features take more than {percent(RESIDENT_SHARE, 0)} of the "
             f"{there / 1e9:,.1f} GB of {what}: they are streamed from the disk (--device_memory).",
             flush=True,
         )

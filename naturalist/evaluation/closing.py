@@ -18,10 +18,15 @@ from naturalist.runs.environment import shell_path, shell_word
 from naturalist.runs.tracking import Tracker
 from naturalist.settings.groups import SelectBy
 from naturalist.settings.run_settings import RunSettings
+from naturalist.wording import counted, duration, percent
 
 
 def finish_run(
-    tracker: Tracker, result: dict[str, Any], settings: RunSettings, model: nn.Module | None = None
+    tracker: Tracker,
+    result: dict[str, Any],
+    settings: RunSettings,
+    model: nn.Module | None = None,
+    feature_seconds: float | None = None,
 ) -> dict[str, Any]:
     """Close the record, look at the validation set with the best checkpoint, say what lies where and what is next.
 
@@ -32,6 +37,7 @@ def finish_run(
         result: what :func:`naturalist.training.fit.fit` returned.
         settings: of the run.
         model: what was trained, to be filled with the best weights for the look, as memory may not do for a second.
+        feature_seconds: what computing the features took that it was trained on; 0 where they were kept from before.
 
     Returns:
         The result, with the run's ``folder``.
@@ -48,7 +54,7 @@ def finish_run(
         if (folder / "curves.png").is_file():  # not when a stop came just before the first was drawn
             tracker.log_image("curves", folder / "curves.png")
         tracker.finish(result)
-        _say_what_is_next(folder, result, settings)
+        _say_what_is_next(folder, result, settings, feature_seconds)
     return {**result, "folder": str(folder)}
 
 
@@ -75,11 +81,17 @@ def _look_at_validation(tracker: Tracker, settings: RunSettings, model: nn.Modul
         )
 
 
-def _say_what_is_next(folder: Path, result: dict[str, Any], settings: RunSettings) -> None:
+def _say_what_is_next(
+    folder: Path, result: dict[str, Any], settings: RunSettings, feature_seconds: float | None
+) -> None:
     if result["epochs"]:
+        features = "" if feature_seconds is None else ", on features kept from before"
+        if feature_seconds:
+            features = f", {duration(feature_seconds)} of them for features"
         print_numbers(
-            f"{result['status'].capitalize()} after {result['epochs']} epochs and {result['seconds']:.0f} s; best "
-            f"validation {_best(result, settings.training.select_by)} at epoch {result['best_epoch']}."
+            f"{result['status'].capitalize()} after {counted(result['epochs'], 'epoch')} and "
+            f"{duration(result['seconds'] + (feature_seconds or 0))}{features}; best validation "
+            f"{_best(result, settings.training.select_by)} at epoch {result['best_epoch']}."
         )
         shown = (BEST, LAST, "metrics.jsonl", "curves.png", "evaluation/val")
         print(f"In {printable(folder)}: {', '.join(name for name in shown if (folder / name).exists())}")
@@ -97,4 +109,4 @@ def _best(result: dict[str, Any], select_by: SelectBy) -> str:
     """What the best epoch was chosen by."""
     value = result[f"best_{select_by}"]
     name = select_by.removeprefix("val_").replace("_", " ")
-    return f"{name} {value:.3f}" if select_by == "val_loss" else f"{name} {value:.1%}"
+    return f"{name} {value:.3f}" if select_by == "val_loss" else f"{name} {percent(value)}"

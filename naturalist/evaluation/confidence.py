@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from naturalist.evaluation.metrics import calibration, wilson_interval
 from naturalist.files import write_table
 from naturalist.reading import Count, read_json
+from naturalist.wording import percent
 
 Array = NDArray[Any]
 
@@ -142,7 +143,8 @@ def say_temperature(said: dict[str, Any] | None) -> str:
         return "No temperature is known for this checkpoint: evaluate it with --split val first to fit one."
     return (
         f"With a temperature of {said['value']:.3f}, fitted on {said['fitted_on']}: loss {said['loss_after']:.4f}, "
-        f"calibration error {said['calibration_error_after']:.2%}; predict --temperature {said['value']:.3f} uses it"
+        f"calibration error {percent(said['calibration_error_after'])}; predict --temperature {said['value']:.3f} "
+        "uses it"
     )
 
 

@@ -36,6 +36,7 @@ from naturalist.runs.tracking import Tracker
 from naturalist.runs.weights_and_biases import log_grid_to_finished_run
 from naturalist.settings.verbs import Prior, Tta
 from naturalist.training.epoch import evaluate
+from naturalist.wording import counted, number, percent
 
 PAIRS_SAID = 3
 """Of the classes that are confused most often."""
@@ -95,8 +96,7 @@ def evaluate_run(
     metrics = {**_about(folder, split, images, checkpoint), **_measure(probabilities := variants.pop(""), images)}
     if not rank.is_first:
         return metrics
-    output = folder / "evaluation" / split
-    grid = _write(output, run, metrics, images, probabilities, variants, drawing)
+    grid = _write(output := folder / "evaluation" / split, run, metrics, images, probabilities, variants, drawing)
     _send(grid, metrics, folder, tracker)
     if not quiet:
         _print(metrics, output, names)
@@ -196,7 +196,7 @@ def _print(metrics: dict[str, Any], output: Path, class_names: Sequence[str]) ->
     for name, scores in metrics["per_class"].items():
         table.add_row(
             printable(names[name]),
-            *("–" if scores[key] is None else f"{scores[key]:.1%}" for key in ("precision", "recall", "f1")),
+            *("–" if scores[key] is None else percent(scores[key]) for key in ("precision", "recall", "f1")),
             f"{scores['support']:,}",
         )
     print_table(table)
@@ -216,13 +216,13 @@ def _print(metrics: dict[str, Any], output: Path, class_names: Sequence[str]) ->
 
 def _confusion(pair: dict[str, Any], names: dict[str, str]) -> str:
     true, predicted = (printable(names[pair[key]]) for key in ("truth", "prediction"))
-    return f"{true} taken for {predicted} ({pair['images']:,} images, {pair['share']:.0%} of its own)"
+    return f"{true} taken for {predicted} ({counted(pair['images'], 'image')}, {percent(pair['share'], 0)} of its own)"
 
 
 def _sentence(metrics: dict[str, Any]) -> str:
     low, high = metrics["accuracy_95_interval"]
     return (
-        f"Accuracy {metrics['accuracy']:.2%} (95 % interval {low:.2%} to {high:.2%}), balanced "
-        f"{metrics['balanced_accuracy']:.2%}, top-3 {metrics['top3_accuracy']:.2%}, loss {metrics['loss']:.4f}, "
-        f"calibration error {metrics['expected_calibration_error']:.2%}"
+        f"Accuracy {percent(metrics['accuracy'])} (95 % interval {number(100 * low)} to {percent(high)}), balanced "
+        f"{percent(metrics['balanced_accuracy'])}, top-3 {percent(metrics['top3_accuracy'])}, loss "
+        f"{metrics['loss']:.4f}, calibration error {percent(metrics['expected_calibration_error'])}"
     )

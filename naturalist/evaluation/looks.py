@@ -14,6 +14,7 @@ from msgspec import Struct, structs
 from naturalist.files import append_line
 from naturalist.reading import Count, Share, end_last_line, read_json_lines
 from naturalist.runs.checkpoint import BEST
+from naturalist.wording import percent
 
 FILE_NAME = "test_looks.jsonl"
 
@@ -75,7 +76,7 @@ def describe_looks(looks: list[dict[str, Any]]) -> str:
 
 
 def _result(look: dict[str, Any]) -> str:
-    return "looked at" if look["accuracy"] is None else f"{look['accuracy']:.1%}"
+    return "looked at" if look["accuracy"] is None else percent(look["accuracy"])
 
 
 def read_looks(runs_dir: Path) -> list[Look]:

@@ -195,6 +195,23 @@ def mcnemar(first_right: Array, second_right: Array) -> dict[str, Any]:
     return {"only_first_right": only_first, "only_second_right": only_second, "p_value": float(p_value)}
 
 
+def paired_interval(first_right: Array, second_right: Array) -> tuple[float, float]:
+    """The 95 % interval of how much more accurate the first is, over the same images.
+
+    Paired, so that hard images count for both; with Agresti and Min's half image in every cell ("Simple improved
+    confidence intervals for comparing matched proportions", 2005), good for few images.
+
+    Args:
+        first_right: ``[N]``, whether each image was right; of several runs, the share of them.
+        second_right: of the same images.
+    """
+    apart = np.asarray(first_right, dtype=np.float64) - np.asarray(second_right, dtype=np.float64)
+    count = len(apart) + 2
+    centre = apart.sum() / count
+    margin = 1.96 * np.sqrt(((np.square(apart).sum() + 1) / count - centre**2) / count)
+    return float(centre - margin), float(centre + margin)
+
+
 def write_predictions_csv(
     files: Sequence[str], labels: Array, probabilities: Array, class_names: Sequence[str], path: str | Path
 ) -> None:

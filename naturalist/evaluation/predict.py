@@ -22,6 +22,7 @@ from naturalist.evaluation.confidence import COOLEST, HOTTEST, tempered
 from naturalist.files import harmless
 from naturalist.printable import printable, quoted
 from naturalist.progress import progress_bar
+from naturalist.wording import percent
 
 NONE_OF_THESE = "none of these"
 """The prediction when the confidence is below the threshold."""
@@ -192,8 +193,8 @@ def _writer(
         prediction, ranked = describe(probabilities)
         prediction, ranked = printable(prediction), [(printable(name), share) for name, share in ranked]
         shown = ranked if prediction == NONE_OF_THESE else ranked[1:]
-        others = "  ".join(f"{name:<{width}} {share:>6.1%}" for name, share in shown[: max(top - 1, 0)])
-        print(f"{prediction:<{width}} {ranked[0][1]:>6.1%}  {others}  {printable(path)}", file=file, flush=True)
+        others = "  ".join(f"{name:<{width}} {percent(share):>7}" for name, share in shown[: max(top - 1, 0)])
+        print(f"{prediction:<{width}} {percent(ranked[0][1]):>7}  {others}  {printable(path)}", file=file, flush=True)
 
     def write_csv(path: str, probabilities: NDArray[Any]) -> None:
         prediction, ranked = describe(probabilities)
@@ -224,7 +225,7 @@ def _writer(
     elif format == "table":
         others = "then" if top > 1 else ""
         print(
-            f"{'prediction':<{width}} {'conf.':>6}  {others:<{max(0, (width + 9) * (top - 1) - 2)}}  photograph",
+            f"{'prediction':<{width}} {'conf.':>7}  {others:<{max(0, (width + 10) * (top - 1) - 2)}}  photograph",
             file=file,
         )
     return {"table": write_table, "csv": write_csv, "json": write_json}[format]

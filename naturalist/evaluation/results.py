@@ -26,6 +26,7 @@ from naturalist.plots.coverage import plot_coverage
 from naturalist.plots.predictions import plot_contact_sheet, plot_prediction_grid
 from naturalist.plots.reliability import plot_reliability
 from naturalist.settings.display_names import read_display_names
+from naturalist.wording import counted, percent
 
 GRID_SEED = 0
 """Which images the grid shows: drawn by chance, the same for every model that is shown the same data."""
@@ -85,7 +86,7 @@ def write_results(
     matrix = confusion_matrix(labels, predicted, len(class_names))
     write_confusion_csv(matrix, class_names, output / "confusion_matrix.csv")
     name, split = metrics["run"], metrics["split"]
-    title = f"{name}: {metrics['accuracy']:.1%} of {metrics['n']:,} {split} images right"
+    title = f"{name}: {percent(metrics['accuracy'])} of {counted(metrics['n'], f'{split} image')} right"
     _draw_matrix(matrix, class_names, drawing, output, title)
     plot_reliability(
         metrics["bins"],

@@ -12,13 +12,14 @@ from rich.table import Table
 
 from naturalist.errors import UserError
 from naturalist.evaluation.evaluate import evaluate_run
-from naturalist.evaluation.metrics import mcnemar, read_predictions_csv
+from naturalist.evaluation.metrics import mcnemar, paired_interval, read_predictions_csv
 from naturalist.evaluation.variants import HEADINGS, NUMBERS, names_of_variants, show
 from naturalist.printable import printable
 from naturalist.progress import print_numbers, print_table
 from naturalist.ranks import this_rank
 from naturalist.runs.folder import read_config
 from naturalist.settings.groups import BOOKKEEPING
+from naturalist.wording import counted, number, p_value, points
 
 NO_MATTER = ("seed", *BOOKKEEPING)
 """Settings in which runs may differ and still be repetitions of each other."""
@@ -35,7 +36,7 @@ def evaluate_runs(runs: list[Path], split: str = "test", **options: Any) -> dict
     Returns:
         ``runs`` (the metrics of each), ``mean`` and ``deviation`` (of the sample, n - 1) of accuracy, balanced
         accuracy, loss and calibration error, the same of every variant under its name, with ``gain``; for two runs also
-        ``paired``, see :func:`mcnemar`.
+        ``paired``, see :func:`mcnemar`, with the interval of how much more accurate the first is.
 
     Raises:
         UserError: when runs were shown different images, or one cannot be evaluated.
@@ -65,7 +66,7 @@ def evaluate_runs(runs: list[Path], split: str = "test", **options: Any) -> dict
         right = [
             np.array([names[i] for i in p.argmax(axis=1)]) == np.array(truth) for _, truth, p, names in predictions
         ]
-        result["paired"] = mcnemar(*right)
+        result["paired"] = {**mcnemar(*right), "difference_95_interval": list(paired_interval(*right))}
     _print(result, [folder.resolve().name for folder in folders], split, _differences(folders))
     return result
 
@@ -95,9 +96,12 @@ def _print(result: dict[str, Any], names: list[str], split: str, differences: li
         )
     if "paired" in result:
         paired, first, second = result["paired"], *map(printable, names)
+        low, high = paired["difference_95_interval"]
+        gain = result["runs"][0]["accuracy"] - result["runs"][1]["accuracy"]
         print_numbers(
-            f"Only {first} right: {paired['only_first_right']:,} images; only {second} right: "
-            f"{paired['only_second_right']:,}; McNemar's exact test: p = {paired['p_value']:.3g}"
+            f"Only {first} right: {counted(paired['only_first_right'], 'image')}; only {second} right: "
+            f"{paired['only_second_right']:,}; {first} − {second}: {points(gain)} (95 % interval "
+            f"{number(100 * low)} to {points(high)}); McNemar's exact test: {p_value(paired['p_value'])}"
         )
 
 
@@ -112,6 +116,8 @@ def _print_table(result: dict[str, Any], names: list[str], split: str, variant: 
         table.add_row(printable(name), *(show(key, own[key], plain.get(key)) for key in NUMBERS))
     table.add_section()
     both = result[variant] if variant else result
-    numbers = (f"{show(key, both['mean'][key])} ± {show(key, both['deviation'][key])}" for key in NUMBERS)
+    numbers = (
+        f"{show(key, both['mean'][key]).removesuffix(' %')} ± {show(key, both['deviation'][key])}" for key in NUMBERS
+    )
     table.add_row("mean ± deviation", *numbers)
     print_table(table)

@@ -19,6 +19,7 @@ from naturalist.errors import UserError
 from naturalist.progress import print_numbers, print_table
 from naturalist.runs.identity import read_identity
 from naturalist.settings.verbs import Tta
+from naturalist.wording import number, percent
 
 Array = NDArray[np.float64]
 Change = Callable[[Tensor], Tensor]
@@ -116,7 +117,8 @@ def prior_of_run(folder: Path, checkpoint: dict[str, Any]) -> Array:
     else:
         of = f" with {because}" if because else ""
         print(
-            f"Class frequencies{of} in training, which --prior uniform corrects: {prior.min():.2%} to {prior.max():.2%}"
+            f"Class frequencies{of} in training, which --prior uniform corrects: "
+            f"{number(100 * prior.min())} to {percent(prior.max())}"
         )
     return prior
 
@@ -128,10 +130,11 @@ def names_of_variants(metrics: dict[str, Any]) -> list[str]:
 
 def show(key: str, value: float, plain: float | None = None) -> str:
     """A number of an evaluation in a table, and in brackets what it gained, in points where it is a share."""
-    scale, digits, unit = (1, 4, "") if key == "loss" else (100, 2, "%")
-    # Without the 0.0 less than nothing would read -0.00.
-    gain = "" if plain is None else f" ({round(scale * (value - plain), digits) + 0.0:+.{digits}f})"
-    return f"{scale * value:.{digits}f}{unit}{gain}"
+    shown = f"{value:.4f}" if key == "loss" else percent(value)
+    if plain is None:
+        return shown
+    gain = number(value - plain, 4) if key == "loss" else number(100 * (value - plain))
+    return f"{shown} ({gain if gain.startswith('−') else f'+{gain}'})"
 
 
 def print_variants(metrics: dict[str, Any]) -> None:

@@ -26,9 +26,10 @@ from naturalist.plots.explanations import (
     plot_guided_backprop,
     plot_predictions_explained,
 )
-from naturalist.plots.style import percent, words
+from naturalist.plots.style import words
 from naturalist.printable import printable
 from naturalist.progress import progress_bar
+from naturalist.wording import percent
 
 EXCITING_IMAGES = 6
 """Images shown for each channel."""
@@ -126,7 +127,7 @@ def draw_predictions(
             inputs = classifier.inputs(photo.pixels[None])
             probabilities = classifier.probabilities(photo.pixels[None])[0]
             target = int(probabilities.argmax())
-            says = percent(probabilities[target]), words(classifier.class_names[target])
+            says = percent(probabilities[target], 0), words(classifier.class_names[target])
             truth = [] if photo.truth is None else [("is", words(photo.truth))]
             heats: dict[Heat, NDArray[np.float32]] = {}
             if cam_layer is not None:

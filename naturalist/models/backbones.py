@@ -16,6 +16,9 @@ HEAD = "head"
 OPENED = ("features", "blocks", "layers", "trunk_output", "encoder", "encoder.layers", "classifier", "heads")
 """Modules of torchvision's networks whose children are steps of their own; any other module is one step."""
 
+LEAST_SIZES = {"swin_": 32, "efficientnet_v2_": 1, "vit_": 1}
+"""Pixels, by the beginning of a name, where torchvision's ``min_size`` is that of the weights, not the network's."""
+
 PATCH_EMBEDDING = "conv_proj"
 """The module of a ViT that, with class token and positions, belongs to the first stage."""
 
@@ -146,6 +149,12 @@ def check_backbone(name: str) -> None:
         )
 
 
+def least_size(name: str) -> int:
+    """Side, in pixels, of the smallest image that a network can take; some want multiples of a size, too."""
+    declared: int = max(models.get_model_weights(name).DEFAULT.meta.get("min_size", (1, 1)))
+    return next((size for beginning, size in LEAST_SIZES.items() if name.startswith(beginning)), declared)
+
+
 def _torchvision_model(name: str, image_size: int) -> nn.Module:
     """The model with random weights and its original head, auxiliary heads left out."""
     check_backbone(name)
@@ -157,9 +166,8 @@ def _torchvision_model(name: str, image_size: int) -> nn.Module:
         options = {"image_size": image_size}
     elif name.startswith("maxvit"):
         options = {"input_size": (image_size, image_size)}
-    smallest = max(models.get_model_weights(name).DEFAULT.meta.get("min_size", (1, 1)))
-    if image_size < smallest and not name.startswith("vit_"):
-        raise UserError(f"{name} needs an image_size of at least {smallest}, but it is {image_size}.")
+    if image_size < least_size(name):
+        raise UserError(f"{name} needs an image_size of at least {least_size(name)}, but it is {image_size}.")
     wanted = torch.get_default_device()
     # RegNet's widths are computed with tensors, which a device without memory cannot do.
     device = torch.device("cpu") if name.startswith("regnet") else wanted

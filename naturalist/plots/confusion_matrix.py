@@ -10,18 +10,8 @@ from matplotlib.colors import LinearSegmentedColormap
 from numpy.typing import NDArray
 
 from naturalist.plots.fonts import fonts_for
-from naturalist.plots.style import (
-    BLUE,
-    DIM,
-    INK,
-    PALE,
-    clip,
-    draw_title,
-    new_figure,
-    percent,
-    percent_ticks,
-    slant_labels,
-)
+from naturalist.plots.style import BLUE, DIM, INK, PALE, clip, draw_title, new_figure, percent_ticks, slant_labels
+from naturalist.wording import percent
 
 MOST_COUNTED = 15
 """Classes up to which the counts are written into the cells."""
@@ -41,7 +31,7 @@ def plot_confusion_matrix(matrix: NDArray[np.int64], class_names: Sequence[str],
     cell, fontsize = (0.55, 9) if with_counts else (0.24, 7)
     totals = matrix.sum(axis=1)
     shares = np.divide(matrix, totals[:, None], out=np.zeros(matrix.shape), where=totals[:, None] > 0)
-    recalls = [percent(shares[i, i]) if totals[i] else "–" for i in range(size)]
+    recalls = [percent(shares[i, i], 0) if totals[i] else "–" for i in range(size)]
     names = [clip(name, 28) for name in class_names]
 
     with new_figure(path, size * cell + 3.6, size * cell + 2.4, layout="compressed") as figure:

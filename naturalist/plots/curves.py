@@ -1,7 +1,6 @@
 """The curves of one training: loss, accuracy and learning rate over the epochs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,12 +16,12 @@ from naturalist.plots.style import (
     draw_title,
     legend_above,
     new_figure,
-    percent,
     percent_ticks,
     words,
 )
 from naturalist.runs.records import best_of
 from naturalist.settings.groups import SelectBy
+from naturalist.wording import percent
 
 History = Sequence[Mapping[str, float | None]]
 
@@ -41,7 +40,7 @@ def plot_curves(history: History, path: str | Path, title: str, select_by: Selec
         draw_title(figure, title)
         axes = figure.subplot_mosaic([["loss", "accuracy"], ["learning_rate", "accuracy"]], height_ratios=[3, 1])
         _draw_train_and_val(axes["loss"], epochs, history, "loss", best, "{:.3f}".format)
-        _draw_train_and_val(axes["accuracy"], epochs, history, "accuracy", best, partial(percent, decimals=1))
+        _draw_train_and_val(axes["accuracy"], epochs, history, "accuracy", best, percent)
         axes["accuracy"].yaxis.set_major_formatter(percent_ticks())
         rate = axes["learning_rate"]
         rate.plot(epochs, _series(history, "learning_rate"), color=GREEN, marker="o", markersize=3)

@@ -20,9 +20,9 @@ from naturalist.plots.style import (
     fit_text,
     new_figure,
     new_page,
-    percent,
     words,
 )
+from naturalist.wording import percent
 
 # In inches, as all lengths and places below.
 MARGIN, HEADER = 0.3, 0.75
@@ -109,7 +109,7 @@ def plot_contact_sheet(
             _draw_image(page, image, left, top + image_height / 2, image_width, image_height, right)
             below = top + image_height + 0.1
             style: dict[str, Any] = {"fontsize": 9.5, "va": "top"}
-            says, sure = names[predicted[i]], percent(confidence[i])
+            says, sure = names[predicted[i]], percent(confidence[i], 0)
             fit_line(page, left, below, says, image_width, before=sure, fontweight="bold", **style)
             if not right:
                 fit_line(page, left, below + 0.19, names[true[i]], image_width, before="is", **style)
@@ -186,7 +186,7 @@ def _draw_caption(
             hatch="" if right else "/////",
         )
     )
-    page.text(left + width, top + height / 2, percent(confidence), ha="right", va="center_baseline")
+    page.text(left + width, top + height / 2, percent(confidence, 0), ha="right", va="center_baseline")
 
 
 def _draw_footer(page: Axes, top: float, width: float, num_right: int, total: int, note: str) -> None:

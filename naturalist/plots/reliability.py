@@ -15,9 +15,9 @@ from naturalist.plots.style import (
     draw_title,
     legend_above,
     new_figure,
-    percent,
     percent_ticks,
 )
+from naturalist.wording import percent
 
 
 class Bin(TypedDict):
@@ -73,7 +73,7 @@ def plot_reliability(bins: Sequence[Bin], expected_calibration_error: float, pat
         ax.text(
             0.03,
             0.95,
-            f"expected calibration error {percent(expected_calibration_error, 1)}",
+            f"expected calibration error {percent(expected_calibration_error)}",
             va="top",
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 2},
         )

@@ -21,7 +21,7 @@ from matplotlib.ticker import PercentFormatter
 from naturalist.files import appearing_whole
 from naturalist.plots.fonts import BASE, fonts_for, missing_letters_told
 from naturalist.printable import printable
-from naturalist.settings.display_names import Italic
+from naturalist.settings.display_names import Given, Italic
 
 BLUE, VERMILLION, ORANGE, GREEN, SKY, PURPLE = "#0072B2", "#D55E00", "#E69F00", "#009E73", "#56B4E9", "#CC79A7"
 INK, GREY, DIM, PALE = "#222222", "#666666", "#B3B3B3", "#E6E6E6"
@@ -105,18 +105,13 @@ def percent_ticks(decimals: int | None = None) -> PercentFormatter:
     return PercentFormatter(1, decimals=decimals, symbol=" %")
 
 
-def percent(share: float, decimals: int = 0) -> str:
-    """A share, 0 to 1, in text."""
-    return f"{100 * share:.{decimals}f} %"
-
-
 def words(name: str) -> str:
     """A class, or a measure, as a reader would write it: an underscore between two letters or digits is a space.
 
-    An :class:`Italic` stays one, as it is.
+    A name that was :class:`Given` stays as it is.
     """
-    if isinstance(name, Italic):
-        return Italic(printable(name))
+    if isinstance(name, Given):
+        return type(name)(printable(name))
     return re.sub(r"(?<=[^\W_])_(?=[^\W_])", " ", printable(name))
 
 

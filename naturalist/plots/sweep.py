@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from naturalist.plots.fonts import fonts_for
 from naturalist.plots.style import BLUE, GREY, INK, ORANGE, VERMILLION, clip, draw_title, new_figure, shown, words
 from naturalist.printable import printable
-from naturalist.runs.records import Influences, RunRecord, amount, as_numbers, is_number, level_name
+from naturalist.runs.records import Influences, RunRecord, amount, as_numbers, is_number, level_name, numbered
 
 COLOURS = "cividis"
 ROWS_SHOWN = 30
@@ -40,11 +40,11 @@ Numbers = NDArray[np.float64]
 def plot_accuracy_by_run(
     runs: list[RunRecord], best: RunRecord, path: Path, metric: str, maximize: bool, left_out: int = 0
 ) -> None:
-    """Draw each run's best epoch in the order of creation, and the best so far.
+    """Draw each run's best epoch in the order of creation, or of a sweep's trials, and the best so far.
 
     ``best`` is one of the ``runs``, none of which is cut off; a note counts those ``left_out``.
     """
-    numbers = np.arange(1, len(runs) + 1)
+    unit, numbers = numbered(runs)
     heights = np.array([np.nan if run.value is None else run.value for run in runs], dtype=float)
     usable = [run.state in ("finished", "pruned") for run in runs]
     so_far = (np.fmax if maximize else np.fmin).accumulate(np.where(usable, heights, np.nan))
@@ -62,14 +62,14 @@ def plot_accuracy_by_run(
             style: dict[str, Any] = {"color": colour, "markersize": 7}
             if shown.any():
                 style |= {"markeredgecolor": "white"}
-                ax.plot(numbers[shown], heights[shown], marker, label=label.split(" (")[0], **style)
+                ax.plot(np.array(numbers)[shown], heights[shown], marker, label=label.split(" (")[0], **style)
             if lost.any():
                 style |= {"markeredgecolor": colour, "transform": ax.get_xaxis_transform()}
-                ax.plot(numbers[lost], np.full(lost.sum(), 0.02), marker, label=label, **style)
-        label = f"best, run {numbers[position]}: {amount(heights[position], metric)}"
+                ax.plot(np.array(numbers)[lost], np.full(lost.sum(), 0.02), marker, label=label, **style)
+        label = f"best, {unit} {numbers[position]}: {amount(heights[position], metric)}"
         style = {"color": BLUE, "markersize": 15, "markeredgecolor": "white"}
         ax.plot(numbers[position], heights[position], "*", label=label, **style)
-        ax.set_xlabel(f"run, in the order of creation ({note})")
+        ax.set_xlabel(f"{'trial' if unit == 'trial' else 'run, in the order of creation'} ({note})")
         ax.set_ylabel(f"best {words(metric.removeprefix('best_'))}")
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         ax.margins(y=0.1)
@@ -122,12 +122,13 @@ def plot_parallel_coordinates(
         figure.supxlabel(f"thick: the best run{dashed}", fontsize=9, color=GREY)
 
 
-def plot_influences(table: Influences, path: Path, metric: str, runs: int) -> None:
-    """Draw the table of settings: importance and correlation with the metric, a bar for each."""
+def plot_influences(table: Influences, path: Path, metric: str, runs: int, caution: str) -> None:
+    """Draw the table of settings: importance and correlation with the metric, a bar for each, over a ``caution``."""
     rows = table.rows[:ROWS_SHOWN]
     labels = [printable(f"{row.label}  ({row.n})" if row.level is not None else row.label) for row in rows]
     title = f"What goes with {words(metric)}, over {runs} runs"
-    with _titled_figure(path, 9, 0.3 * len(rows) + 1.7, title) as figure:
+    with _titled_figure(path, 9, 0.3 * len(rows) + 1.9, title) as figure:
+        figure.supxlabel(caution, fontsize=9, color=VERMILLION)
         importance, correlation = figure.subplots(1, 2, sharey=True)
         bars = importance.barh(range(len(rows)), [row.importance for row in rows], color=BLUE, height=0.62)
         importance.bar_label(bars, fmt="%.2f", padding=3, fontsize=8)

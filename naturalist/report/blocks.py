@@ -114,11 +114,6 @@ class Report:
     sections: list[Section]
 
 
-def percent(share: float, decimals: int = 1) -> str:
-    """A share, 0 to 1, in sentences and tables."""
-    return f"{100 * share:.{decimals}f} %"
-
-
 def rate(value: float | None) -> str:
     """A score of a class in a table; a dash where it has none."""
     return "–" if value is None else f"{value:.3f}"

@@ -15,8 +15,9 @@ from scipy import stats
 
 from naturalist.compare.compare import NOT_COMPARED
 from naturalist.plots.more_images import plot_more_images
-from naturalist.report.blocks import Block, Missing, Picture, Section, Sentences, Text, percent
+from naturalist.report.blocks import Block, Missing, Picture, Section, Sentences, Text
 from naturalist.report.found import Finished, Found
+from naturalist.wording import percent
 
 MORE = (10, 100)
 """Photographs a class of which it is said what they would bring."""

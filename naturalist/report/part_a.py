@@ -18,14 +18,14 @@ from naturalist.report.blocks import (
     Sentences,
     Table,
     Text,
-    percent,
 )
 from naturalist.report.found import Finished, Found, Sweep
 from naturalist.report.results import about_explanations, about_test, about_training
 from naturalist.runs.environment import shell_path
 from naturalist.runs.records import RunRecord, as_numbers, is_number, level_name
-from naturalist.sweeps.analysis import LEAST_RUNS, influences, judged, sentences, varied_settings
+from naturalist.sweeps.analysis import LEAST_RUNS, caution, influences, judged, sentences, varied_settings
 from naturalist.sweeps.read_runs import CUT_OFF, read_runs
+from naturalist.wording import percent
 
 METRIC = "val_accuracy"
 LEVELS = 8
@@ -157,7 +157,7 @@ def _about_runs(records: list[RunRecord], scratch: Path, what: str, key: str) ->
         yield Parallel(picture, _dimensions(varied, good), [run.name for run in good])
     table = influences(records)
     if table.rows:
-        plot_influences(table, influence, METRIC, len(good))
+        plot_influences(table, influence, METRIC, len(good), caution(len(good)))
         first = table.rows[0]
         yield Picture(
             influence,

@@ -10,13 +10,14 @@ from naturalist.compare.compare import group_runs
 from naturalist.compare.sentences import inferences, share
 from naturalist.evaluation.metrics import mcnemar, read_predictions_csv
 from naturalist.plots.comparison import plot_accuracy_over_parameters, plot_accuracy_over_time, plot_learning_curves
-from naturalist.report.blocks import Block, Heading, Missing, Picture, Section, Sentences, Table, Text, percent
+from naturalist.report.blocks import Block, Heading, Missing, Picture, Section, Sentences, Table, Text
 from naturalist.report.found import Finished, Found
 from naturalist.report.part_a import about_sweep
 from naturalist.report.results import about_explanations, about_test, about_training
 from naturalist.runs.environment import shell_path
 from naturalist.runs.records import Group
 from naturalist.runs.schemas import Stage
+from naturalist.wording import percent
 
 COLUMNS = {
     "trainable_parameters": "trainable parameters",

@@ -7,9 +7,10 @@ import numpy as np
 
 from naturalist.evaluation.metrics import confusion_matrix, most_confused, read_predictions_csv
 from naturalist.plots.curves import plot_curves
-from naturalist.report.blocks import Block, Command, Heading, Missing, Picture, Sentences, Table, percent, rate
+from naturalist.report.blocks import Block, Command, Heading, Missing, Picture, Sentences, Table, rate
 from naturalist.report.found import Finished
 from naturalist.runs.environment import shell_path
+from naturalist.wording import percent
 
 PAIRS_SHOWN = 8
 CLASSES_NAMED = 3

@@ -1,8 +1,9 @@
 """Runs as tables and figures see them: what a folder tells of one run, and of several."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any, TypeGuard
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from naturalist.settings.groups import SelectBy
+from naturalist.wording import percent
 
 LOG_RATIO = 50
 """A number that spans such a ratio is seen by its logarithm."""
@@ -28,8 +30,23 @@ COLUMNS = {
 }
 
 
+TRIAL = "trial-"
+"""What the names of a sweep's runs begin with, before the number."""
+
 SELECTED = ("val_accuracy", "val_balanced_accuracy", "val_loss")
 """What ``best.pt`` may be chosen by; a summary has each of its epoch, as ``best_val_accuracy`` and so on."""
+
+
+def trial_label(number: int) -> str:
+    """What the name of a trial's run begins with."""
+    return f"{TRIAL}{number:04d}"
+
+
+def numbered(runs: Sequence["RunRecord"]) -> tuple[str, list[int]]:
+    """What runs are counted by, and their numbers: their sweep's, if all are of one, or from 1 in this order."""
+    trials = [run.trial for run in runs if run.trial is not None]
+    is_one_sweep = len(set(trials)) == len(runs)
+    return ("trial", trials) if is_one_sweep else ("run", list(range(1, len(runs) + 1)))
 
 
 def merit(epoch: Mapping[str, Any], select_by: SelectBy = "val_accuracy") -> tuple[float, float]:
@@ -62,6 +79,12 @@ class RunRecord:
     reason: str = ""
     """Why a run failed."""
 
+    @property
+    def trial(self) -> int | None:
+        """Its number in the sweep that ran it, which its name begins with; None for a run of its own."""
+        found = re.match(rf"{TRIAL}(\d+)_", self.name)
+        return int(found[1]) if found else None
+
 
 @dataclass(frozen=True)
 class Run:
@@ -79,6 +102,8 @@ class Run:
     """A value for each of :data:`COLUMNS`; accuracies of train and validation are those of the best epoch."""
     test_fingerprint: str | None = None
     """Of the images that it was tested on; None before it was."""
+    right: Mapping[str, bool] = field(default_factory=dict)
+    """Whether it was right about each of them, by the file's name; empty before it was tested."""
 
 
 @dataclass(frozen=True)
@@ -149,4 +174,4 @@ def level_name(value: object) -> str:
 
 def amount(value: float, metric: str) -> str:
     """A value of a metric, in sentences and pictures."""
-    return f"{100 * value:.1f} %" if metric.endswith("accuracy") else f"{value:.4g}"
+    return percent(value) if metric.endswith("accuracy") else f"{value:.4g}".replace("-", "−")

@@ -12,8 +12,14 @@ from naturalist.settings.yaml_file import read_yaml
 WHAT = "file of display names"
 
 
-class Italic(str):
-    """A name that figures set in italics, as those of species are."""
+class Given(str):
+    """A name that a file gave to a class: it is shown as it is."""
+
+    __slots__ = ()
+
+
+class Italic(Given):
+    """One that figures set in italics, as those of species are."""
 
     __slots__ = ()
 
@@ -56,4 +62,4 @@ def _of_table(path: Path) -> dict[str, Any]:
 def _marked(name: str) -> str:
     name = name.strip()
     is_italic = len(name) > 2 and name.startswith("*") and name.endswith("*")
-    return Italic(name[1:-1].strip()) if is_italic else name
+    return Italic(name[1:-1].strip()) if is_italic else Given(name)

@@ -9,6 +9,7 @@ from scipy import stats
 
 from naturalist.runs.records import Influence, Influences, RunRecord, amount, as_numbers, is_number, level_name
 from naturalist.sweeps.read_runs import searched_settings
+from naturalist.wording import counted, number, p_value
 
 LEAST_RUNS = 10
 """Below so many runs nothing is said about settings."""
@@ -79,7 +80,7 @@ def sentences(runs: list[RunRecord], metric: str) -> list[str]:
     """
     good = judged(runs)
     if len(good) < LEAST_RUNS:
-        return [f"{len(good)} runs are too few to say which settings matter.", *_what_failed_runs_share(runs)]
+        return [too_few(len(good)), *_what_failed_runs_share(runs)]
     varied = varied_settings(good)
     compared = {name: groups for name, values in varied.items() if (groups := _groups(values, _values(good)))}
     corrected = _holm({name: _p_value(list(groups.values())) for name, groups in compared.items()})
@@ -90,6 +91,16 @@ def sentences(runs: list[RunRecord], metric: str) -> list[str]:
     if silent:
         found.append(f"{len(good)} runs are too few to say anything about {', '.join(silent)}.")
     return found + _what_failed_runs_share(runs)
+
+
+def caution(runs: int) -> str:
+    """What stands below the picture of influences, whose bars say nothing of chance."""
+    return too_few(runs) if runs < LEAST_RUNS else "a bar may be chance: the findings say which settings matter"
+
+
+def too_few(runs: int) -> str:
+    """What is said where there are not enough runs to say more."""
+    return f"{counted(runs, 'run')} {'is' if runs == 1 else 'are'} too few to say which settings matter."
 
 
 def _values(runs: list[RunRecord]) -> Numbers:
@@ -121,12 +132,15 @@ def _sentence(name: str, groups: dict[str, Numbers], metric: str, p: float, sett
     ordered = sorted(groups, key=lambda level: -groups[level].mean())
     best, worst = groups[ordered[0]], groups[ordered[-1]]
     low, high = _interval(best, worst)
-    averages = [f"{level} {amount(groups[level].mean(), metric)} (n = {len(groups[level])})" for level in ordered]
-    difference = f"{ordered[0]} is {_points(best.mean() - worst.mean(), metric)} above {ordered[-1]}"
+    averages = [
+        f"{amount(groups[level].mean(), metric)} where it is {level} ({counted(len(groups[level]), 'run')})"
+        for level in ordered
+    ]
+    difference = f"the first is {_points(best.mean() - worst.mean(), metric)} above the last"
     interval = f"95 % interval {_points(low, metric, '')} to {_points(high, metric)}"
-    figures = f"average best {metric} is {', '.join(averages)}; {difference}, {interval}"
+    figures = f"average best {metric} is {', '.join(averages)}; {difference} ({interval})"
     if p < SIGNIFICANT:
-        return f"{name} matters: {figures}, {_p(p)} after Holm's correction for {settings} settings."
+        return f"{name} matters: {figures}, {p_value(p)} after Holm's correction for {settings} settings."
     widest = max(abs(bound) for pair in combinations(groups.values(), 2) for bound in _interval(*pair))
     if metric.endswith("accuracy") and widest <= MARGIN:
         return f"{name} does not matter by more than {100 * MARGIN:g} points: {figures}."
@@ -156,7 +170,9 @@ def _what_failed_runs_share(runs: list[RunRecord]) -> list[str]:
     ended = [run for run in runs if run.state in ("finished", "pruned", "failed")]
     failed = np.array([run.state == "failed" for run in ended])
     if failed.sum() < LEAST_FAILED or failed.all():
-        return [f"{failed.sum()} of {len(failed)} runs failed, too few to say what they share."] if failed.any() else []
+        if not failed.any():
+            return []
+        return [f"{failed.sum()} of {counted(len(failed), 'run')} failed, too few to say what they share."]
     tables = {
         f"{name} = {level}": np.array([[(has & group).sum(), (~has & group).sum()] for group in (failed, ~failed)])
         for name, values in varied_settings(ended).items()
@@ -166,7 +182,7 @@ def _what_failed_runs_share(runs: list[RunRecord]) -> list[str]:
     corrected = _holm({label: float(test.pvalue) for label, test in tests.items()})
     shared = [
         f"{label}: {table[0, 0]} of {failed.sum()} failed runs have it, and {table[1, 0]} of {(~failed).sum()} "
-        f"others ({_p(corrected[label])})"
+        f"others ({p_value(corrected[label])})"
         for label, table in tables.items()
         if corrected[label] < SIGNIFICANT
     ]
@@ -176,8 +192,4 @@ def _what_failed_runs_share(runs: list[RunRecord]) -> list[str]:
 
 
 def _points(value: float, metric: str, unit: str = " points") -> str:
-    return f"{100 * value:.1f}{unit}" if metric.endswith("accuracy") else f"{value:.3g}"
-
-
-def _p(value: float) -> str:
-    return "p less than 0.0001" if value < 0.0001 else f"p = {value:.2g}"
+    return f"{number(100 * value)}{unit}" if metric.endswith("accuracy") else f"{value:.3g}".replace("-", "−")

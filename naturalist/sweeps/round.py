@@ -12,6 +12,7 @@ import optuna
 from naturalist.entry import stop_requested, stops_held
 from naturalist.errors import OUT_OF_MEMORY, UserError
 from naturalist.runs.folder import write_summary
+from naturalist.runs.records import trial_label
 from naturalist.settings.agent import flags, name_of
 from naturalist.sweeps.program import command_line
 from naturalist.sweeps.read_runs import CUT_OFF
@@ -82,7 +83,8 @@ class Round:
             log = self._logs / f"trial{self._label}-{trial.number:04d}.log"
             settings = self._trials.settings(trial)
             command = command_line(self._trials.sweep, settings)
-            worker.start([*self._before, *command, *self._after], self._shown(settings), log)
+            arguments = [*self._before, *command, *self._after]
+            worker.start(arguments, self._shown(settings), log, trial_label(trial.number))
             self._running[worker] = RunningTrial(trial, log, time.monotonic())
             self._table.update(running=len(self._running))
         return True

@@ -21,6 +21,7 @@ from naturalist.sweeps.space import SweepFile, read_sweep
 from naturalist.sweeps.store import Store
 from naturalist.sweeps.trials import Trials
 from naturalist.sweeps.workers import Pool
+from naturalist.wording import counted
 
 
 def run_sweep(
@@ -144,7 +145,7 @@ def _defaults(runs: Path) -> list[str]:
 
 def _report(trials: Trials, runs: Path, target: Path, is_shared: bool) -> None:
     counts = trials.counts()
-    print(f"{counts.finished} trials finished, {counts.pruned} pruned, {counts.failed} failed.")
+    print(f"{counted(counts.finished, 'trial')} finished, {counts.pruned} pruned, {counts.failed} failed.")
     for trial in trials.shown():
         if "failure" in trial.user_attrs:
             print(f"  trial {trial.number}: {printable(trial.user_attrs['failure'])}")

@@ -53,17 +53,18 @@ class Worker:
         self.index = index
         self.is_busy = False
 
-    def start(self, arguments: list[str], shown: list[str], log: Path) -> None:
+    def start(self, arguments: list[str], shown: list[str], log: Path, label: str = "") -> None:
         """Begin a trial; :meth:`read` tells how it goes.
 
         Args:
             arguments: the program's.
             shown: flags for the settings that the sweep shows of the trial, which fails when it has others.
             log: where to what it prints goes.
+            label: what the name of its run begins with, unless it is given a name.
         """
         self.is_busy = True
         with contextlib.suppress(BrokenPipeError):  # died idle: read() says so
-            self.connection.send((arguments, shown, str(log)))
+            self.connection.send((arguments, shown, str(log), label))
 
     def answer(self, stop: bool) -> None:
         """Say whether the trial ends after the epoch that :meth:`read` gave."""
@@ -158,12 +159,12 @@ def _work(connection: Connection, bell: Connection, program_path: Path, index: i
             return
         if isinstance(told, bool):  # the answer to a trial that was stopped before it came
             continue
-        arguments, shown, log = told
+        arguments, shown, log, label = told
         _print_to(Path(log))
         try:
             if program is None:
                 program = load_program(program_path)
-            message: tuple[str, Any] = "done", _train(connection, program, arguments, shown, index, scan_once)
+            message: tuple[str, Any] = "done", _train(connection, program, arguments, shown, label, index, scan_once)
         except Exception as error:  # whatever happens in a trial costs that trial only
             message = "failed", reason_of(error)
             if not isinstance(error, UserError):
@@ -179,12 +180,20 @@ def _work(connection: Connection, bell: Connection, program_path: Path, index: i
 
 
 def _train(
-    connection: Connection, program: Program, arguments: list[str], shown: list[str], index: int, scan_once: Scan
+    connection: Connection,
+    program: Program,
+    arguments: list[str],
+    shown: list[str],
+    label: str,
+    index: int,
+    scan_once: Scan,
 ) -> dict[str, Any]:
     settings = program.parse(arguments)
     meant = program.parse([*arguments, *shown]).flat()
     meant = {name: meant[name] for name in map(name_of, shown)}
     require_same(meant, settings.flat(), "by its command")
+    if label and settings.record.name is None:
+        settings = settings.changed(name=f"{label}_{settings.describe()}")
     if settings.machine.device == "auto":
         import torch
 

@@ -23,6 +23,7 @@ from naturalist.training.average import WeightAverage
 from naturalist.training.optim import Schedule
 from naturalist.training.parallel import Parallel
 from naturalist.training.state import EpochSoFar
+from naturalist.wording import percent
 
 SYNC_SECONDS = 0.5
 """How often the loss is fetched from the device for the bar; never per step."""
@@ -202,7 +203,7 @@ def _note(learner: Learner, so_far: EpochSoFar, share: Share | None, epoch: int)
     total = so_far if share is None else so_far.of_all_ranks()
     refuse_non_finite(total, epoch, learner)
     metrics = total.metrics()
-    return f"loss {metrics['train_loss']:.3f}  accuracy {metrics['train_accuracy']:.1%}"
+    return f"loss {metrics['train_loss']:.3f} {percent(metrics['train_accuracy'])}"
 
 
 def _gradients(learner: Learner, ends_group: bool) -> AbstractContextManager[object]:

@@ -14,15 +14,13 @@ from naturalist.data.dataset import TrainingData
 from naturalist.data.share import Share
 from naturalist.device import COMPARED, Compute, forget_peak_memory, peak_memory_mb, tell_difference
 from naturalist.entry import stop_requested, stops_held
-from naturalist.errors import UserError, describe_error
+from naturalist.errors import UserError
 from naturalist.memory import require_memory
 from naturalist.models.parameter_groups import Release, parameter_groups
-from naturalist.plots.curves import plot_curves
-from naturalist.progress import print_numbers, progress_bar
+from naturalist.progress import progress_bar
 from naturalist.ranks import Agreement, take_from_first, this_rank
 from naturalist.reading import one_line
 from naturalist.runs.checkpoint import BEST, fill_model, load_checkpoint, load_for_resume
-from naturalist.runs.environment import shell_word
 from naturalist.runs.tracking import Tracker
 from naturalist.settings.groups import AugmentationSettings, TrainingSettings
 from naturalist.training.average import WeightAverage
@@ -37,9 +35,8 @@ from naturalist.training.keeping import Keeper
 from naturalist.training.optim import Schedule, make_optimizer, restore_optimizer
 from naturalist.training.parallel import Parallel
 from naturalist.training.state import EpochSoFar, Progress
-
-DRAW_SECONDS = 5
-"""``curves.png`` is drawn at most so often while training goes on: drawing takes as long as a short epoch."""
+from naturalist.training.telling import Telling
+from naturalist.wording import counted
 
 ShouldStop = Callable[[dict[str, Any]], bool]
 """Asked after every epoch with its metrics; True ends the fit."""
@@ -97,12 +94,12 @@ def fit(
     except Exception:
         with suppress(Exception):  # nothing may stand before what went wrong
             run.record_unsaved()
-            run.draw()
+            run.telling.draw(run.progress)
         raise
     summary = {"status": status, **run.summary()}
     tracker.conclude(summary)  # before anything that may fail
     with suppress(KeyboardInterrupt):  # a stop that comes now costs the picture
-        run.draw()
+        run.telling.draw(run.progress)
     return summary
 
 
@@ -122,7 +119,7 @@ class _Fit:
         release: Release | None,
     ) -> None:
         forget_peak_memory(compute.device)
-        self.start = self.last_drawn = time.perf_counter()
+        self.start = time.perf_counter()
         model = compute.place(model)
         self.tracker, self.release, self.rank = tracker, release, this_rank()
         share = None if self.rank.is_alone else Share(self.rank, augmentation.data_augmentation and augmentation.mixes)
@@ -146,6 +143,8 @@ class _Fit:
         self.keeper = Keeper(tracker.folder, self.learner, told, checkpoint_seconds, writes=self.rank.is_first)
         self.progress, self.so_far = Progress(), EpochSoFar(compute.device)
         self.recorded_epochs, self.planned_epochs = 0, training.epochs
+        loaders = self.train_loader, self.val_loader
+        self.telling = Telling(tracker.folder, training.epochs, *loaders, training.select_by)
 
     @property
     def seconds(self) -> float:
@@ -184,7 +183,8 @@ class _Fit:
         epochs = self.learner.settings.epochs
         if self._has_ended():
             how = "" if progress.epoch >= epochs else ", of which the last brought nothing better (--patience)"
-            print(f"Nothing is left to train after {progress.epoch} epochs{how}; --epochs and --patience allow more.")
+            trained = counted(progress.epoch, "epoch")
+            print(f"Nothing is left to train after {trained}{how}; --epochs and --patience allow more.")
         elif so_far.batches:
             place = f"batch {so_far.batches + 1:,} of {len(self.train_loader):,}"
             print(f"Going on with {place} of epoch {progress.epoch + 1}/{epochs}.", flush=True)
@@ -217,6 +217,9 @@ class _Fit:
         if compute.device.type in COMPARED:
             images, _ = next(self.train_loader.epoch(0))
             tell_difference(self.learner.model, compute.lay_out(self.prepare(images)))
+        if not self._has_ended():
+            steps = optimizer_steps(len(self.train_loader), settings.accumulate)
+            self.telling.begin(compute, steps, self.progress.epoch)
         while not self._has_ended():
             if self.asked.now(stop_requested()):
                 self.keep()
@@ -235,17 +238,19 @@ class _Fit:
         start = time.perf_counter() - so_far.seconds
         if epoch > 0 and not so_far.batches and self._add_groups(epoch):
             self.keeper.write_remembered()  # some of these weights were frozen, and begin to change
+            self.telling.pace_changes()
         if learner.parallel is not None:
             learner.parallel.wrap()
         label = f"epoch {epoch + 1}/{learner.settings.epochs}"
-        with progress_bar(label, self.train_loader.num_images - so_far.images) as bar:
+        images = self.train_loader.num_images - so_far.images
+        with progress_bar(label, images, ending=self.telling.left) as bar:
             metrics = train_one_epoch(
                 learner,
                 self.train_loader,
                 self.augment,
                 epoch=epoch,
                 so_far=so_far,
-                after_step=self._save_if_due,
+                after_step=self._after_step,
                 bar=bar,
             )
         if learner.parallel is not None:
@@ -261,9 +266,7 @@ class _Fit:
             self.keep()
         elif self.progress.is_best:
             self.keeper.remember_best(self.progress)
-        if time.perf_counter() - self.last_drawn >= DRAW_SECONDS:
-            self.draw()
-        print_numbers(f"{label}  {self.progress.last_epoch(learner.settings.select_by)}")
+        self.telling.epoch(label, self.progress)
 
     def keep(self) -> None:
         """Save and record all epochs so far, if they are not yet."""
@@ -290,22 +293,15 @@ class _Fit:
             self.recorded_epochs += 1  # before: a line too few is mended by resuming, one too many is not
             self.tracker.log(metrics)
 
-    def draw(self) -> None:
-        """Draw the curves of what is recorded."""
-        try:
-            if self.rank.is_first and self.progress.history and self.tracker.folder.is_dir():
-                folder, select_by = self.tracker.folder, self.learner.settings.select_by
-                plot_curves(self.progress.history, folder / "curves.png", folder.name, select_by)
-        except Exception as error:  # of whatever kind: metrics.jsonl has the numbers
-            again = f"--resume {shell_word(self.tracker.folder)}"
-            print(f"The curves were not drawn ({describe_error(error)}); make them again with: {again}", flush=True)
-        self.last_drawn = time.perf_counter()
-
     def _has_ended(self) -> bool:
         settings, progress = self.learner.settings, self.progress
         since = max(progress.best_epoch, 0 if self.release is None else self.release.complete)
         is_patient = not settings.patience or progress.epoch - since < settings.patience
         return progress.epoch >= settings.epochs or not is_patient
+
+    def _after_step(self) -> None:
+        self.telling.after_step(self.so_far)
+        self._save_if_due()
 
     def _save_if_due(self) -> None:
         """Between two steps: save what the epoch has come to if it is time, or a stop was requested, which it obeys."""

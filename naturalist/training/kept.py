@@ -14,7 +14,7 @@ from naturalist.training.start import Start
 
 def with_features(
     model: StagedNetwork, strategy: Strategy, settings: FinetuneSettings, start: Start, finished_epochs: int
-) -> tuple[TrainingData, float | None]:
+) -> tuple[TrainingData, float | None, float | None]:
     """The data to train on: features instead of images where those can be kept, and in a probe.
 
     The model is placed on its device, and takes features as well.
@@ -27,21 +27,22 @@ def with_features(
         finished_epochs: of a run that goes on: after its probe nothing is frozen.
 
     Returns:
-        The data, and the seconds that computing features took, now or when they were first needed; None when that was
-        before the run went on.
+        The data; the seconds that computing features took, now or when they were first needed, None when that was
+        before the run went on; what of it was now, None without features.
     """
     assert start.data is not None, "this is no dry run"
     data, probe = start.data, strategy.probe_epochs
     if not settings.uses_features or not strategy.keeps_features:
-        return data, 0.0
+        return data, 0.0, None
     if 0 < probe <= finished_epochs:
-        return data, None
+        return data, None, None
     views = Views(settings.strategy.views, settings.augmentation, settings.training.seed)
     if probe:  # no epoch shows more than one
         views = replace(views, count=min(views.count, probe))
     prefix = FrozenPrefix(start.compute.place(model), strategy.first_trained_stage)
     features = cache_features(prefix, data, views, start.compute, settings.cache_folder)
     if features is None:
-        return data, 0.0
+        return data, 0.0, None
     model.start_at(strategy.first_trained_stage)
-    return PhasedData(**vars(data), features=features, first_epochs=probe) if probe else features, features.seconds
+    phased = PhasedData(**vars(data), features=features, first_epochs=probe) if probe else features
+    return phased, features.seconds, features.seconds_now

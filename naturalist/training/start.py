@@ -14,6 +14,7 @@ from naturalist.runs.checkpoint import LAST, goes_on, load_checkpoint
 from naturalist.runs.identity import read_identity
 from naturalist.settings.run_settings import RunSettings
 from naturalist.training.epoch import optimizer_steps
+from naturalist.wording import counted
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ def start_training(settings: RunSettings, scan: Scan | None = None) -> Start:
     ranks = "" if rank.is_alone else f", each of {rank.count} ranks"
     words = (
         f"Device: {compute.device}, {compute.precision}, {layout}{ranks}\n"
-        f"Steps: {steps:,} an epoch, {steps * training.epochs:,} in {training.epochs:,} epoch(s) of "
-        f"{plan.num_train:,} images, {training.batch_size} at a time"
+        f"Steps: {steps:,} an epoch, {steps * training.epochs:,} in {counted(training.epochs, 'epoch')} of "
+        f"{counted(plan.num_train, 'image')}, {training.batch_size} at a time"
     )
     return Start(compute, plan, data, words)
 

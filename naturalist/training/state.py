@@ -40,17 +40,6 @@ class Progress:
         """Whether the last finished epoch is the best."""
         return self.best_epoch == self.epoch > 0
 
-    def last_epoch(self, select_by: SelectBy = "val_accuracy") -> str:
-        """The last finished epoch in a line for people; a star marks the best so far."""
-        metrics = self.history[-1]
-        balanced = f" balanced {metrics[select_by]:.1%}" if select_by == "val_balanced_accuracy" else ""
-        return (
-            f"train loss {metrics['train_loss']:.3f} accuracy {metrics['train_accuracy']:.1%}  "
-            f"val loss {metrics['val_loss']:.3f} accuracy {metrics['val_accuracy']:.1%}{balanced}"
-            f"{' *' if self.is_best else '  '}  lr {metrics['learning_rate']:.2g}  "
-            f"{metrics['images_per_second']:,.0f} images/s  {metrics['epoch_seconds']:.1f} s"
-        )
-
     def after(self, metrics: Mapping[str, float], select_by: SelectBy = "val_accuracy") -> "Progress":
         """How far it is with one more epoch; this one stays as it is, as the checkpoint does that holds it.
 

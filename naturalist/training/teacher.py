@@ -22,6 +22,7 @@ from naturalist.runs.checkpoint import load_checkpoint, restore_model
 from naturalist.runs.identity import read_identity
 from naturalist.settings.part_a import CnnSettings
 from naturalist.settings.places import find_run
+from naturalist.wording import percent
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Teacher:
             raise UserError("without room for the teacher's outputs nobody can learn from it; see the line above.")
         labels = torch.from_numpy(own.val_cache.labels[own.val_indices])
         accuracy = float((outputs.val_features[0].argmax(dim=1) == labels).float().mean())
-        print_numbers(f"Teacher: {printable(self.name)}, right on {accuracy:.1%} of the validation images")
+        print_numbers(f"Teacher: {printable(self.name)}, right on {percent(accuracy)} of the validation images")
         told = {"teacher": self.name, "teacher_val_accuracy": accuracy, "feature_seconds": outputs.seconds}
         return DistilledData(**vars(data), logits=outputs.train_features, teacher=settings.teacher), told
 

@@ -92,10 +92,12 @@ def test_seeds_are_averaged_and_the_numbers_are_those_of_the_folders(runs, tmp_p
 
 def test_the_words_tell_a_difference_from_chance(runs):
     text = (compare_runs(runs) / "comparison.md").read_text()
-    assert "Best on test is **resnet18, full** with 81.0 ± 1.0 %" in text
-    assert "the 1.0 points between them are within two standard errors (1.6 points) between seeds, so no sure" in text
-    assert "Pre-training is worth 40.0 points here" in text
-    assert "Cheapest within 2.0 points of the best is resnet18, head: 25 s instead of 125 s" in text
+    assert "Best on validation is **resnet18, full** with 60.0 ± 0.0 %, level with resnet18, head" in text
+    assert "81.0 ± 1.0 % and 80.0 ± 1.0 %, the first is 1.0 points above the second, which is no sure diff" in text
+    assert "(95 % interval −1.3 to 3.3 points, from the spread between seeds)" in text
+    assert "Pre-training is worth 40.0 points on test here" in text
+    assert "Cheapest of those that are not surely behind resnet18, full is resnet18, head, 1.0 points below it" in text
+    assert "on test: 25 s instead of 125 s" in text
 
 
 def test_the_pictures_are_drawn(runs):

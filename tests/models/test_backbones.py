@@ -10,7 +10,7 @@ from torchvision.models import regnet
 
 from naturalist.errors import UserError
 from naturalist.models import build_model
-from naturalist.models.backbones import HEAD, StagedNetwork, backbone_names
+from naturalist.models.backbones import HEAD, StagedNetwork, backbone_names, least_size
 from naturalist.models.strategies import Strategy
 from naturalist.models.weights import settings_from_weights
 from naturalist.settings.part_b import FinetuneSettings
@@ -20,7 +20,7 @@ ONE_PER_FAMILY = {
     "convnext_tiny": 32,
     "densenet121": 32,
     "efficientnet_b0": 32,
-    "efficientnet_v2_s": 33,
+    "efficientnet_v2_s": 32,
     "googlenet": 32,
     "inception_v3": 75,
     "maxvit_t": 224,
@@ -35,8 +35,8 @@ ONE_PER_FAMILY = {
     "shufflenet_v2_x0_5": 32,
     "squeezenet1_0": 32,
     "squeezenet1_1": 32,
-    "swin_t": 224,
-    "swin_v2_t": 256,
+    "swin_t": 32,
+    "swin_v2_t": 32,
     "vgg11": 32,
     "vgg11_bn": 32,
     "vit_b_32": 32,
@@ -56,6 +56,26 @@ def on_meta(monkeypatch):
     monkeypatch.setattr(regnet.BlockParams, "from_init_params", classmethod(on_cpu))
     with torch.device("meta"):
         yield
+
+
+LEAST = {"alexnet": 63, "googlenet": 15, "squeezenet1_1": 17, "vgg11": 32, "inception_v3": 75, "resnet18": 1}
+
+
+@pytest.mark.parametrize(
+    ("name", "least"), [*LEAST.items(), ("swin_t", 32), ("swin_v2_t", 32), ("efficientnet_v2_s", 1)]
+)
+def test_the_least_size_is_what_the_network_can_take_and_less_is_refused(name, least, on_meta):
+    """Swin and EfficientNetV2 run far below what torchvision calls the least size of their weights."""
+    assert least_size(name) == least
+    model = StagedNetwork(name, 3, least).train()
+    for size in (least, least + 32):
+        assert model(torch.empty(2, 3, size, size)).shape == (2, 3)
+    if least > 1:
+        with pytest.raises(UserError, match=f"{name} needs an image_size of at least {least}, but it is {least - 1}"):
+            StagedNetwork(name, 3, least - 1)
+    if name in LEAST and least > 1:
+        with pytest.raises(RuntimeError, match="too small|Kernel size can't be greater"):
+            models.get_model(name).train()(torch.empty(2, 3, least - 1, least - 1))
 
 
 @pytest.mark.parametrize("name", backbone_names())

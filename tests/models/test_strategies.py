@@ -101,7 +101,7 @@ def train(data, tmp_path):
             fill_model(model, load_checkpoint(folder, LAST)["state_dict"])
         compute = Compute(CPU, "fp32", device_memory=settings.machine.device_memory)
         strategy = Strategy(model, settings.strategy, settings.training)
-        used, _ = with_features(model, strategy, settings, Start(compute, data.plan, data, ""), len(history or []))
+        used, *_ = with_features(model, strategy, settings, Start(compute, data.plan, data, ""), len(history or []))
         tracker = Tracker(folder, {}, "disabled", project="p", name=name, job_type="test", history=history)
         fit(
             model,

@@ -53,9 +53,8 @@ def write_run(folder: Path, accuracy: float, *, seed: int = 0, test: bool = True
         probabilities[np.arange(40), answers] = 0.8
         output = folder / "evaluation" / "test"
         output.mkdir(parents=True)
-        write_predictions_csv(
-            [f"{i}.jpg" for i in range(40)], labels, probabilities, CLASSES, output / "predictions.csv"
-        )
+        names = [f"{i}.jpg" for i in range(40)]
+        write_predictions_csv(names, labels, probabilities, CLASSES, output / "predictions.csv")
         metrics = classification_metrics(probabilities, labels, CLASSES)
         (output / "metrics.json").write_text(json.dumps({**metrics, "fingerprint": "t"}))
         Image.effect_noise((60, 40), 50).save(output / "confusion_matrix.png")
@@ -191,9 +190,8 @@ def test_more_photographs_bring_what_a_power_law_says_or_nothing_is_said():
 def test_the_growth_of_runs_with_a_part_of_the_images_is_drawn(tmp_path):
     for i, share in enumerate((0.25, 0.5, 1.0, 1.0)):
         accuracy = 1 - 0.8 * (share * 40) ** -0.3 + 0.002 * (i % 2)
-        write_run(
-            tmp_path / "runs" / str(i), accuracy, seed=i, test=False, train=int(120 * share), train_fraction=share
-        )
+        count = int(120 * share)
+        write_run(tmp_path / "runs" / str(i), accuracy, seed=i, test=False, train=count, train_fraction=share)
     options = ReportOptions(folders=[tmp_path / "runs"], format="md", audit=tmp_path, out=tmp_path / "page.md")
     text = report_all(options).read_text()
     assert "10 more photographs a class than 40 would bring" in text

@@ -124,7 +124,7 @@ def test_a_look_that_fails_costs_a_line_with_the_command_that_repeats_it(
 
 
 @pytest.mark.parametrize(
-    "failing", ["naturalist.training.fit.plot_curves", "naturalist.evaluation.evaluate.load_classifier"]
+    "failing", ["naturalist.training.telling.plot_curves", "naturalist.evaluation.evaluate.load_classifier"]
 )
 def test_pictures_that_need_more_memory_than_there_is_leave_exit_code_0(failing, photographs, tmp_path):
     module, _, name = failing.rpartition(".")
@@ -181,7 +181,7 @@ def test_signals_that_are_repeated_while_the_record_is_closed_change_nothing(num
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
     assert_finished(tmp_path)
-    assert "Finished after 1 epochs" in output
+    assert "Finished after 1 epoch " in output
 
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
@@ -255,7 +255,7 @@ def test_what_happens_during_the_upload_does_not_change_the_result(happening, ph
     assert process.returncode == 0, output + errors
     assert "Traceback" not in output + errors
     assert_finished(tmp_path)
-    assert "Finished after 1 epochs" in output
+    assert "Finished after 1 epoch " in output
     assert ("wandb sync --include-online runs/run/wandb/run-" in output) == (happening != "Ctrl-C")
 
 

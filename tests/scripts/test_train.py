@@ -219,6 +219,8 @@ def test_evaluate_measures_every_test_image_and_draws_the_pictures(workplace):
         "predictions.csv",
         "confusion_matrix.csv",
         "confusion_matrix.png",
+        "coverage.csv",
+        "coverage.png",
         "predictions.png",
         "reliability.png",
         "mistakes.png",

@@ -10,7 +10,7 @@ from naturalist.errors import UserError
 from naturalist.plots.confusion_matrix import plot_confusion_matrix
 from naturalist.plots.predictions import plot_contact_sheet, plot_prediction_grid
 from naturalist.plots.style import new_figure, new_page
-from naturalist.settings.display_names import Italic, read_display_names
+from naturalist.settings.display_names import Given, Italic, read_display_names
 
 CLASSES = ("acer_negundo", "quercus", "rhus")
 
@@ -63,7 +63,7 @@ def test_a_wrong_file_is_one_sentence(tmp_path, name, text, message):
 def test_italics_reach_every_figure_of_an_evaluation(tmp_path, monkeypatch):
     figures = []
     monkeypatch.setattr(Figure, "savefig", lambda self, path, **_: (figures.append(self), path.touch()))
-    names = [Italic("Acer negundo"), "Oak"]
+    names = [Italic("Acer negundo"), Given("Oak_$x_1$")]
     two, images = np.array([0, 1]), np.zeros((2, 8, 8, 3), np.uint8)
     about = (two, two[::-1], np.ones(2))
     plot_confusion_matrix(np.ones((2, 2), dtype=int), names, tmp_path / "a.png", "")
@@ -73,8 +73,8 @@ def test_italics_reach_every_figure_of_an_evaluation(tmp_path, monkeypatch):
     labels = [*matrix.get_xticklabels(), *matrix.get_yticklabels()]
     texts = [text for figure in figures[1:] for text in figure.axes[0].texts]
     styles = {(text.get_text().replace("\n", " "), text.get_fontstyle()) for text in (*labels, *texts)}
-    assert {("Acer negundo", "italic"), ("Oak", "normal"), ("is", "normal"), ("100 %", "normal")} <= styles
-    assert ("is Oak", "normal") in styles  # on one line, as nothing in it is slanted
+    assert {("Acer negundo", "italic"), ("Oak_$x_1$", "normal"), ("is", "normal"), ("100 %", "normal")} <= styles
+    assert ("is Oak_$x_1$", "normal") in styles  # on one line, as nothing in it is slanted
     assert {style for name, style in styles if "Acer" in name} == {"italic"}
 
 

@@ -10,7 +10,9 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -24,6 +26,7 @@ from naturalist.data.sources.sample import make_sample
 from naturalist.errors import MAKE_SMALLER, OUT_OF_MEMORY, UserError
 from naturalist.settings.command_line import parse_settings
 from naturalist.settings.part_a import CnnSettings
+from naturalist.sweeps import table as table_module
 from naturalist.sweeps.space import read_sweep
 from naturalist.sweeps.store import Store
 from naturalist.sweeps.table import TrialTable
@@ -193,7 +196,7 @@ def test_count_is_the_whole_sweeps_and_bayes_never_tries_the_same_twice(place):
     place.run("--count", 3)
     assert len(place.trials()) == 3
     output = place.run("--count", 50)
-    assert "Going on with sweep sweep: 3 trials are done, 0 were cut off." in output
+    assert "Going on with sweep sweep: 3 trials done, 0 cut off." in output
     assert place.settings("COMPLETE") == GRID
 
 
@@ -208,7 +211,7 @@ def test_a_trial_that_raises_dies_or_runs_out_of_memory_costs_itself_only(place)
         f"{OUT_OF_MEMORY}: {MAKE_SMALLER}",
         "its process was killed by SIGKILL, as systems do when memory runs out; fewer --workers take less",
     }
-    assert "1 trials finished, 0 pruned, 3 failed." in output
+    assert "1 trial finished, 0 pruned, 3 failed." in output
     (log,) = [
         trial.user_attrs["failure"].split("; see ")[1]
         for trial in place.trials()
@@ -450,7 +453,7 @@ def test_the_real_program_is_swept_from_the_original_file(tmp_path):
     settings = parse_settings(CnnSettings, "", ["--config", str(report / "best.yaml")])
     assert settings.data.image_size == 32 and settings.data.data == "photographs"
     (run,) = (tmp_path / "sweeps" / "sweep" / "runs").iterdir()
-    assert run.name.startswith("ep-") and (run / "best.pt").is_file() and (run / "curves.png").is_file()
+    assert run.name.startswith("trial-0000_ep-") and (run / "best.pt").is_file() and (run / "curves.png").is_file()
     assert not (run / "evaluation").exists()  # drawn for the one that is looked at, not for every trial
     assert f"python -m naturalist evaluate {run.relative_to(tmp_path)} --split val" in result.stdout
 
@@ -515,7 +518,28 @@ def test_the_live_table_leaves_settings_out_rather_than_half_a_number(place, mon
             console.print(TrialTable(trials, 9)._draw(), crop=False)
             text = console.file.getvalue()
             table = text[: text.index("1 finished")].split()
-            assert {"0", "0.6123", "1", "h", "02", "min"} <= set(table), text
+            assert {"0", "61.2", "%", "1", "h", "02", "min"} <= set(table), text
             settings = {word for word in table if "=" in word}
             assert settings <= {"quality=0.123", "level=1", "learning_rate=0.000125", "learning_rate=0.00015"}, text
     assert len(settings) == 3
+
+
+def test_the_table_shows_what_differs_and_its_estimate_counts_what_running_trials_have_used(place, monkeypatch):
+    place.write({"quality": {"values": [0.5, 0.6, 0.7]}, "learning_rate": {"values": [1e-4]}, "level": {"values": [1]}})
+    with closing(Store(place.folder, None)) as store:
+        trials = Trials(store, "sweep", read_sweep(place.folder / "sweep.yaml"))
+        shown = TrialTable(trials, 3)
+        first = trials.choose(3)
+        assert shown._left(trials.counts()) is None  # nothing is known yet
+        trials.report(first, {"val_accuracy": 0.5})
+        trials.finish(first, seconds=100)
+        second = trials.choose(3)
+        begun = trials.shown()[1].datetime_start
+        for passed, left in ((0, 200), (86, 114), (300, 100)):
+            now = begun + timedelta(seconds=passed)
+            monkeypatch.setattr(table_module, "datetime", SimpleNamespace(now=lambda now=now: now))
+            assert shown._left(trials.counts()) == pytest.approx(left)
+        shown.update(running=2)  # two workers share what is left
+        assert shown._left(trials.counts()) == pytest.approx(50)
+        quality = trials.settings(second)["quality"]
+        assert shown._describe(trials.shown()[1]) == f"quality={quality:.3g}"

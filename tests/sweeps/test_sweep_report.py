@@ -13,6 +13,7 @@ from PIL import Image
 
 from naturalist.errors import UserError
 from naturalist.runs.records import RunRecord
+from naturalist.sweeps import report
 from naturalist.sweeps.analysis import influences, sentences
 from naturalist.sweeps.read_runs import read_runs
 from naturalist.sweeps.report import report_runs
@@ -40,15 +41,15 @@ def make_runs(number: int, effect: float) -> list[RunRecord]:
 def test_a_setting_that_matters_is_named_with_its_figures_and_one_that_does_not_too():
     found = sentences(make_runs(24, effect=0.1), "val_accuracy")
     assert re.match(
-        r"learning_rate matters: average best val_accuracy is 0\.001 \d\d\.\d % \(n = 12\), "
-        r"0\.0001 \d\d\.\d % \(n = 12\); 0\.001 is (9|10)\.\d points above 0\.0001, "
-        r"95 % interval \d+\.\d to \d+\.\d points, "
+        r"learning_rate matters: average best val_accuracy is \d\d\.\d % where it is 0\.001 \(12 runs\), "
+        r"\d\d\.\d % where it is 0\.0001 \(12 runs\); the first is (9|10)\.\d points above the last "
+        r"\(95 % interval \d+\.\d to \d+\.\d points\), "
         r"p less than 0\.0001 after Holm's correction for 3 settings\.",
         found[0],
     )
     assert not any(sentence.startswith(("dropout matters", "activation matters")) for sentence in found)
     found = sentences(make_runs(40, effect=0.0), "val_accuracy")
-    assert any(re.match(r"dropout does not matter by more than 2 points: .*n = 20", sentence) for sentence in found)
+    assert any(re.match(r"dropout does not matter by more than 2 points: .*20 runs", sentence) for sentence in found)
 
 
 def test_few_runs_say_nothing_about_settings():
@@ -134,6 +135,34 @@ def test_pictures_tables_and_the_best_settings_are_made_from_run_folders(tmp_pat
     with (target / "influence.csv").open() as file:
         assert next(csv.DictReader(file))["setting"] == "learning_rate"
     assert "learning_rate" in (target / "findings.txt").read_text()
+
+
+def test_trials_have_one_number_and_no_column_two_meanings(tmp_path, monkeypatch):
+    for number in (3, 0, 12):
+        name = f"trial-{number:04d}_ep-1000_lr-0.1"
+        settings = {"epochs": 1000 + number, "reason": f"because {number}"}
+        write_run(
+            tmp_path / "runs" / name,
+            settings,
+            [0.2, 0.3 if number == 3 else 0.4],
+            "finished",
+            f"2026-01-01T00:00:{59 - number}+00:00",
+        )
+    cautions = []
+    monkeypatch.setattr(report, "plot_influences", lambda *arguments: cautions.append(arguments[-1]))
+    report_runs([tmp_path / "runs"], tmp_path / "report")
+    with (tmp_path / "report" / "runs.csv").open() as file:
+        heading, *rows = csv.reader(file)
+    assert heading[0] == "trial" and [row[0] for row in rows] == ["0", "3", "12"]
+    assert len(set(heading)) == len(heading) and {"epochs_done", "epochs", "reason", "reason_set"} <= set(heading)
+    assert [(row[heading.index("epochs_done")], row[heading.index("epochs")]) for row in rows][2] == ("2", "1012")
+    (best,) = re.findall("# The best run, (.*): val_accuracy 40.0 %", (tmp_path / "report" / "best.yaml").read_text())
+    assert best.startswith("trial-0000_")  # of equals the first, as in the sweep's own table
+    write_run(tmp_path / "runs" / "own", {"epochs": 3}, [0.3, 0.5], "finished", "2026-01-01T00:01:00+00:00")
+    report_runs([tmp_path / "runs"], tmp_path / "report")
+    with (tmp_path / "report" / "runs.csv").open() as file:
+        assert [row["run"] for row in csv.DictReader(file)] == ["1", "2", "3", "4"]  # not all are of a sweep
+    assert cautions[-1] == "4 runs are too few to say which settings matter."
 
 
 def test_offline_files_of_wandb_tell_the_same_as_the_run_folder(tmp_path, monkeypatch):

@@ -206,7 +206,7 @@ def test_the_best_checkpoint_is_what_it_is_selected_by_and_of_equals_the_lowest_
     assert [row["val_balanced_accuracy"] for row in history] == pytest.approx([0, 11 / 15, 10 / 15, 11 / 15, 3 / 15])
     assert summary["best_epoch"] == load_checkpoint(tmp_path / "run")["epoch"] == best
     stars = [line for line in capsys.readouterr().out.splitlines() if " * " in line]
-    assert stars[-1].startswith(f"epoch {best}/5") and ("balanced 73.3% *" in stars[-1]) == (best == 2)
+    assert stars[-1].startswith(f"epoch {best}/5") and ("balanced 73.3 % *" in stars[-1]) == (best == 2)
 
 
 @pytest.mark.parametrize(("select_by", "epochs"), [("val_accuracy", 3), ("val_loss", 5)])

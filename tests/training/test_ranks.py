@@ -31,7 +31,7 @@ from naturalist.settings.part_a import CnnSettings
 from naturalist.settings.part_b import FinetuneSettings
 from naturalist.settings.run_settings import RunSettings
 from naturalist.training import fit as fit_module
-from naturalist.training import keeping
+from naturalist.training import keeping, telling
 from naturalist.training.start import start_training
 
 SMALL = {
@@ -79,7 +79,7 @@ def be_rank(rank: Rank, port: int, folder: Path, work: Callable[[], None], happe
     os.environ["TORCHELASTIC_USE_AGENT_STORE"] = "True"
     for descriptor, name in enumerate(("output", "errors"), start=1):
         os.dup2(os.open(folder / f"{name}-{rank.number}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), descriptor)
-    keeping.SAVING_SHARE, fit_module.plot_curves = math.inf, lambda *arguments: None
+    keeping.SAVING_SHARE, telling.plot_curves = math.inf, lambda *arguments: None
     decode, steps = images.decode_file, itertools.count()
 
     def noted(path: Path, *arguments):
@@ -184,7 +184,7 @@ def test_under_torchrun_only_the_first_rank_speaks(photographs, tmp_path):
     training = start_python(*torchrun, REPOSITORY / "partA" / "train.py", *flags, cwd=tmp_path)
     output = training.communicate(timeout=TIMEOUT)[0]
     assert training.returncode == 0, output
-    for words in ("Run: runs/run", "epoch 1/1", "Finished after 1 epochs"):
+    for words in ("Run: runs/run", "epoch 1/1", "Finished after 1 epoch "):
         assert output.count(words) == 1, output
 
 

@@ -33,9 +33,8 @@ from naturalist.settings.part_a import CnnSettings
 from naturalist.settings.part_b import FinetuneSettings
 from naturalist.training import epoch as epoch_module
 from naturalist.training import fit as fit_module
-from naturalist.training import keeping
+from naturalist.training import keeping, telling
 from naturalist.training.fit import fit
-from naturalist.training.state import Progress
 
 ROOT = Path(__file__).parents[2]
 TIMES = ("images_per_second", "epoch_seconds")
@@ -75,7 +74,7 @@ def every_epoch_is_saved(monkeypatch):
 def data(monkeypatch, tmp_path) -> TrainingData:
     """Three classes of 32×32 noise, told apart by their colour: 45 images to train on, in 8 batches."""
     monkeypatch.setattr(ImageCache, "release", lambda self: None)  # these pixels are no memory map
-    monkeypatch.setattr(fit_module, "plot_curves", lambda *arguments: None)  # takes longer than these trainings
+    monkeypatch.setattr(telling, "plot_curves", lambda *arguments: None)  # takes longer than these trainings
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 3
     pixels = rng.integers(0, 120, (60, 32, 32, 3), dtype=np.uint8)
@@ -426,12 +425,12 @@ def test_an_error_between_saves_costs_neither_the_best_weights_nor_what_was_meas
     _, whole = train("whole", epochs=2, checkpoint_seconds=0.0, schedule="none")
     monkeypatch.setattr(keeping.Keeper, "may_save", lambda self: False)
 
-    def fail(progress, select_by):
+    def fail(label, progress, select_by):
         if progress.epoch == 2:
             raise RuntimeError("of some kind")
         return ""
 
-    monkeypatch.setattr(Progress, "last_epoch", fail)
+    monkeypatch.setattr(telling, "epoch_line", fail)
     with pytest.raises(RuntimeError):
         train("parts", epochs=3, checkpoint_seconds=0.0, schedule="none")
     parts = whole.with_name("parts")
