@@ -203,11 +203,11 @@ class _Work:
 def list_stages(plan: Plan) -> list[Stage]:
     """Every stage, by what is there now: the best run is named by its settings, which the sweep finds."""
     images, runs = plan.images, plan.out / "runs"
-    best_settings = plan.out / "sweeps" / "sweep" / "report" / "best.yaml"
+    best_settings = plan.out / "sweeps" / "search" / "report" / "best.yaml"
     best = runs / _name_by(best_settings)
     verb, place = ["-m", "naturalist"], [f"--runs_dir={runs}", f"--device={plan.device}", "--wandb=disabled"]
     audit = [*verb, "audit", plan.data, "-o", str(plan.out / "audit"), f"--runs_dir={runs}"]
-    sweep = [*verb, "sweep", str(_sweep_file(plan)), f"--count={plan.count}", f"--data={plan.data}", "--name=sweep"]
+    sweep = [*verb, "sweep", str(_sweep_file(plan)), f"--count={plan.count}", f"--data={plan.data}", "--name=search"]
     sweep += ["-o", str(plan.out / "sweeps"), f"--set=image_size={plan.image_size}", f"--set=device={plan.device}"]
     sweep += [f"--set=cache_dir={plan.out / 'cache'}"]
     train = ["partA/train.py", f"--config={best_settings}", f"--epochs={plan.epochs}", f"--name={best.name}"]

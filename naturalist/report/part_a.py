@@ -115,13 +115,13 @@ def _about_sweeps(found: Found, scratch: Path) -> Iterator[Block]:
         return
     yield Text(f"No sweep was found; what follows is of the {len(runs)} runs that were trained one by one.")
     records = read_runs([run.folder for run in runs], METRIC, True)
-    yield from _about_runs(records, scratch, "runs", "runs")
+    yield from _about_runs(records, scratch, "All runs", "runs")
 
 
 def about_sweep(sweep: Sweep, scratch: Path) -> Iterator[Block]:
     """A sweep's pictures, sentences, best settings, and the command that trains with them."""
     records = read_runs([sweep.folder], METRIC, True)
-    yield from _about_runs(records, scratch, f"sweep {sweep.name}", sweep.name)
+    yield from _about_runs(records, scratch, f"Sweep {sweep.name}", sweep.name)
     config = sweep.folder.parent / "report" / "best.yaml"
     if config.is_file():
         script = "partB/finetune.py" if sweep.trials[0].is_adapted else "partA/train.py"
@@ -132,12 +132,12 @@ def _about_runs(records: list[RunRecord], scratch: Path, what: str, key: str) ->
     counted = [run for run in records if run.state != CUT_OFF]
     good = judged(records)
     if not good:
-        yield Text(f"No run of {what} got through an epoch.")
+        yield Text(f"{what}: none got through an epoch.")
         return
     best = max(good, key=lambda run: run.value or 0)
     states = [f"{sum(run.state == state for run in counted)} {state}" for state in ("finished", "pruned", "failed")]
     yield Text(
-        f"{what.capitalize() if what == 'runs' else what}: {len(counted)} runs ({', '.join(states)}); the best, "
+        f"{what}: {len(counted)} runs ({', '.join(states)}); the best, "
         f"{best.name}, has a validation accuracy of {percent(best.value or 0)} after {best.epochs} epochs."
     )
     by_run, parallel, influence = (scratch / f"{key}-{name}.png" for name in ("runs", "parallel", "influence"))

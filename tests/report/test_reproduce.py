@@ -49,7 +49,7 @@ def test_all_of_it_is_done_once_and_what_part_b_lacks_is_named(photographs, tmp_
 def test_other_settings_of_the_best_are_another_run(tmp_path, monkeypatch):
     monkeypatch.chdir(REPOSITORY)
     plan = Plan.of(ReproduceOptions(out=tmp_path))
-    best = tmp_path / "sweeps" / "sweep" / "report" / "best.yaml"
+    best = tmp_path / "sweeps" / "search" / "report" / "best.yaml"
     best.parent.mkdir(parents=True)
     commands = []
     for rate in (1, 2):
