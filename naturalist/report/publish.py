@@ -39,6 +39,7 @@ def publish(report: Report, project: str) -> str:
     from requests import RequestException
     from wandb.errors import Error
 
+    project = os.environ.get("WANDB_PROJECT") or project
     blocks: list[Any] = [reports.TableOfContents()]
     for section in report.sections:
         part = Report("", "", [Section(section.key, section.title, section.blocks)])
@@ -48,7 +49,7 @@ def publish(report: Report, project: str) -> str:
             blocks.append(_panels(reports, project))
     try:
         made = reports.Report(
-            project=os.environ.get("WANDB_PROJECT") or project,
+            project=project,
             title=report.title[:LONGEST_TITLE],
             description=report.subtitle,
             blocks=blocks,
