@@ -6,7 +6,7 @@ import torch
 
 from benchmarks.measuring import Row, Settings, in_turns, time_row
 from benchmarks.usual import BATCH_SIZE, UsualLoop, make_photographs
-from naturalist.data.dataset import load_training_data
+from naturalist.data.dataset import Loading, load_training_data
 from naturalist.data.features import Views, cache_features
 from naturalist.device import Compute
 from naturalist.models.backbones import StagedNetwork
@@ -70,7 +70,7 @@ def _fine_tune(settings: Settings, strategy: StrategySettings, name: str) -> Non
     assert features is not None
     model.start_at(plan.first_trained_stage)
     optimizer = make_optimizer(plan.release(0), training, settings.device)
-    loader, _ = features.loaders(BATCH_SIZE, 0, compute)
+    loader, _ = features.loaders(Loading(BATCH_SIZE, 0, compute))
     augment, _ = features.transforms(AugmentationSettings(), 0)
     learner = Learner(model, optimizer, Schedule(optimizer, training, len(loader), EPOCHS), training, compute)
     for epoch in range(EPOCHS):

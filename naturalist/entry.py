@@ -32,6 +32,7 @@ class _Answer(Enum):
 
     INTERRUPT = "raises KeyboardInterrupt"
     NOTE = "is noted for who asks stop_requested(); the next one raises KeyboardInterrupt"
+    WAIT = "is obeyed at the end of the block"
     IGNORE = "does nothing"
 
 
@@ -42,6 +43,8 @@ _in_run = False
 _run_is_all = False
 """Whether the process has nothing to do after its run."""
 _told_to_wait = False
+_waiting: list[int] = []
+"""Signals that came within :func:`stops_wait`."""
 _shows_tracebacks = False
 
 
@@ -67,6 +70,7 @@ def stop_requested() -> bool:
 def forget_stop() -> None:
     """Begin anew after a stop, in a process that trains one run after the other."""
     _stop_requested.clear()
+    _waiting.clear()
 
 
 def obey(*signals: int) -> None:
@@ -158,21 +162,12 @@ def stops_wait() -> Iterator[None]:
     torch ends the whole process when an exception crosses its writer, and of a message of which only half was read
     nothing can be made.
     """
-    if not _is_main_thread():
-        yield
-        return
-    came: list[int] = []
-    before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
-    for number in [number for number, handler in before.items() if callable(handler)]:
-        signal.signal(number, lambda number, frame: came.append(number))
     try:
-        yield
+        with _answering(_Answer.WAIT):
+            yield
     finally:
-        for number, handler in before.items():
-            if callable(handler):
-                signal.signal(number, handler)
-        for number in came:
-            signal.raise_signal(number)
+        while _waiting and _answer is not _Answer.WAIT and _is_main_thread():
+            _on_signal(_waiting.pop(0), None)
 
 
 @contextmanager
@@ -247,6 +242,9 @@ def _obey_what_stops() -> None:
 
 def _on_signal(signal_number: int, frame: FrameType | None) -> None:
     global _answer, _told_to_wait
+    if _answer is _Answer.WAIT:
+        _waiting.append(signal_number)
+        return
     if _answer is _Answer.IGNORE:
         if not _told_to_wait:
             _told_to_wait = True

@@ -24,6 +24,7 @@ from naturalist.reading import NotNegative, read_json
 from naturalist.runs.folder import write_json
 from naturalist.settings.places import run_folder_name
 from naturalist.settings.reproduce import ReproduceOptions
+from naturalist.wording import duration, roughly
 
 SCRIPTS = (Path("partA/train.py"), Path("partB/finetune.py"), Path("sweep.yaml"))
 DONE = "stages.json"
@@ -169,7 +170,7 @@ class _Work:
         done = list(self._done.values())
         speed = (DOUBT + sum(one.seconds for one in done)) / (DOUBT + sum(one.expected for one in done))
         rest = sum(one.expected for one in left if not self._is_done(one)) * speed
-        words = f"{stage.name}: about {_duration(stage.expected * speed)} of about {_duration(rest)} that are left"
+        words = f"{stage.name}: about {roughly(stage.expected * speed)} of about {roughly(rest)} that are left"
         print_numbers(f"\n{words}\n  {printable(stage.shown)}")
         sys.stdout.flush()
         started = time.monotonic()
@@ -178,7 +179,7 @@ class _Work:
             seconds = time.monotonic() - started
             self._done[stage.name] = Done(stage.shown, seconds, stage.expected)
             write_json(self._path, {name: structs.asdict(done) for name, done in self._done.items()})
-            print_numbers(f"{stage.name}: done in {_duration(seconds)}")
+            print_numbers(f"{stage.name}: done in {duration(seconds)}")
         elif code and stage.may_fail:
             self._failed.append(stage)
         else:
@@ -283,10 +284,3 @@ def _sweep_file(plan: Plan) -> Path:
 def _name_by(settings: Path) -> str:
     """Of the run with the best settings: other settings are another run."""
     return f"best-{hashlib.sha256(settings.read_bytes()).hexdigest()[:8]}" if settings.is_file() else "best"
-
-
-def _duration(seconds: float) -> str:
-    minutes = seconds / 60
-    if minutes < 1:
-        return f"{max(1, round(seconds))} s"
-    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"

@@ -65,6 +65,20 @@ class Batches(Protocol):
 
 
 @dataclass(frozen=True)
+class Loading:
+    """How batches are made."""
+
+    batch_size: int
+    seed: int
+    """Of the order of training images."""
+    compute: Compute
+    """Where batches are wanted, and where images may lie."""
+    share: Share | None = None
+    """Which rows of every batch, where several ranks work on each."""
+    sampling: Sampling = "shuffle"
+
+
+@dataclass(frozen=True)
 class DataPlan:
     """What a training would train on, in numbers."""
 
@@ -108,22 +122,15 @@ class TrainingData:
         """The same in numbers."""
         return DataPlan(_counts(self.train_cache.labels[self.train_indices], self.class_names), self.description)
 
-    def loaders(
-        self,
-        batch_size: int,
-        seed: int,
-        compute: Compute,
-        share: Share | None = None,
-        sampling: Sampling = "shuffle",
-    ) -> tuple[Batches, Batches]:
+    def loaders(self, how: Loading) -> tuple[Batches, Batches]:
         """Training batches in an order that the seed decides, and validation batches; of both a rank's share."""
         needed = self.train_cache.bytes_of(self.train_indices) + self.val_cache.bytes_of(self.val_indices)
-        device, place = compute.device, choose_place(compute.device_memory, needed, compute.device)
+        device, place = how.compute.device, choose_place(how.compute.device_memory, needed, how.compute.device)
         train, val = (self.train_cache, self.train_indices), (self.val_cache, self.val_indices)
-        order: dict[str, Any] = {"shuffle_seed": seed, "sampling": sampling}
+        order: dict[str, Any] = {"shuffle_seed": how.seed, "sampling": how.sampling}
         return (
-            BatchLoader(*train, batch_size, device, **order, place=place, share=share),
-            BatchLoader(*val, batch_size, device, place=place, share=share),
+            BatchLoader(*train, how.batch_size, device, **order, place=place, share=how.share),
+            BatchLoader(*val, how.batch_size, device, place=place, share=how.share),
         )
 
     def transforms(self, augmentation: AugmentationSettings, seed: int) -> tuple[Varied | Transform, Transform]:

@@ -12,14 +12,13 @@ from torch import Tensor
 from torch.nn.functional import kl_div
 
 from naturalist.data.augment import Augmentation, Draws
-from naturalist.data.dataset import Batches, TrainingData, Transform, Varied
+from naturalist.data.dataset import Batches, Loading, TrainingData, Transform, Varied
 from naturalist.data.features import PREFIX_BATCH
 from naturalist.data.growth import Growing
 from naturalist.data.loader import BatchLoader, batch_bounds
-from naturalist.data.share import Part, Share
-from naturalist.device import Compute
+from naturalist.data.share import Part
 from naturalist.seeding import generator
-from naturalist.settings.groups import AugmentationSettings, Sampling
+from naturalist.settings.groups import AugmentationSettings
 from naturalist.settings.part_a import TeacherSettings
 
 
@@ -31,16 +30,9 @@ class DistilledData(TrainingData):
     """The teacher's, ``[views, N, classes]``, in the order of ``train_indices``."""
     teacher: TeacherSettings
 
-    def loaders(
-        self,
-        batch_size: int,
-        seed: int,
-        compute: Compute,
-        share: Share | None = None,
-        sampling: Sampling = "shuffle",
-    ) -> tuple[Batches, Batches]:
+    def loaders(self, how: Loading) -> tuple[Batches, Batches]:
         """Training batches whose labels are places in ``train_indices``, and validation batches as ever."""
-        train, val = super().loaders(batch_size, seed, compute, share, sampling)
+        train, val = super().loaders(how)
         assert isinstance(train, BatchLoader), "what images come from"
         train.give_places()
         return train, val

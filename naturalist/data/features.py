@@ -20,19 +20,18 @@ from torch import Tensor
 
 from naturalist.data import store
 from naturalist.data.augment import Augmentation
-from naturalist.data.dataset import Batches, TrainingData, Transform
+from naturalist.data.dataset import Batches, Loading, TrainingData, Transform
 from naturalist.data.feature_loader import FeatureLoader, rows_of
 from naturalist.data.images import ImageCache
 from naturalist.data.index import FORMAT_VERSION as PIXELS_VERSION
 from naturalist.data.loader import BatchLoader
 from naturalist.data.placing import choose_place
-from naturalist.data.share import Share
 from naturalist.data.stream import RowFile
 from naturalist.device import Compute
 from naturalist.errors import UserError
 from naturalist.progress import progress_bar
 from naturalist.ranks import Agreement, in_turn, this_rank
-from naturalist.settings.groups import AugmentationSettings, Sampling
+from naturalist.settings.groups import AugmentationSettings
 from naturalist.wording import counted
 
 FEATURES, FORM = "features.bin", "form.json"
@@ -101,23 +100,16 @@ class FeatureData(TrainingData):
     seconds_now: float
     """What of it was now."""
 
-    def loaders(
-        self,
-        batch_size: int,
-        seed: int,
-        compute: Compute,
-        share: Share | None = None,
-        sampling: Sampling = "shuffle",
-    ) -> tuple[Batches, Batches]:
+    def loaders(self, how: Loading) -> tuple[Batches, Batches]:
         """Training batches in an order that the seed decides, and validation batches; of both a rank's share."""
         needed = self.train_features.nbytes + self.val_features.nbytes
-        device, place = compute.device, choose_place(compute.device_memory, needed, compute.device)
-        train = self.train_features, self.train_cache.labels[self.train_indices], batch_size, device
-        val = self.val_features, self.val_cache.labels[self.val_indices], batch_size, device
-        order: dict[str, Any] = {"shuffle_seed": seed, "sampling": sampling}
+        device, place = how.compute.device, choose_place(how.compute.device_memory, needed, how.compute.device)
+        train = self.train_features, self.train_cache.labels[self.train_indices], how.batch_size, device
+        val = self.val_features, self.val_cache.labels[self.val_indices], how.batch_size, device
+        order: dict[str, Any] = {"shuffle_seed": how.seed, "sampling": how.sampling}
         return (
-            FeatureLoader(*train, **order, place=place, file=self.train_file, share=share),
-            FeatureLoader(*val, place=place, file=self.val_file, share=share),
+            FeatureLoader(*train, **order, place=place, file=self.train_file, share=how.share),
+            FeatureLoader(*val, place=place, file=self.val_file, share=how.share),
         )
 
     def transforms(self, augmentation: AugmentationSettings, seed: int) -> tuple[Transform, Transform]:

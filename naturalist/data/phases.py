@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from naturalist.data.augment import Augmentation
-from naturalist.data.dataset import Batches, TrainingData, Transform
+from naturalist.data.dataset import Batches, Loading, TrainingData, Transform
 from naturalist.data.features import FeatureData
-from naturalist.data.share import Part, Share
-from naturalist.device import Compute
-from naturalist.settings.groups import AugmentationSettings, Sampling
+from naturalist.data.share import Part
+from naturalist.settings.groups import AugmentationSettings
 
 
 @dataclass(frozen=True)
@@ -23,20 +22,9 @@ class PhasedData(TrainingData):
     features: FeatureData
     first_epochs: int
 
-    def loaders(
-        self,
-        batch_size: int,
-        seed: int,
-        compute: Compute,
-        share: Share | None = None,
-        sampling: Sampling = "shuffle",
-    ) -> tuple[Batches, Batches]:
+    def loaders(self, how: Loading) -> tuple[Batches, Batches]:
         """Training batches in an order that the seed decides, and validation batches; of both a rank's share."""
-        train, val = zip(
-            self.features.loaders(batch_size, seed, compute, share, sampling),
-            super().loaders(batch_size, seed, compute, share, sampling),
-            strict=True,
-        )
+        train, val = zip(self.features.loaders(how), super().loaders(how), strict=True)
         leading = _PhasedLoader(*train, self.first_epochs)
         return leading, _FollowingLoader(*val, leading)
 

@@ -93,13 +93,14 @@ def evaluate_run(
     learnt = prior_of_run(folder, checkpoint) if prior == "uniform" else None
     predict = partial(_predict, classifier, images, batch_size, split, None if rank.is_alone else Share(rank))
     variants = predict_variants(predict, tta, learnt)
-    metrics = {**_about(folder, split, images, checkpoint), **_measure(probabilities := variants.pop(""), images)}
-    if not rank.is_first:
-        return metrics
-    grid = _write(output := folder / "evaluation" / split, run, metrics, images, probabilities, variants, drawing)
-    _send(grid, metrics, folder, tracker)
-    if not quiet:
-        _print(metrics, output, names)
+    probabilities = variants.pop("")
+    metrics = {**_about(folder, split, images, checkpoint), **_measure(probabilities, images)}
+    if rank.is_first:
+        output = folder / "evaluation" / split
+        grid = _write(output, run, metrics, images, probabilities, variants, drawing)
+        _send(grid, metrics, folder, tracker)
+        if not quiet:
+            _print(metrics, output, names)
     return metrics
 
 

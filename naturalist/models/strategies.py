@@ -13,6 +13,7 @@ from naturalist.models.parameter_groups import LATER, Group, Release, split_para
 from naturalist.progress import print_table
 from naturalist.settings.groups import TrainingSettings
 from naturalist.settings.part_b import StrategySettings
+from naturalist.wording import counted
 
 PARTIAL_FREEZE_FRACTION = 0.6
 """Share of the backbone's stages that ``partial`` freezes when nothing else is said."""
@@ -150,7 +151,11 @@ class Strategy:
     def describe(self) -> str:
         """How much learns, in a few words."""
         words = f"{self.trainable_parameters:,} parameters learn, {self.frozen_parameters:,} are frozen"
-        return f"{words}; the head is probed for {self.probe_epochs} epoch(s) first" if self.probe_epochs else words
+        return (
+            f"{words}; the head is probed for {counted(self.probe_epochs, 'epoch')} first"
+            if self.probe_epochs
+            else words
+        )
 
     def summary(self) -> dict[str, Any]:
         """The plan in plain values, for the run's summary."""

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from naturalist.compare.compare import group_runs
+from naturalist.compare.differences import SIGNIFICANT
 from naturalist.compare.sentences import inferences, share
-from naturalist.evaluation.metrics import mcnemar, read_predictions_csv
+from naturalist.evaluation.metrics import mcnemar, paired_interval
 from naturalist.plots.comparison import plot_accuracy_over_parameters, plot_accuracy_over_time, plot_learning_curves
 from naturalist.report.blocks import Block, Heading, Missing, Picture, Section, Sentences, Table, Text
 from naturalist.report.found import Finished, Found
@@ -17,7 +18,7 @@ from naturalist.report.results import about_explanations, about_test, about_trai
 from naturalist.runs.environment import shell_path
 from naturalist.runs.records import Group
 from naturalist.runs.schemas import Stage
-from naturalist.wording import percent
+from naturalist.wording import counted, number, p_value, percent, points
 
 COLUMNS = {
     "trainable_parameters": "trainable parameters",
@@ -102,25 +103,22 @@ def _whether_they_differ(scratch: Finished, adapted: Finished) -> Iterator[Block
             command = f"python -m naturalist evaluate {shell_path(run.folder)}"
             yield Missing(f"{run.run.name} was not tested.", command)
             return
-    tables = [run.folder / "evaluation" / "test" / "predictions.csv" for run in (scratch, adapted)]
-    if not all(path.is_file() for path in tables):
+    files = scratch.run.right.keys()
+    if not files or not adapted.run.right:
         return
-    (files, truth, first, names), (others, truths, second, others_names) = map(read_predictions_csv, tables)
-    if (files, truth) != (others, truths):
+    if files != adapted.run.right.keys():
         yield Text("They were shown different test images, so that they cannot be compared image by image.")
         return
-    right = [
-        np.array([labels[i] for i in probabilities.argmax(axis=1)]) == np.array(truth)
-        for probabilities, labels in ((first, names), (second, others_names))
-    ]
-    paired = mcnemar(*right)
-    gain = 100 * (right[1].mean() - right[0].mean())
-    sure = "more than chance" if paired["p_value"] < 0.05 else "no more than chance may be"
+    first, second = (np.array([run.run.right[file] for file in files]) for run in (scratch, adapted))
+    paired, (low, high) = mcnemar(first, second), paired_interval(second, first)
+    gain = second.mean() - first.mean()
+    sure = "more than chance" if paired["p_value"] < SIGNIFICANT else "no more than chance may be"
     yield Sentences(
         [
-            f"Fine-tuned is {abs(gain):.1f} points {'above' if gain >= 0 else 'below'} scratch on {len(files):,} test "
+            f"Fine-tuned is {points(abs(gain))} {'above' if gain >= 0 else 'below'} scratch on {len(files):,} test "
             f"images: {paired['only_second_right']:,} only fine-tuned gets right, {paired['only_first_right']:,} only "
-            f"scratch. That is {sure} (McNemar's exact test, p = {paired['p_value']:.2g})."
+            f"scratch. That is {sure} (95 % interval {number(100 * low)} to {points(high)}; McNemar's exact test, "
+            f"{p_value(paired['p_value'])})."
         ]
     )
 
@@ -144,7 +142,10 @@ def _about_all(found: Found, scratch: Path) -> Iterator[Block]:
     untested = [run for run in whole if run.is_adapted and run.tested is None]
     if untested:
         names = " ".join(shell_path(run.folder) for run in untested)
-        yield Missing(f"{len(untested)} run(s) were not tested.", f"python -m naturalist evaluate {names}")
+        yield Missing(
+            f"Of the runs, {counted(len(untested), 'was', 'were')} not tested.",
+            f"python -m naturalist evaluate {names}",
+        )
     shown = groups[:MOST_GROUPS]
     if len(groups) > MOST_GROUPS:
         yield Text(f"The pictures show the best {MOST_GROUPS} of {len(groups)} kinds of runs.")

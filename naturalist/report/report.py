@@ -18,6 +18,7 @@ from naturalist.report.part_a import part_a
 from naturalist.report.part_b import against_scratch, part_b
 from naturalist.report.repeating import about_repeating
 from naturalist.settings.report import ReportOptions
+from naturalist.wording import number, percent
 
 
 def report_all(options: ReportOptions) -> Path:
@@ -93,9 +94,11 @@ def _summary(found: Found) -> Section:
             continue
         of = f" ({best.run.label}, {best.run.name})"
         if best.tested is None:
-            said.append(f"{words}{of}: validation accuracy {100 * best.validation:.1f} %, not tested yet.")
+            said.append(f"{words}{of}: validation accuracy {percent(best.validation)}, not tested yet.")
         else:
             interval = best.tested.accuracy_95_interval
-            bounds = "" if interval is None else f", 95 % interval {100 * interval[0]:.1f} to {100 * interval[1]:.1f} %"
-            said.append(f"{words}{of}: test accuracy {100 * best.tested.accuracy:.1f} %{bounds}.")
+            bounds = (
+                "" if interval is None else f", 95 % interval {number(100 * interval[0])} to {percent(interval[1])}"
+            )
+            said.append(f"{words}{of}: test accuracy {percent(best.tested.accuracy)}{bounds}.")
     return Section("summary", "In short", [Sentences(said), *map(Text, found.notes)])

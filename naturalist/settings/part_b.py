@@ -15,6 +15,7 @@ from naturalist.settings.rules import (
     require_seed,
 )
 from naturalist.settings.run_settings import RunSettings
+from naturalist.wording import counted
 
 PROBE_SHARE = 0.3
 """Of the epochs, the share of probe-then-full's first phase when head_epochs does not say."""
@@ -84,7 +85,7 @@ class StrategySettings:
 
     strategy: Literal["head", "partial", "full", "gradual", "probe-then-full"] = "head"
     """What learns: the new head; it and the upper stages; everything; everything, released from the top; or first the
-    head, on features computed once, and then everything at a small rate: take that one for the best accuracy."""
+    head, on features computed once, and then everything at a small rate (Kumar et al. 2022)."""
     unfreeze_from: str | None = None
     """partial: the lowest stage that learns; --help_stages BACKBONE lists them."""
     freeze_fraction: float | None = None
@@ -151,8 +152,8 @@ class FinetuneSettings(RunSettings):
         epochs, probe = self.training.epochs, self.strategy.probe_epochs(self.training.epochs)
         if probe >= epochs:
             raise UserError(
-                f"probe-then-full probes for {probe} epoch(s) and then trains everything, for which epochs ({epochs}) "
-                "leaves nothing; give it more epochs, or fewer head_epochs."
+                f"probe-then-full probes for {counted(probe, 'epoch')} and then trains everything, for which epochs "
+                f"({epochs}) leaves nothing; give it more epochs, or fewer head_epochs."
             )
 
     def describe(self) -> str:

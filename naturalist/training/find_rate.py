@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from naturalist.data.balance import loss_weights
-from naturalist.data.dataset import Batches, TrainingData, Transform, Varied
+from naturalist.data.dataset import Batches, Loading, TrainingData, Transform, Varied
 from naturalist.device import Compute
 from naturalist.errors import UserError
 from naturalist.models.parameter_groups import Group, parameter_groups
@@ -106,7 +106,7 @@ def find_learning_rate(
     optimizer = make_optimizer(groups or parameter_groups(model, training.decay), training, device)
     weights = loss_weights(data.plan.counts, training.class_weights, device)
     learner = Learner(model, optimizer, _Rise(optimizer, training), training, compute, class_weights=weights)
-    loader, _ = data.loaders(training.batch_size, training.seed, compute, None, training.sampling)
+    loader, _ = data.loaders(Loading(training.batch_size, training.seed, compute, sampling=training.sampling))
     augment, _ = data.transforms(settings.augmentation, training.seed)
     losses = _losses(learner, loader, augment)
     search = search_of(losses)

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from naturalist.data.balance import loss_weights
-from naturalist.data.dataset import TrainingData
+from naturalist.data.dataset import Loading, TrainingData
 from naturalist.data.share import Share
 from naturalist.device import COMPARED, Compute, forget_peak_memory, peak_memory_mb, tell_difference
 from naturalist.entry import stop_requested, stops_held
@@ -123,8 +123,8 @@ class _Fit:
         model = compute.place(model)
         self.tracker, self.release, self.rank = tracker, release, this_rank()
         share = None if self.rank.is_alone else Share(self.rank, augmentation.data_augmentation and augmentation.mixes)
-        order = (training.batch_size, training.seed, compute, share, training.sampling)
-        self.train_loader, self.val_loader = data.loaders(*order)
+        loading = Loading(training.batch_size, training.seed, compute, share, training.sampling)
+        self.train_loader, self.val_loader = data.loaders(loading)
         self.augment, self.prepare = data.transforms(augmentation, training.seed)
         if compute.device.type == "cpu":  # weights, gradients, and two averages of those; a GPU says what it lacks
             trained = sum(weight.nbytes for weight in model.parameters() if weight.requires_grad)

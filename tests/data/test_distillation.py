@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from naturalist.data.dataset import load_training_data
+from naturalist.data.dataset import Loading, load_training_data
 from naturalist.data.distillation import Distillation, DistilledData
 from naturalist.data.features import Views, cache_features
 from naturalist.data.share import Share
@@ -46,7 +46,7 @@ def test_in_every_epoch_every_image_is_shown_as_the_teacher_saw_it(distill, augm
     assert len(data.logits) == views
     augment, prepare = data.transforms(augmentation, 7)
     assert isinstance(augment, Distillation) and prepare == data.preprocessing
-    loader, validation = data.loaders(10, 7, Compute(CPU, "fp32"), share)
+    loader, validation = data.loaders(Loading(10, 7, Compute(CPU, "fp32"), share))
     for epoch in (0, 2, 4):
         shown = []
         for step, (images, places) in enumerate(loader.epoch(epoch)):
@@ -55,7 +55,7 @@ def test_in_every_epoch_every_image_is_shown_as_the_teacher_saw_it(distill, augm
             shown += targets.tolist()
         assert shown != sorted(shown) and (rank is not None or sorted(shown) == list(range(len(data.train_indices))))
     labels = torch.from_numpy(data.train_cache.labels[data.train_indices])
-    balanced, _ = data.loaders(10, 7, Compute(CPU, "fp32"), sampling="balanced")
+    balanced, _ = data.loaders(Loading(10, 7, Compute(CPU, "fp32"), sampling="balanced"))
     counts = torch.bincount(labels[torch.cat([places for _, places in balanced.epoch(1)])])
     assert counts.max() - counts.min() <= 1
     assert torch.equal(augment.labels_of(torch.tensor([3, 1])), labels[[3, 1]])

@@ -65,8 +65,8 @@ def test_a_run_that_the_server_stops_through_its_stream_saves_and_ends_well(tmp_
 def test_the_second_search_runs_under_an_agent_and_here(tmp_path, photographs):
     """partB/sweep.yaml, with a small backbone of random weights and small images."""
     sweep = yaml.safe_load((ROOT / "partB" / "sweep.yaml").read_text())
-    small = {"backbone": "squeezenet1_1", "weights": "none", "image_size": 32, "data": str(photographs)}
-    sweep["parameters"] |= {name: {"value": value} for name, value in small.items()} | {"epochs": {"value": 1}}
+    small = {"backbone": "squeezenet1_1", "weights": "none", "image_size": 32, "data": str(photographs), "epochs": 2}
+    sweep["parameters"] |= {name: {"value": value} for name, value in small.items()}
     (tmp_path / "partB").symlink_to(ROOT / "partB")
     (tmp_path / "sweep.yaml").write_text(yaml.safe_dump({**sweep, "project": "demo"}))
 
