@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, nullcontext, suppress
@@ -26,18 +27,23 @@ STOP_SIGNALS = [
 ]  # Windows has no SIGHUP, and it alone SIGBREAK
 """Ctrl-C; how agents and clusters stop a run; what a terminal sends when it is closed."""
 
+SAME_REQUEST = 1.0
+"""Seconds in which all signals are one request: agents, clusters and impatient fingers repeat theirs."""
+
 
 class _Answer(Enum):
     """What a signal does that asks this process to stop."""
 
     INTERRUPT = "raises KeyboardInterrupt"
-    NOTE = "is noted for who asks stop_requested(); the next one raises KeyboardInterrupt"
+    NOTE = "is noted for who asks stop_requested(); one that is no mere repetition raises KeyboardInterrupt"
     WAIT = "is obeyed at the end of the block"
     IGNORE = "does nothing"
 
 
 _answer = _Answer.INTERRUPT
 _stop_requested = threading.Event()
+_first_requested = -SAME_REQUEST
+"""When, by the monotonic clock."""
 _in_run = False
 """Whether a run is being recorded: what follows its stop saves, so that no signal may come in between."""
 _run_is_all = False
@@ -140,9 +146,10 @@ def run_in_progress() -> Iterator[None]:
 
 @contextmanager
 def stops_held() -> Iterator[None]:
-    """A first signal is noted for whoever asks :func:`stop_requested`; a second one raises KeyboardInterrupt.
+    """A first signal is noted for whoever asks :func:`stop_requested`; after a second, a further one interrupts.
 
-    Within :func:`run_in_progress` all later ones are ignored: the record is closed next.
+    Who asks ends where it can; an interrupt may come in the middle of anything, of an import as well. Within
+    :func:`run_in_progress` all later ones are ignored: the record is closed next.
     """
     with _answering(_Answer.NOTE):
         yield
@@ -241,7 +248,7 @@ def _obey_what_stops() -> None:
 
 
 def _on_signal(signal_number: int, frame: FrameType | None) -> None:
-    global _answer, _told_to_wait
+    global _answer, _told_to_wait, _first_requested
     if _answer is _Answer.WAIT:
         _waiting.append(signal_number)
         return
@@ -253,7 +260,9 @@ def _on_signal(signal_number: int, frame: FrameType | None) -> None:
         return
     is_first = not _stop_requested.is_set()
     _stop_requested.set()
-    if _answer is _Answer.NOTE and is_first:
+    if is_first:
+        _first_requested = time.monotonic()
+    if _answer is _Answer.NOTE and time.monotonic() < _first_requested + SAME_REQUEST:
         return
     if _in_run:
         _answer = _Answer.IGNORE

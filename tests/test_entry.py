@@ -6,11 +6,13 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from conftest import REPOSITORY, environment, run_python
 
 from naturalist.entry import (
+    SAME_REQUEST,
     _reader_is_gone,
     forget_stop,
     obey,
@@ -44,10 +46,13 @@ def test_a_signal_interrupts_and_is_remembered():
     assert stop_requested()
 
 
-def test_held_the_first_signal_is_noted_and_the_second_interrupts():
+def test_held_the_first_signal_is_noted_with_its_repetitions_and_a_later_one_interrupts(monkeypatch):
+    now = time.monotonic()
     with stops_held():
         stop()
+        stop()
         assert stop_requested()
+        monkeypatch.setattr(time, "monotonic", lambda: now + 2 * SAME_REQUEST)
         with pytest.raises(KeyboardInterrupt):
             stop()
     with pytest.raises(KeyboardInterrupt):

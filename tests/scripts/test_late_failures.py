@@ -194,7 +194,7 @@ def test_signals_that_are_repeated_while_training_leave_a_run_that_can_go_on(num
         output, errors = process.communicate()
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
-    summary = summary_of(tmp_path)  # the second ended it at once, so that an epoch may be lost that was not saved yet
+    summary = summary_of(tmp_path)
     kept = load_checkpoint(tmp_path / "runs" / "run", LAST)["epoch"]
     assert summary["status"] == "stopped" and summary["epochs"] == kept >= 1
     assert "Go on with:        python partA/train.py --resume runs/run" in output

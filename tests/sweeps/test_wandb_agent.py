@@ -88,7 +88,7 @@ def test_the_second_search_runs_under_an_agent_and_here(tmp_path, photographs):
 
     done = run_python("-m", "naturalist", "sweep", "sweep.yaml", "--count", "1", "--name", "here", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "1 trials finished, 0 pruned, 0 failed" in done.stdout
+    assert "1 trial finished, 0 pruned, 0 failed" in done.stdout
 
 
 def run_sweep(
