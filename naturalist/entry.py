@@ -41,7 +41,7 @@ class _Answer(Enum):
 
 
 _answer = _Answer.INTERRUPT
-_stop_requested = threading.Event()
+_stop_requested = False  # no Event: its lock, held by a handler that another signal interrupts, is never released
 _first_requested = -SAME_REQUEST
 """When, by the monotonic clock."""
 _in_run = False
@@ -70,12 +70,13 @@ def stop_requested() -> bool:
 
     Python drops a KeyboardInterrupt that is raised while it collects garbage, and agents send their signal only once.
     """
-    return _stop_requested.is_set()
+    return _stop_requested
 
 
 def forget_stop() -> None:
     """Begin anew after a stop, in a process that trains one run after the other."""
-    _stop_requested.clear()
+    global _stop_requested
+    _stop_requested = False
     _waiting.clear()
 
 
@@ -248,7 +249,7 @@ def _obey_what_stops() -> None:
 
 
 def _on_signal(signal_number: int, frame: FrameType | None) -> None:
-    global _answer, _told_to_wait, _first_requested
+    global _answer, _told_to_wait, _stop_requested, _first_requested
     if _answer is _Answer.WAIT:
         _waiting.append(signal_number)
         return
@@ -258,10 +259,8 @@ def _on_signal(signal_number: int, frame: FrameType | None) -> None:
             with suppress(OSError):  # print must not be called while it may be at work
                 os.write(2, b"The record is being closed; please wait.\n")
         return
-    is_first = not _stop_requested.is_set()
-    _stop_requested.set()
-    if is_first:
-        _first_requested = time.monotonic()
+    if not _stop_requested:
+        _first_requested, _stop_requested = time.monotonic(), True
     if _answer is _Answer.NOTE and time.monotonic() < _first_requested + SAME_REQUEST:
         return
     if _in_run:
