@@ -162,6 +162,7 @@ def _serve(options: verbs.ServeOptions) -> None:
         port=options.port,
         max_megabytes=options.max_megabytes,
         device=options.device,
+        display_names=options.display_names,
     )
 
 

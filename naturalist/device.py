@@ -13,7 +13,7 @@ from torch.nn import Module
 from naturalist.errors import UserError
 from naturalist.memory import DeviceMemory, give_memory_back, keep_freed_memory
 from naturalist.ranks import this_rank
-from naturalist.wording import percent
+from naturalist.wording import counted, percent
 
 COMPARED = ("mps",)
 """Kinds of device whose first batch is compared with the CPU's."""
@@ -41,7 +41,7 @@ def choose_device(name: str) -> torch.device:
         raise UserError(f"there is no device {name!r}; use --device auto, cpu, mps, cuda or cuda:N.") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(
-            f"there is no device {name!r}: CUDA finds {torch.cuda.device_count()} GPU(s) here; use "
+            f"there is no device {name!r}: CUDA finds {counted(torch.cuda.device_count(), 'GPU')} here; use "
             "--device cpu or --device auto."
         )
     if device.type == "mps" and not torch.backends.mps.is_available():

@@ -52,6 +52,8 @@ _told_to_wait = False
 _waiting: list[int] = []
 """Signals that came within :func:`stops_wait`."""
 _shows_tracebacks = False
+_began = time.monotonic()
+"""When this process did: this file is the first that a command imports."""
 
 
 def show_tracebacks(wanted: bool = True) -> None:
@@ -71,6 +73,11 @@ def stop_requested() -> bool:
     Python drops a KeyboardInterrupt that is raised while it collects garbage, and agents send their signal only once.
     """
     return _stop_requested
+
+
+def seconds_of_process() -> float | None:
+    """What all that this process did took, imports and all; None where it does more than one run."""
+    return time.monotonic() - _began if _run_is_all else None
 
 
 def forget_stop() -> None:

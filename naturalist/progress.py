@@ -2,13 +2,24 @@
 
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Column, Table
+from rich.text import Text
 
 from naturalist.ranks import this_rank
 from naturalist.wording import roughly
@@ -65,6 +76,27 @@ def print_numbers(line: str) -> None:
     console.print(line, soft_wrap=not console.is_terminal)
 
 
+class _Whole:
+    """Words on one line, as many of them as there is room for: half a number is another number."""
+
+    def __init__(self, words: Sequence[str]):
+        self._words = list(words)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        words = self._words
+        while words and cell_len("  ".join(words)) > options.max_width:
+            words = words[:-1]
+        yield Text("  ".join(words), no_wrap=True)
+
+
+class _Notes(ProgressColumn):
+    """What else there is to say of a task, the most needed first."""
+
+    def render(self, task: Task) -> _Whole:
+        """For the table that the bars are rows of."""
+        return _Whole(task.fields["notes"])
+
+
 class ProgressBar:
     """Counts finished units; made by :func:`progress_bar`."""
 
@@ -81,7 +113,7 @@ class ProgressBar:
         self._plain_to, self._ending = plain_to, ending
         self._done, self._note = 0, ""
         self._start = self._last_line = time.monotonic()
-        self._task = live.add_task(description, total=total, note="") if live else TaskID(0)
+        self._task = live.add_task(description, total=total, notes=[]) if live else TaskID(0)
 
     def advance(self, amount: int = 1, note: str | None = None) -> None:
         """Count ``amount`` more units; ``note``, a few words, is shown until the next. Not thread-safe."""
@@ -89,8 +121,8 @@ class ProgressBar:
         now = time.monotonic()
         rate = max(self._done, 1e-9) / max(now - self._start, 1e-9)
         if self._live:
-            parts = (self._ending() if self._ending else "", f"{rate:,.0f} {self._unit}/s", self._note)
-            self._live.update(self._task, advance=amount, note="  ".join(filter(None, parts)))
+            notes = (self._note, self._ending() if self._ending else "", f"{rate:,.0f} {self._unit}/s")
+            self._live.update(self._task, advance=amount, notes=list(filter(None, notes)))
         elif now - self._last_line >= PLAIN_LINE_SECONDS and self._done < self._total:
             self._last_line = now
             left = self._ending() if self._ending else f"{roughly((self._total - self._done) / rate)} left"
@@ -121,7 +153,7 @@ def progress_bar(
         BarColumn(bar_width=BAR_WIDTH),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}", markup=False, table_column=Column(ratio=1, no_wrap=True)),  # the rest
+        _Notes(table_column=Column(ratio=1)),  # the rest
     )
     with Progress(*columns, console=console, transient=True, refresh_per_second=4, expand=True) as live:
         yield ProgressBar(description, total, unit, live, plain_to=None, ending=ending)

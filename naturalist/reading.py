@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from naturalist.errors import UserError
 from naturalist.files import restored
+from naturalist.wording import counted
 
 LARGEST = 2**53
 """Beyond it a float no longer counts by ones."""
@@ -119,7 +120,7 @@ def read_csv(path: Path, remedy: str) -> tuple[list[str], list[list[str]]]:
         damaged(str(path), "it is empty", remedy)
     for number, row in enumerate(rows, start=1):
         if len(row) != len(rows[0]) or "\0" in "".join(row):
-            damaged(f"{path}, row {number},", f"it has {len(row)} columns of {len(rows[0])}", remedy)
+            damaged(f"{path}, row {number},", f"it has {len(row)} of {counted(len(rows[0]), 'column')}", remedy)
     return restored(rows[0]), [restored(row) for row in rows[1:]]
 
 

@@ -23,6 +23,7 @@ from naturalist.printable import in_markdown, printable
 from naturalist.runs.checkpoint import load_checkpoint
 from naturalist.serve_facts import Example, Facts, find_examples, read_facts
 from naturalist.serve_guard import Guard
+from naturalist.settings.display_names import name_in_markdown
 from naturalist.wording import percent
 
 if TYPE_CHECKING:
@@ -59,7 +60,13 @@ PASTE = """() => addEventListener("paste", event => {
 
 
 def serve_run(
-    run: Path, *, host: str = "127.0.0.1", port: int = 7860, max_megabytes: int = 20, device: str = "auto"
+    run: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    max_megabytes: int = 20,
+    device: str = "auto",
+    display_names: Path | None = None,
 ) -> None:
     """Serve the page until it is interrupted.
 
@@ -69,6 +76,7 @@ def serve_run(
         port: port to listen on.
         max_megabytes: largest file that is taken.
         device: see :func:`naturalist.device.choose_device`.
+        display_names: how classes are called, see :func:`naturalist.settings.display_names.read_display_names`.
 
     Raises:
         UserError: for a checkpoint that cannot be used, a missing gradio, or an address that cannot be listened on.
@@ -76,7 +84,7 @@ def serve_run(
     if max_megabytes < 1:
         raise UserError(f"--max_megabytes must be at least 1, but it is {max_megabytes}.")
     set_decode_budget(DECODE_BYTES)
-    page = _build_page(run, max_megabytes, device)
+    page = _build_page(run, max_megabytes, device, display_names)
     if host not in LOOPBACK:
         print(
             f"Everybody who reaches {host} can use this page and see its example photographs; there is no password.",
@@ -105,7 +113,11 @@ def serve_run(
 
 
 def make_answer(
-    run: Path, device: str = "auto", threshold: Threshold | None = None, checkpoint: dict[str, Any] | None = None
+    run: Path,
+    device: str = "auto",
+    threshold: Threshold | None = None,
+    checkpoint: dict[str, Any] | None = None,
+    display_names: Path | None = None,
 ) -> tuple[str, Callable[[str | None], Answer]]:
     """What the page does with a file.
 
@@ -114,12 +126,13 @@ def make_answer(
         device: see :func:`naturalist.device.choose_device`.
         threshold: tells sure answers from unsure ones; without one the sentence does not say.
         checkpoint: the content, where it has been read already.
+        display_names: how classes are called, see :func:`naturalist.settings.display_names.read_display_names`.
 
     Returns:
         The run's name, and a function from the path of a file, or None, to an :data:`Answer`. Its last three parts are
         None when the file is no image; the last is None for models without feature maps, too.
     """
-    classifier = load_classifier(run, device, checkpoint=checkpoint)
+    classifier = load_classifier(run, device, checkpoint=checkpoint).called(display_names)
     size = classifier.preprocessing.image_size
     layer = None
     with contextlib.suppress(UserError):
@@ -142,7 +155,8 @@ def make_answer(
             heat = _enlarged(overlay_heat(picture, evidence, "grad_cam"))
         names = [printable(name) for name in classifier.class_names]
         by_class = dict(zip(names, probabilities.tolist(), strict=True))
-        words = f"Most likely **{in_markdown(names[best])}**.{_sureness(float(probabilities[best]), threshold)}"
+        sureness = _sureness(float(probabilities[best]), threshold)
+        words = f"Most likely **{name_in_markdown(classifier.class_names[best])}**.{sureness}"
         return words, by_class, _enlarged(picture), heat
 
     return classifier.name, answer
@@ -171,12 +185,12 @@ def _enlarged(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.asarray(Image.fromarray(picture).resize((side, side), Image.Resampling.BICUBIC))
 
 
-def _build_page(run: Path, max_megabytes: int, device: str) -> "gradio.Blocks":
+def _build_page(run: Path, max_megabytes: int, device: str, display_names: Path | None) -> "gradio.Blocks":
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     checkpoint = load_checkpoint(run)
-    facts, examples = read_facts(run, checkpoint), find_examples(run, checkpoint)
-    name, answer = make_answer(run, device, facts.threshold, checkpoint)
+    facts, examples = read_facts(run, checkpoint, display_names), find_examples(run, checkpoint, display_names)
+    name, answer = make_answer(run, device, facts.threshold, checkpoint, display_names)
     try:
         import gradio
     except ImportError:

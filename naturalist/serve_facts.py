@@ -23,7 +23,8 @@ from naturalist.printable import in_markdown, printable
 from naturalist.reading import Count, Ordinal, Share, damaged, read_json
 from naturalist.runs.environment import shell_word
 from naturalist.runs.identity import read_identity
-from naturalist.wording import percent
+from naturalist.settings.display_names import name_in_markdown, names_by_folder, read_display_names
+from naturalist.wording import counted, percent
 
 MOST_NAMED = 20
 """Classes that a sentence can hold."""
@@ -62,25 +63,28 @@ class Example:
     """``[THUMBNAIL_PIXELS, THUMBNAIL_PIXELS, 3]``."""
 
 
-def read_facts(run: Path, checkpoint: dict[str, Any]) -> Facts:
+def read_facts(run: Path, checkpoint: dict[str, Any], display_names: Path | None = None) -> Facts:
     """What is known of a run.
 
     Args:
         run: run folder, or a checkpoint file; what was measured counts for the checkpoint's epoch only.
         checkpoint: its content.
+        display_names: how classes are called, see :func:`naturalist.settings.display_names.read_display_names`.
 
     Raises:
-        UserError: when what was measured is damaged.
+        UserError: for a file of names that cannot be used, and when what was measured is damaged.
     """
+    names = read_display_names(display_names, checkpoint["class_names"])
     doubt, threshold = _doubt(run, checkpoint)
-    return Facts(_knows(checkpoint["class_names"]), _quality(run, checkpoint), doubt, threshold)
+    return Facts(_knows(names), _quality(run, checkpoint), doubt, threshold)
 
 
-def find_examples(run: Path, checkpoint: dict[str, Any]) -> list[Example]:
+def find_examples(run: Path, checkpoint: dict[str, Any], display_names: Path | None = None) -> list[Example]:
     """Some of the photographs that the run was validated with, of as many classes as there is room for.
 
     They are drawn by chance, blind to what the model says of them, and each still has the content that it had then; one
     of the test set is never among them. Empty where there are none, for which a line on the terminal gives the reason.
+    ``display_names`` says how their classes are called.
     """
     folder = _folder_of(run)
     try:
@@ -90,12 +94,13 @@ def find_examples(run: Path, checkpoint: dict[str, Any]) -> list[Example]:
         print(f"The page shows no example photographs: {printable(reason)}", flush=True)
         return []
     places = {file.name: split.folder / file.path for file in split.files}
+    called = names_by_folder(display_names, checkpoint["class_names"])
     found: list[Example] = []
     for file in _drawn(recorded):
         path = places.get(composed(file.path))
         try:
             if path is not None and hash_file(path) == file.hash:
-                found.append(Example(path, file.class_name, decode_file(path, THUMBNAIL_PIXELS, "crop")))
+                found.append(Example(path, called[file.class_name], decode_file(path, THUMBNAIL_PIXELS, "crop")))
         except (UnreadableImage, OSError):
             continue
         if len(found) == EXAMPLES:
@@ -117,7 +122,7 @@ def _drawn(files: Sequence[RecordedFile]) -> list[RecordedFile]:
 
 
 def _knows(class_names: Sequence[str]) -> str:
-    named = ", ".join(in_markdown(name) for name in class_names[:MOST_NAMED])
+    named = ", ".join(map(name_in_markdown, class_names[:MOST_NAMED]))
     more = f" and {len(class_names) - MOST_NAMED:,} more" if len(class_names) > MOST_NAMED else ""
     return (
         f"It knows {len(class_names):,} classes and takes every photograph for one of them, whatever it shows: "
@@ -132,7 +137,8 @@ def _quality(run: Path, checkpoint: dict[str, Any]) -> str:
     low, high = measured.accuracy_95_interval
     return (
         f"On its test set ({in_markdown(describe_data(measured.data))}) it was right about "
-        f"{percent(measured.accuracy)} of {measured.n:,} images (95 % interval {percent(low)} to {percent(high)})."
+        f"{percent(measured.accuracy)} of {counted(measured.n, 'image')} (95 % interval {percent(low)} to "
+        f"{percent(high)})."
     )
 
 
@@ -147,14 +153,14 @@ def _doubt(run: Path, checkpoint: dict[str, Any]) -> tuple[str, Threshold | None
     threshold = fit_threshold(probabilities, np.array([names.index(truth) for truth in truths]))
     if threshold is None:
         return (
-            f"When it is unsure, it cannot say: on {measured.n:,} validation images its confidence did not tell right "
-            "from wrong.",
+            f"When it is unsure, it cannot say: on {counted(measured.n, 'validation image')} its confidence did not "
+            "tell right from wrong.",
             None,
         )
     below = "" if threshold.accuracy_below is None else f", and {percent(threshold.accuracy_below)} of the others"
     return (
-        f"It calls itself unsure below a confidence of {percent(threshold.confidence)}. On {threshold.images:,} "
-        f"validation images {percent(threshold.coverage)} of its answers reached that; "
+        f"It calls itself unsure below a confidence of {percent(threshold.confidence)}. On "
+        f"{counted(threshold.images, 'validation image')} {percent(threshold.coverage)} of its answers reached that; "
         f"{percent(threshold.accuracy)} of these were right{below}.",
         threshold,
     )

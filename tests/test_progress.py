@@ -7,8 +7,9 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from naturalist import progress
 from naturalist.compare.tables import print_comparison
-from naturalist.progress import keep_numbers, print_numbers
+from naturalist.progress import keep_numbers, print_numbers, progress_bar
 from naturalist.runs.records import COLUMNS, Group, Run
 
 
@@ -46,3 +47,15 @@ def test_a_sentence_is_broken_between_words_on_a_terminal_only(monkeypatch, caps
     print_numbers(line)
     text = capsys.readouterr().out
     assert text.count("\n") > 1 and text.split() == line.split()
+
+
+@pytest.mark.parametrize(("width", "shown"), [(60, 1), (80, 2), (120, 3)])
+def test_a_bar_shows_the_accuracy_first_and_nothing_by_half(monkeypatch, width, shown):
+    file = io.StringIO()
+    monkeypatch.setattr(progress, "console", Console(file=file, width=width, force_terminal=True, color_system=None))
+    with progress_bar("epoch 9/10", 7999, ending=lambda: "run: 12 min left") as bar:
+        bar.advance(6400, "loss 2.123 45.6 %")
+    text = file.getvalue()
+    notes = ("loss 2.123 45.6 %", "run: 12 min left", " images/s")
+    assert [note in text for note in notes] == [number < shown for number in range(3)], text
+    assert "6400/7999" in text and "…" not in text and ("run:" in text) == (shown > 1)

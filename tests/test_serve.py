@@ -21,8 +21,9 @@ from naturalist.evaluation.selective import Threshold
 from naturalist.printable import in_markdown
 from naturalist.runs.checkpoint import load_checkpoint
 from naturalist.runs.identity import read_identity
-from naturalist.serve import make_answer
+from naturalist.serve import make_answer, serve_run
 from naturalist.serve_facts import find_examples, read_facts
+from naturalist.settings.display_names import read_display_names
 
 COVERED = """() => {
     const shape = element => element.getBoundingClientRect(), overlap = (a, b) =>
@@ -95,10 +96,24 @@ def test_every_class_has_its_bar_and_no_name_is_taken_for_markup(tmp_path, own_p
     ):
         folder.rename(folder.with_name(name))
         (own_photographs / "test" / folder.name).rename(own_photographs / "test" / name)
-    _, answer = make_answer(make_run(tmp_path / "runs" / "r", own_photographs), "cpu")
-    sentence, probabilities, *_ = answer(str(next((own_photographs / "test").glob("*/*.jpg"))))
+    run = make_run(tmp_path / "runs" / "r", own_photographs)
+    _, answer = make_answer(run, "cpu")
+    photo = str(next((own_photographs / "test").glob("*/*.jpg")))
+    sentence, probabilities, *_ = answer(photo)
     assert set(probabilities) == {"a b", "a_b", "*<b>*", "$$x$$"}
     assert sentence == f"Most likely **{in_markdown(max(probabilities, key=probabilities.get))}**."
+    names, checkpoint = tmp_path / "names.yaml", load_checkpoint(run)
+    names.write_text("{'a b': '*Aves <b>*', a_b: '*so', '*<b>*': '*Turdus*', '$$x$$': x_x}")
+    sentence, probabilities, *_ = make_answer(run, "cpu", display_names=names)[1](photo)
+    in_italics = {"Aves <b>": r"*Aves \<b\>*", "*so": r"\*so", "Turdus": "*Turdus*", "x_x": "x_x"}
+    assert set(probabilities) == set(in_italics)
+    assert sentence == f"Most likely **{in_italics[max(probabilities, key=probabilities.get)]}**."
+    listed = ", ".join(in_italics[name] for name in read_display_names(names, checkpoint["class_names"]))
+    assert read_facts(run, checkpoint, names).knows.endswith(f": {listed}.")
+    assert {example.class_name for example in find_examples(run, checkpoint, names)} == set(in_italics)
+    names.write_text("a c: Aves")
+    with pytest.raises(UserError, match="names 'a c', which is no class here; did you mean a b?"):
+        serve_run(run, display_names=names)
 
 
 def test_a_file_that_is_no_image_gets_a_sentence(place):

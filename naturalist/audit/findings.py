@@ -1,7 +1,7 @@
 """What an audit found, in plain numbers and as tables."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from naturalist.data.layout import Folders
 from naturalist.data.metadata import Header
 from naturalist.evaluation.label_errors import LabelErrors
 from naturalist.files import write_table
-from naturalist.settings.audit import Limits
+from naturalist.settings.audit import AuditOptions, Limits
 
 VERSION = 1
 """Of ``audit.json``; to be raised when something in it means something else."""
@@ -24,14 +24,19 @@ SPREADS = ("width", "height", "aspect")
 class Findings:
     """Everything that an audit found."""
 
-    data: str
+    options: AuditOptions
     folders: Folders
     images: Images
     headers: list[Header]
     duplicates: Duplicates
     oddities: list[Oddity]
     label_errors: LabelErrors | None
-    limits: Limits
+    names: Mapping[str, str]
+    """What people read instead of the name of a class's folder."""
+
+    def called(self, class_name: str) -> str:
+        """What a class is called where people read it."""
+        return self.names.get(class_name, class_name)
 
     def twins(self) -> dict[str, Twins]:
         """The name of each table of duplicates → what is in it."""
@@ -45,7 +50,8 @@ class Findings:
         missing = [name for name, count in test.split.counts().items() if not count] if test else []
         return {
             "version": VERSION,
-            "data": describe_data(self.data),
+            "data": describe_data(self.options.data),
+            "pictures": self.options.format,
             "splits": {
                 name: {
                     "folder": part.prefix,
@@ -58,7 +64,7 @@ class Findings:
             "classes": describe_classes(images, self.headers),
             "missing_in_test": missing,
             "unknown_in_test": test.split.unknown if test else {},
-            "limits": {item.name: getattr(self.limits, item.name) for item in fields(Limits)},
+            "limits": {item.name: getattr(self.options, item.name) for item in fields(Limits)},
             "suspicious": dict(Counter(oddity.problem.partition(":")[0] for oddity in self.oddities)),
             "duplicates": {name: self._count(twins) for name, twins in self.twins().items()},
             "with_place": sum(header.has_place for header in self.headers),

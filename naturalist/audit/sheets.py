@@ -6,13 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from naturalist.audit.findings import Findings
-from naturalist.data.audit import Images, Oddity
 from naturalist.data.dataset import describe_data
 from naturalist.data.duplicates import SAME_BYTES, Twins
 from naturalist.data.photographs import describe_missing
 from naturalist.plots.audit import ROW, Shown, plot_findings
-from naturalist.plots.style import words
-from naturalist.wording import percent
+from naturalist.wording import counted, percent
 
 PAIRS, ERRORS = 24, 24
 """On a sheet, at most."""
@@ -26,10 +24,10 @@ TITLES = {
 
 def draw_sheets(findings: Findings, output: Path) -> None:
     """Draw every sheet, those of nothing too: an earlier audit's would be taken for this one's."""
-    note = describe_data(findings.data)
+    note, format = describe_data(findings.options.data), findings.options.format
     for name, twins in findings.twins().items():
-        _draw_pairs(findings.images, twins, output / f"{name}.png", TITLES[name], note)
-    _draw_oddities(findings.images, findings.oddities, output / "suspicious.png", note)
+        _draw_pairs(findings, twins, output / f"{name}.{format}", TITLES[name], note)
+    _draw_oddities(findings, output / f"suspicious.{format}", note)
     errors = findings.label_errors
     if errors is None:
         return
@@ -38,20 +36,18 @@ def draw_sheets(findings: Findings, output: Path) -> None:
     prefix = findings.prefix_of_errors()
     plot_findings(
         [
-            [Shown(own, names[labels[i]], prefix + errors.images.files[i])]
+            [Shown(own, findings.called(names[labels[i]]), prefix + errors.images.files[i])]
             for i, own in zip(chosen, pictures, strict=True)
         ],
-        [
-            f"rather {words(names[suggested])}, {percent(share, 0)}"
-            for suggested, share in zip(errors.suggested[:ERRORS], errors.confidence[:ERRORS], strict=True)
-        ],
-        output / "label_errors.png",
-        f"{errors.run} doubts {len(errors.suspects):,} labels of {errors.split}; the surest {len(chosen)}",
+        [f"{percent(share, 0)}: rather" for share in errors.confidence[:ERRORS]],
+        output / f"label_errors.{format}",
+        f"{errors.run} doubts {counted(len(errors.suspects), 'label')} of {errors.split}; the surest {len(chosen)}",
         "; ".join(filter(None, (note, describe_missing(missing)))),
+        [findings.called(names[suggested]) for suggested in errors.suggested[:ERRORS]],
     )
 
 
-def _draw_pairs(images: Images, twins: Twins, path: Path, title: str, note: str) -> None:
+def _draw_pairs(findings: Findings, twins: Twins, path: Path, title: str, note: str) -> None:
     """Pairs from the most alike to the least, each once, spread over all there are."""
     order = np.argsort(twins.distances, kind="stable")
     pairs: dict[tuple[int, int], int] = {}
@@ -61,23 +57,27 @@ def _draw_pairs(images: Images, twins: Twins, path: Path, title: str, note: str)
     chosen = [found[i] for i in np.linspace(0, len(found) - 1, min(PAIRS, len(found))).astype(int)]
     few = f"; {len(chosen)} of them, from the most alike to the least" * (len(chosen) < len(found))
     plot_findings(
-        [_shown(images, pair) for pair, _ in chosen],
-        ["the same bytes" if distance == SAME_BYTES else f"{distance} bits differ" for _, distance in chosen],
+        [_shown(findings, pair) for pair, _ in chosen],
+        [_likeness(distance) for _, distance in chosen],
         path,
-        f"{len(found):,} pairs: {title}{few}",
+        f"{counted(len(found), 'pair')}: {title}{few}",
         note,
     )
 
 
-def _draw_oddities(images: Images, oddities: list[Oddity], path: Path, note: str) -> None:
+def _likeness(distance: int) -> str:
+    return "the same bytes" if distance == SAME_BYTES else counted(distance, "bit differs", "bits differ")
+
+
+def _draw_oddities(findings: Findings, path: Path, note: str) -> None:
     """The worst of every problem."""
     by_problem: dict[str, list[tuple[int, str]]] = defaultdict(list)
-    for oddity in oddities:
+    for oddity in findings.oddities:
         if oddity.index is not None:
             by_problem[oddity.problem].append((oddity.index, f"{oddity.problem}: {oddity.value:g}"))
     chosen = [item for found in by_problem.values() for item in found[:ROW]]
     plot_findings(
-        [_shown(images, (index,)) for index, _ in chosen],
+        [_shown(findings, (index,)) for index, _ in chosen],
         [said for _, said in chosen],
         path,
         f"The most suspicious photographs of each kind, {ROW} at most",
@@ -85,8 +85,9 @@ def _draw_oddities(images: Images, oddities: list[Oddity], path: Path, note: str
     )
 
 
-def _shown(images: Images, indices: tuple[int, ...]) -> list[Shown]:
+def _shown(findings: Findings, indices: tuple[int, ...]) -> list[Shown]:
+    images = findings.images
     return [
-        Shown(pixels, images.class_names[images.labels[i]], images.paths[i])
+        Shown(pixels, findings.called(images.class_names[images.labels[i]]), images.paths[i])
         for i, pixels in zip(indices, images.pixels(indices), strict=True)
     ]

@@ -8,31 +8,32 @@ from rich.table import Table
 
 from naturalist.printable import printable
 from naturalist.progress import print_numbers, print_table
-from naturalist.wording import percent
+from naturalist.settings.display_names import Called
+from naturalist.wording import counted, percent
 
 GIVES_AWAY = 0.1
 """How much more of the classes something must tell than always guessing one does, to be mentioned."""
 CLASSES_SHOWN = 5
 
 
-def print_findings(record: dict[str, Any], output: Path) -> None:
+def print_findings(record: dict[str, Any], output: Path, called: Called) -> None:
     """Print what ``audit.json`` holds, for people."""
-    print_table(_table(record))
-    for sentence in sentences(record, output):
+    print_table(_table(record, called))
+    for sentence in sentences(record, output, called):
         print_numbers(printable(sentence))
 
 
-def sentences(record: dict[str, Any], output: Path) -> list[str]:
+def sentences(record: dict[str, Any], output: Path, called: Called) -> list[str]:
     """What ``audit.json`` holds, and in which files of the folder ``output`` more of it stands."""
     return [
-        *_about_files(record, output),
+        *_about_files(record, output, called),
         *_about_duplicates(record, output),
         *_about_headers(record, output),
-        *_about_labels(record, output),
+        *_about_labels(record, output, called),
     ]
 
 
-def _table(record: dict[str, Any]) -> Table:
+def _table(record: dict[str, Any], called: Called) -> Table:
     splits = list(record["splits"])
     table = Table("class", title=printable(record["data"]), title_justify="left")
     for heading in (*splits, "median size", "aspect", "not RGB", "GPS"):
@@ -41,7 +42,7 @@ def _table(record: dict[str, Any]) -> Table:
         rows = {row["split"]: row for row in record["classes"] if row["class"] == name}
         first = rows[splits[0]]
         table.add_row(
-            printable(name),
+            printable(called(name)),
             *(f"{rows[split]['files']:,}" for split in splits),
             f"{first['width'][1]:.0f}×{first['height'][1]:.0f}",
             f"{first['aspect'][0]:.2f}–{first['aspect'][2]:.2f}",
@@ -53,12 +54,12 @@ def _table(record: dict[str, Any]) -> Table:
     return table
 
 
-def _about_files(record: dict[str, Any], output: Path) -> Iterator[str]:
+def _about_files(record: dict[str, Any], output: Path, called: Called) -> Iterator[str]:
     odd = [f"{count:,} {problem}" for problem, count in record["suspicious"].items()]
     yield f"Suspicious: {', '.join(odd)} ({output / 'suspicious.csv'})." if odd else "Suspicious: nothing."
     missing, unknown = record["missing_in_test"], record["unknown_in_test"]
     if missing:
-        yield f"Of {_some(missing)} there are training images and no test images."
+        yield f"Of {_some(list(map(called, missing)))} there are training images and no test images."
     if unknown:
         yield f"Of {_some(list(unknown))} there are test images and no training images; they were left out."
 
@@ -69,32 +70,36 @@ def _about_duplicates(record: dict[str, Any], output: Path) -> Iterator[str]:
         yield "Leaks: there is one split only, so nothing can leak into another."
     elif leaks["images"]:
         yield (
-            f"Leaks: {leaks['images']:,} image(s) are in a later split, too{_of_these(leaks)}, which flatters the "
-            f"result on it. Leave them out of training with --exclude {output / 'leaks.csv'}"
+            f"Leaks: {counted(leaks['images'], 'image is', 'images are')} in a later split, too{_of_these(leaks)}, "
+            f"which flatters the result on it. Leave {'it' if leaks['images'] == 1 else 'them'} out of training with "
+            f"--exclude {output / 'leaks.csv'}"
         )
     else:
         yield "Leaks: no image is in two splits."
     if conflicts["images"]:
         yield (
-            f"Two labels for one picture: {conflicts['images']:,} image(s) look like one of another class"
-            f"{_of_these(conflicts)} ({output / 'conflicts.csv'})."
+            f"Two labels for one picture: {counted(conflicts['images'], 'image looks', 'images look')} like one of "
+            f"another class{_of_these(conflicts)} ({output / 'conflicts.csv'})."
         )
     if copies["images"]:
         yield (
-            f"Copies: {copies['images']:,} image(s) are in the same class and split already{_of_these(copies)} "
-            f"({output / 'copies.csv'})."
+            f"Copies: {counted(copies['images'], 'image is', 'images are')} in the same class and split already"
+            f"{_of_these(copies)} ({output / 'copies.csv'})."
         )
 
 
 def _of_these(counts: dict[str, int]) -> str:
-    return f", {counts['same_bytes']:,} of them with the same bytes" if counts["same_bytes"] else ""
+    if not counts["same_bytes"]:
+        return ""
+    some = f"{counts['same_bytes']:,} of them " if counts["images"] > 1 else ""
+    return f", {some}with the same bytes"
 
 
 def _about_headers(record: dict[str, Any], output: Path) -> Iterator[str]:
     if record["with_place"]:
         yield (
-            f"Places: {record['with_place']:,} file(s) say where they were taken, which may be somebody's home "
-            f"({output / 'places.csv'}); strip them before you pass the data on."
+            f"Places: {counted(record['with_place'], 'file says where it was', 'files say where they were')} taken, "
+            f"which may be somebody's home ({output / 'places.csv'}); strip that before you pass the data on."
         )
     chance = record["guessed_by"]["largest class"]
     for name, share in record["guessed_by"].items():
@@ -105,18 +110,21 @@ def _about_headers(record: dict[str, Any], output: Path) -> Iterator[str]:
             )
 
 
-def _about_labels(record: dict[str, Any], output: Path) -> Iterator[str]:
+def _about_labels(record: dict[str, Any], output: Path, called: Called) -> Iterator[str]:
     errors = record["label_errors"]
     if errors is None:
         return
+    split, picture = errors["split"], f"label_errors.{record.get('pictures', 'png')}"
     yield (
-        f"Labels: {errors['suspects']:,} of {errors['images']:,} {errors['split']} images are probably labelled wrong, "
-        f"says {errors['run']}, which is right about {percent(errors['accuracy'])} of them; look at "
-        f"{output / 'label_errors.png'} before you believe it."
+        f"Labels: {errors['suspects']:,} of {counted(errors['images'], f'{split} image')} "
+        f"{'is' if errors['suspects'] == 1 else 'are'} probably labelled wrong, says {errors['run']}, which is right "
+        f"about {percent(errors['accuracy'])} of them; look at {output / picture} before you believe it."
     )
     if errors["pairs"]:
-        pairs = (f"{pair['label']} → {pair['suggested']} {pair['images']:,}" for pair in errors["pairs"])
-        yield f"Most often: {_some(list(pairs))}."
+        pairs = [
+            f"{called(pair['label'])} → {called(pair['suggested'])} {pair['images']:,}" for pair in errors["pairs"]
+        ]
+        yield f"Most often: {_some(pairs)}."
 
 
 def _some(names: list[str]) -> str:

@@ -9,7 +9,7 @@ from scipy import stats
 
 from naturalist.evaluation.metrics import mcnemar, paired_interval
 from naturalist.runs.records import Group
-from naturalist.wording import number, p_value, points
+from naturalist.wording import counted, number, p_value, points
 
 SIGNIFICANT = 0.05
 
@@ -66,7 +66,7 @@ def _between_images(value: float, first: Group, second: Group) -> Difference | N
         return None
     rights = [_right(group, list(files)) for group in (first, second)]
     low, high = paired_interval(*rights)
-    is_sure, grounds = low > 0 or high < 0, f"paired over {len(files):,} test images"
+    is_sure, grounds = low > 0 or high < 0, f"paired over {counted(len(files), 'test image')}"
     if len(first.runs) == len(second.runs) == 1:
         p = mcnemar(rights[0] == 1, rights[1] == 1)["p_value"]
         is_sure, grounds = is_sure and p < SIGNIFICANT, f"{grounds}, McNemar's test {p_value(p)}"

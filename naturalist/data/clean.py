@@ -85,7 +85,7 @@ def clean_cache(options: CleanOptions) -> None:
     if options.all or options.older_than is not None:
         print(f"{len(chosen)} of them, {_in_words(sum(entry.size for entry in chosen))}, {done}.")
     if busy:
-        print(f"{busy} left alone: another process is at work on it.")
+        print(f"{busy} left alone: another process is at work on {'it' if busy == 1 else 'them'}.")
     if not options.delete:
         more = "with --delete it is" if chosen else "--older_than DAYS or --all choose what to remove"
         print(f"Nothing was removed: {more}. All of it can be computed again.")

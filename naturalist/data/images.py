@@ -20,6 +20,7 @@ from naturalist.data.image_entry import ImageEntry
 from naturalist.data.stream import RowFile
 from naturalist.errors import UserError
 from naturalist.printable import printable
+from naturalist.wording import counted
 
 PROBLEMS_SHOWN = 10
 
@@ -156,15 +157,16 @@ def _report(cache: ImageCache, split: Split, on_corrupt: str) -> None:
     """Name the files that were left out; refuse what cannot be gone on with."""
     if not cache.problems:
         return
-    count = f"{len(cache.problems)} of {len(split.files)} files in {split.folder.name}/"
+    count = f"{len(cache.problems):,} of {counted(len(split.files), 'file')} in {split.folder.name}/"
+    it, is_or_are = ("it", "is") if len(cache.problems) == 1 else ("them", "are")
     named = "".join(f"\n  {printable(path)}: {printable(reason)}" for path, reason in cache.problems[:PROBLEMS_SHOWN])
     if len(cache.problems) > PROBLEMS_SHOWN:
         named += f"\n  … and {len(cache.problems) - PROBLEMS_SHOWN} more"
     if on_corrupt == "error":
         raise UserError(
-            f"{count} cannot be read; repair or remove them, or leave them out with --on_corrupt skip:{named}"
+            f"{count} cannot be read; repair or remove {it}, or leave {it} out with --on_corrupt skip:{named}"
         )
-    print(f"{count} cannot be read and are left out:{named}", flush=True)
+    print(f"{count} cannot be read and {is_or_are} left out:{named}", flush=True)
     readable = np.bincount(cache.labels, minlength=len(cache.class_names))
     for (name, listed), count in zip(split.counts().items(), readable, strict=True):
         if listed and not count:

@@ -17,6 +17,7 @@ from naturalist.settings.audit import Limits
 from naturalist.settings.groups import DataSettings
 from naturalist.settings.run_settings import cache_folder
 from naturalist.settings.verbs import PrepareOptions
+from naturalist.wording import counted
 
 PAIRS_SHOWN = 10
 
@@ -98,15 +99,12 @@ def _notes(folders: Folders, splits: dict[str, Split]) -> Iterator[str]:
         yield f"{twins}."
     ignored = [path for split in splits.values() for path in split.ignored]
     if ignored:
-        yield (
-            f"Ignored {len(ignored)} file(s) or folder(s) that are hidden, a system's or outside the class folders, "
-            f"such as {printable(ignored[0])}."
-        )
+        what = counted(len(ignored), "file or folder that is", "files or folders that are")
+        yield (f"Ignored {what} hidden, a system's or outside the class folders, such as {printable(ignored[0])}.")
     for name, count in splits["test"].unknown.items() if "test" in splits else ():
-        yield (
-            f"{count:,} file(s) in {splits['test'].folder.name}/{printable(name)} are left out: the training images "
-            "have no such class."
-        )
+        place = f"{splits['test'].folder.name}/{printable(name)}"
+        left_out = counted(count, f"file in {place} is", f"files in {place} are")
+        yield f"{left_out} left out: the training images have no such class."
 
 
 def _report_same_bytes(console: Console, pairs: list[tuple[str, str]], train: str, other: str) -> None:
@@ -114,8 +112,8 @@ def _report_same_bytes(console: Console, pairs: list[tuple[str, str]], train: st
         console.print(f"No photograph of {train}/ is in {other}/ too.")
         return
     console.print(
-        f"{len(pairs)} photograph(s) have the same bytes in {train}/ and {other}/, which flatters the result on "
-        f"{other}/:",
+        f"{counted(len(pairs), 'photograph has', 'photographs have')} the same bytes in {train}/ and {other}/, which "
+        f"flatters the result on {other}/:",
         soft_wrap=True,
     )
     for first, second in pairs[:PAIRS_SHOWN]:

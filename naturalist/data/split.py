@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from naturalist.errors import UserError
+from naturalist.wording import counted
 
 
 def stratified_split(
@@ -29,7 +30,7 @@ def stratified_split(
     if counts.min() < 2:
         rare = class_names[int(counts.argmin())]
         raise UserError(
-            f"class {rare} has {counts.min()} readable image(s); at least 2 are needed, one to train on "
+            f"class {rare} has {counted(int(counts.min()), 'readable image')}; at least 2 are needed, one to train on "
             "and one to validate on."
         )
     num_val = math.ceil(len(labels) * val_fraction)
@@ -44,9 +45,10 @@ def stratified_split(
     missing = np.flatnonzero((held_out == 0) | (held_out == counts))
     if len(missing):
         names = ", ".join(class_names[label] for label in missing)
+        which, them = ("class", "it") if len(missing) == 1 else ("classes", "them")
         raise UserError(
-            f"with val_fraction {val_fraction} the class(es) {names} would be missing from one side of "
-            "the split; add images of them or choose another val_fraction."
+            f"with val_fraction {val_fraction} the {which} {names} would be missing from one side of the split; add "
+            f"images of {them} or choose another val_fraction."
         )
     generator = np.random.default_rng(seed)
     is_val = np.zeros(len(labels), bool)

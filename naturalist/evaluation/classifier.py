@@ -30,8 +30,6 @@ class Classifier:
 
     def called(self, display_names: Path | None) -> "Classifier":
         """The same with the names of a file; see :func:`naturalist.settings.display_names.read_display_names`."""
-        if display_names is None:
-            return self
         return replace(self, class_names=read_display_names(display_names, self.class_names))
 
     def decode(self, photo: Path | bytes) -> NDArray[np.uint8]:

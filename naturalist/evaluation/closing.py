@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from naturalist.entry import stops_ignored, stops_let_through
+from naturalist.entry import seconds_of_process, stops_ignored, stops_let_through
 from naturalist.errors import describe_error
 from naturalist.evaluation.evaluate import evaluate_run
 from naturalist.printable import printable
@@ -19,6 +19,9 @@ from naturalist.runs.tracking import Tracker
 from naturalist.settings.groups import SelectBy
 from naturalist.settings.run_settings import RunSettings
 from naturalist.wording import counted, duration, percent
+
+MENTIONED = 1.1
+"""How much longer than training a run must take for both to be said."""
 
 
 def finish_run(
@@ -85,12 +88,9 @@ def _say_what_is_next(
     folder: Path, result: dict[str, Any], settings: RunSettings, feature_seconds: float | None
 ) -> None:
     if result["epochs"]:
-        features = "" if feature_seconds is None else ", on features kept from before"
-        if feature_seconds:
-            features = f", {duration(feature_seconds)} of them for features"
         print_numbers(
             f"{result['status'].capitalize()} after {counted(result['epochs'], 'epoch')} and "
-            f"{duration(result['seconds'] + (feature_seconds or 0))}{features}; best validation "
+            f"{_time_taken(result['seconds'], feature_seconds, settings)}; best validation "
             f"{_best(result, settings.training.select_by)} at epoch {result['best_epoch']}."
         )
         shown = (BEST, LAST, "metrics.jsonl", "curves.png", "evaluation/val")
@@ -103,6 +103,20 @@ def _say_what_is_next(
         print(f"Go on with:        python {settings.SCRIPT} --resume {shell_word(folder)}")
     if (folder / BEST).is_file():
         print(f"Test it once with: python -m naturalist evaluate {shell_word(folder)}", flush=True)
+
+
+def _time_taken(training: float, features: float | None, settings: RunSettings) -> str:
+    """What the run took, imports and pictures and all, and what of it for training and for features.
+
+    Of a run that goes on, and of one among others in its process, it is only known what these two took.
+    """
+    whole = None if settings.record.resume else seconds_of_process()
+    whole = training + (features or 0) if whole is None else whole
+    parts = [f"{duration(training)} of them for training"] if whole > MENTIONED * training else []
+    if features:
+        parts.append(f"{duration(features)}{'' if parts else ' of them'} for features")
+    kept = ", on features kept from before" if features == 0 else ""
+    return f"{duration(whole)}{', ' if parts else ''}{' and '.join(parts)}{kept}"
 
 
 def _best(result: dict[str, Any], select_by: SelectBy) -> str:

@@ -191,7 +191,7 @@ def _measure(probabilities: NDArray[np.float64], images: SplitImages) -> dict[st
 def _print(metrics: dict[str, Any], output: Path, class_names: Sequence[str]) -> None:
     names = dict(zip(metrics["per_class"], class_names, strict=True))
     console = plain_console()
-    table = Table("class", title=f"{metrics['split']}: {metrics['n']:,} images", title_justify="left")
+    table = Table("class", title=f"{metrics['split']}: {counted(metrics['n'], 'image')}", title_justify="left")
     for heading in ("precision", "recall", "F1", "images"):
         table.add_column(heading, justify="right")
     for name, scores in metrics["per_class"].items():

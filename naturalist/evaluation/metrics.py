@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from naturalist.files import write_table
 from naturalist.reading import damaged, read_csv
+from naturalist.wording import counted
 
 # SciPy and scikit-learn take seconds to import, which a training should not pay before its first step.
 
@@ -287,7 +288,7 @@ def _check(probabilities: Array, labels: Array, num_classes: int) -> None:
     broken = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
     if len(broken):
         raise ValueError(
-            f"probabilities of {len(broken)} of {len(labels)} images are not finite, "
+            f"probabilities of {len(broken)} of {counted(len(labels), 'image')} are not finite, "
             f"the first of them image {broken[0]}"
         )
     if probabilities.min() < 0 or np.abs(probabilities.sum(axis=1) - 1).max() > SUM_TOLERANCE:

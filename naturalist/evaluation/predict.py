@@ -22,7 +22,7 @@ from naturalist.evaluation.confidence import COOLEST, HOTTEST, tempered
 from naturalist.files import harmless
 from naturalist.printable import printable, quoted
 from naturalist.progress import progress_bar
-from naturalist.wording import percent
+from naturalist.wording import counted, percent
 
 NONE_OF_THESE = "none of these"
 """The prediction when the confidence is below the threshold."""
@@ -82,7 +82,7 @@ def predict_photos(
             unreadable += len(problems)
             bar.advance(len(batch) + len(problems))
     if unreadable:
-        print(f"{unreadable} of {len(paths)} files could not be read.", file=sys.stderr)
+        print(f"{unreadable} of {counted(len(paths), 'file')} could not be read.", file=sys.stderr)
     return 1 if unreadable else 0
 
 

@@ -48,7 +48,7 @@ class Drawing:
 
     def names(self, class_names: Sequence[str]) -> list[str]:
         """What the classes are called."""
-        return list(read_display_names(self.display_names, class_names) if self.display_names else class_names)
+        return list(read_display_names(self.display_names, class_names))
 
 
 AS_EVER = Drawing()

@@ -108,7 +108,7 @@ def _print(result: dict[str, Any], names: list[str], split: str, differences: li
 def _print_table(result: dict[str, Any], names: list[str], split: str, variant: str) -> None:
     """What the runs say, plainly or in a variant, which shows in brackets what it gains."""
     words = f", {variant.replace('_', ' ')}, in brackets the gain" if variant else ""
-    table = Table("run", title=f"{split}: {result['runs'][0]['n']:,} images{words}", title_justify="left")
+    table = Table("run", title=f"{split}: {counted(result['runs'][0]['n'], 'image')}{words}", title_justify="left")
     for heading in HEADINGS:
         table.add_column(heading, justify="right")
     for name, metrics in zip(names, result["runs"], strict=True):

@@ -22,6 +22,7 @@ from naturalist.runs.folder import read_config
 from naturalist.runs.identity import read_identity
 from naturalist.settings.groups import DataSettings
 from naturalist.settings.run_settings import OWN_DATA, cache_folder, name_of_data
+from naturalist.wording import counted
 
 
 @dataclass(frozen=True)
@@ -132,16 +133,17 @@ def _say_which_classes(images: SplitImages, source: Path) -> None:
         number = len(images.cache.class_names) - len(images.missing)
         print(
             f"{printable(source)} has no images of {printable(', '.join(images.missing))}: the numbers are of the "
-            f"other {number} class(es).",
+            f"{counted(number, 'class', 'classes')} that it has.",
             flush=True,
         )
     if images.unknown:
         counts = ", ".join(f"{printable(name)} ({count:,})" for name, count in images.unknown.items())
-        print(
-            f"{sum(images.unknown.values()):,} file(s) in {printable(source)} are of classes that the run does not "
-            f"know, and are left out: {counts}.",
-            flush=True,
+        unknown = counted(
+            sum(images.unknown.values()),
+            f"file in {printable(source)} is of a class that the run does not know, and is",
+            f"files in {printable(source)} are of classes that the run does not know, and are",
         )
+        print(f"{unknown} left out: {counts}.", flush=True)
     lower = {name.casefold() for name in images.missing}
     if any(name.casefold() in lower for name in images.unknown):
         print("Upper and lower case count: rename the folders whose names differ in nothing else.", flush=True)
@@ -154,11 +156,11 @@ def _recorded(folder: Path, checkpoint: dict[str, Any], cache: ImageCache, data:
     missing = found.describe_missing()
     if not len(found.indices):
         raise UserError(
-            f"none of the {len(files):,} {kind} images of the run is in {data!r} as it was; name the folder that "
+            f"of the run's {counted(len(files), f'{kind} image')}, none is in {data!r} as it was; name the folder that "
             "holds them with --data."
         )
     if missing:
-        print(f"Of the run's {len(files):,} {kind} images, {missing} since; they are left out.", flush=True)
+        print(f"Left out of the run's {counted(len(files), f'{kind} image')}: {missing} since.", flush=True)
     return found.indices
 
 

@@ -29,7 +29,7 @@ from naturalist.plots.explanations import (
 from naturalist.plots.style import words
 from naturalist.printable import printable
 from naturalist.progress import progress_bar
-from naturalist.wording import percent
+from naturalist.wording import counted, percent
 
 EXCITING_IMAGES = 6
 """Images shown for each channel."""
@@ -105,7 +105,7 @@ def draw_guided_backprop(
         name, value = Path(photo.name).name, float(response[place])
         drawn.append(DrivenUnit(channel, place, (height, width), value, photo.picture, name, pixels))
     path = output / f"guided_backprop.{format}"
-    title = f"{classifier.name}: what drives {len(drawn)} units of {layer.name}"
+    title = f"{classifier.name}: what drives {counted(len(drawn), 'unit')} of {layer.name}"
     note = "frame: the unit's place; below: guided backpropagation from it, scaled by itself, grey is 0"
     plot_guided_backprop(drawn, path, title, note)
     return path

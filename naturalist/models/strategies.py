@@ -250,7 +250,7 @@ def _frozen_by_partial(backbone: list[str], settings: StrategySettings, name: st
         if settings.freeze_stages > len(backbone):
             raise UserError(
                 f"freeze_stages is {settings.freeze_stages}, but {name} has only "
-                f"{len(backbone)} stages before the head: {', '.join(backbone)}."
+                f"{counted(len(backbone), 'stage')} before the head: {', '.join(backbone)}."
             )
         return settings.freeze_stages
     fraction = PARTIAL_FREEZE_FRACTION if settings.freeze_fraction is None else settings.freeze_fraction

@@ -29,16 +29,22 @@ class Shown:
 
 
 def plot_findings(
-    cells: Sequence[Sequence[Shown]], notes: Sequence[str], path: Path, title: str, note: str = ""
+    cells: Sequence[Sequence[Shown]],
+    notes: Sequence[str],
+    path: Path,
+    title: str,
+    note: str = "",
+    suggested: Sequence[str] = (),
 ) -> None:
     """Show photographs, or pairs of them side by side, with their classes and names, in the order given.
 
     Args:
         cells: of one photograph each, or all of as many more.
         notes: what is said below each cell.
-        path: of the PNG.
+        path: of the picture.
         title: above them.
         note: below them.
+        suggested: classes that stand behind the notes.
     """
     side_by_side = len(cells[0]) if cells else 1
     columns = ROW // side_by_side
@@ -60,6 +66,7 @@ def plot_findings(
                 split, _, name = shown.name.rpartition("/")
                 short = f"{split.partition('/')[0]}/…/{name}" if split else name
                 fit_line(page, x, below + LINE, short, SIDE - 0.06, fontsize=7.5, color=GREY, va="top")
-            fit_line(page, left, top + SIDE + 0.08 + 2 * LINE, said, cell_width, fontsize=8.5, va="top")
+            last, before = (words(suggested[i]), said) if suggested else (said, "")
+            fit_line(page, left, top + SIDE + 0.08 + 2 * LINE, last, cell_width, before, fontsize=8.5, va="top")
             page.plot([left, left + cell_width], [top + cell_height - 0.12] * 2, color=PALE, linewidth=0.8)
         fit_text(page, MARGIN, height - 0.2, note, width - 2 * MARGIN, color=GREY)

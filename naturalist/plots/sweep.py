@@ -21,6 +21,7 @@ from naturalist.plots.fonts import fonts_for
 from naturalist.plots.style import BLUE, GREY, INK, ORANGE, VERMILLION, clip, draw_title, new_figure, shown, words
 from naturalist.printable import printable
 from naturalist.runs.records import Influences, RunRecord, amount, as_numbers, is_number, level_name, numbered
+from naturalist.wording import counted
 
 COLOURS = "cividis"
 ROWS_SHOWN = 30
@@ -49,9 +50,10 @@ def plot_accuracy_by_run(
     usable = [run.state in ("finished", "pruned") for run in runs]
     so_far = (np.fmax if maximize else np.fmin).accumulate(np.where(usable, heights, np.nan))
     position = runs.index(best)
-    note = f"{len(runs)} runs"
+    note = counted(len(runs), "run")
     if left_out:
-        note += f"; {left_out} that were stopped by hand, cut off or still run are left out"
+        that, are = ("that was", "is") if left_out == 1 else ("that were", "are")
+        note += f"; {left_out:,} {that} stopped by hand, cut off or still running {are} left out"
 
     with _titled_figure(path, 9, 4.2, f"{metric} by run") as figure:
         ax = figure.subplots()
@@ -101,7 +103,7 @@ def plot_parallel_coordinates(
     room = 0.2 + 0.08 * max(len(label) for labels in ticks for _, label in labels)  # for the names of levels, in inches
     pitch = max(room + 0.9, 7.5 / len(columns))
     gap = room / pitch
-    title = f"Settings and {metric} of {len(runs)} runs"
+    title = f"Settings and {metric} of {counted(len(runs), 'run')}"
     with _titled_figure(path, pitch * len(columns) + 1.5, 5, title) as figure:
         ax = figure.subplots()
         ax.set(xlim=(-0.1, len(columns) - 1 + gap + 0.1), ylim=(-0.06, 1.04))
@@ -126,7 +128,7 @@ def plot_influences(table: Influences, path: Path, metric: str, runs: int, cauti
     """Draw the table of settings: importance and correlation with the metric, a bar for each, over a ``caution``."""
     rows = table.rows[:ROWS_SHOWN]
     labels = [printable(f"{row.label}  ({row.n})" if row.level is not None else row.label) for row in rows]
-    title = f"What goes with {words(metric)}, over {runs} runs"
+    title = f"What goes with {words(metric)}, over {counted(runs, 'run')}"
     with _titled_figure(path, 9, 0.3 * len(rows) + 1.9, title) as figure:
         figure.supxlabel(caution, fontsize=9, color=VERMILLION)
         importance, correlation = figure.subplots(1, 2, sharey=True)

@@ -5,6 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+from naturalist.settings.display_names import Italic
+
+ITALIC = "\ufdd0", "\ufdd1"
+"""Stand around what is in italics: Unicode keeps them for programs, so that no text of others holds them."""
+
 
 @dataclass(frozen=True)
 class Text:
@@ -117,3 +122,8 @@ class Report:
 def rate(value: float | None) -> str:
     """A score of a class in a table; a dash where it has none."""
     return "–" if value is None else f"{value:.3f}"
+
+
+def marked(name: str) -> str:
+    """A class's name as blocks hold it: between :data:`ITALIC` where it is in italics."""
+    return name.join(ITALIC) if isinstance(name, Italic) else name

@@ -12,6 +12,7 @@ from naturalist.reading import Count, Share, read_json
 from naturalist.report.blocks import Missing, Picture, Section, Sentences, Table, Text
 from naturalist.report.found import Found
 from naturalist.runs.environment import shell_word
+from naturalist.settings.display_names import Called
 
 RECORD = "audit.json"
 Kind = Literal["leaks", "conflicts", "copies"]
@@ -61,6 +62,8 @@ class Audit(Struct):
     with_place: Count
     guessed_by: dict[str, Share]
     label_errors: LabelErrors | None = None
+    pictures: str = "png"
+    """Of which kind they are."""
 
 
 def about_data(found: Found, audit: Path) -> Section:
@@ -84,9 +87,22 @@ def about_data(found: Found, audit: Path) -> Section:
     if data is not None and describe_data(data) != content.data:
         section.blocks.append(Text(f"The audit in {audit} is of {content.data}, not of what the runs were trained on."))
         return section
-    said = sentences(read_json(path, dict[str, Any], REMEDY), audit)
-    section.blocks += [_classes(content), Sentences(said), *_sheets(content, audit)]
+    said = sentences(read_json(path, dict[str, Any], REMEDY), audit, found.called)
+    section.blocks += [_classes(content, found.called), Sentences(said)]
+    if content.pictures == "png":
+        section.blocks += _sheets(content, audit)
+    else:
+        command = f"python -m naturalist audit {shell_word(data or 'FOLDER')} -o {audit}"
+        section.blocks.append(
+            Missing(f"The audit's pictures are {content.pictures.upper()}, and this page takes PNG alone.", command)
+        )
     return section
+
+
+def audited_classes(audit: Path) -> tuple[str, ...]:
+    """The classes of what was audited, by their folders; none where nothing was."""
+    path = audit / RECORD
+    return tuple({row.name: row for row in read_json(path, Audit, REMEDY).classes}) if path.is_file() else ()
 
 
 def _sheets(content: Audit, audit: Path) -> Iterator[Picture]:
@@ -102,7 +118,7 @@ def _sheets(content: Audit, audit: Path) -> Iterator[Picture]:
         )
 
 
-def _classes(audit: Audit) -> Table:
+def _classes(audit: Audit, called: Called) -> Table:
     splits = list(audit.splits)
     rows: dict[str, dict[str, str]] = {}
     for row in audit.classes:
@@ -111,5 +127,5 @@ def _classes(audit: Audit) -> Table:
     return Table(
         f"Files of {audit.data} by class and split.",
         ["class", *splits],
-        [*([name, *counts.values()] for name, counts in rows.items()), totals],
+        [*([called(name), *counts.values()] for name, counts in rows.items()), totals],
     )

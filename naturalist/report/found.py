@@ -1,7 +1,7 @@
 """What lies in the folders that a report is made of: runs of Part A, runs of Part B, and sweeps."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from msgspec import Struct
 from naturalist.compare.compare import read_run
 from naturalist.errors import UserError
 from naturalist.reading import Count, NotNegative, Ordinal, Share, read_json
+from naturalist.report.blocks import marked
 from naturalist.runs.folder import read_config
 from naturalist.runs.records import Run
 from naturalist.runs.schemas import Summary
@@ -115,11 +116,22 @@ class Found:
     sweeps: list[Sweep]
     notes: list[str] = field(default_factory=list)
     """What was left out, and why."""
+    names: Mapping[str, str] = field(default_factory=dict)
+    """What people read instead of the name of a class's folder."""
+
+    def called(self, class_name: str) -> str:
+        """What a class is called, as blocks hold it."""
+        return marked(self.names.get(class_name, class_name))
 
     @property
     def all(self) -> list[Finished]:
         """All runs, those of sweeps too."""
         return [*self.runs, *(trial for sweep in self.sweeps for trial in sweep.trials)]
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the runs, by their folders; none where no run knows them."""
+        return next((run.known.class_names for run in self.all if run.known), ())
 
     def of(self, adapted: bool) -> list[Finished]:
         """The runs of Part B, or those of Part A, not of sweeps."""

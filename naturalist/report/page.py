@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 from PIL import Image
 
 from naturalist.files import write_atomically
 from naturalist.printable import in_markdown, printable
-from naturalist.report.blocks import Parallel, Picture, Report
+from naturalist.report.blocks import ITALIC, Parallel, Picture, Report
 
 WIDEST = 1600
 """Pixels of an embedded picture."""
 QUALITY = 85
 """Of WebP, 0 to 100: letters and lines show no noise yet."""
+
+_IN_ITALICS = re.compile("{0}([^{0}{1}]*){1}".format(*ITALIC))
 
 
 def write_html(report: Report, path: Path) -> None:
@@ -63,15 +66,33 @@ def _environment(html: bool) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
-        finalize=_printable,
+        finalize=_in_html if html else _printable,
     )
-    environment.filters |= {"embedded": embedded, "cell": in_markdown}
+    environment.filters |= {"embedded": embedded, "cell": _in_markdown}
     return environment
 
 
 def _printable(value: Any) -> Any:
     """What a template writes; names that others gave hold nothing that cannot be shown."""
     return printable(value) if type(value) is str and not value.isprintable() and "\n" not in value else value
+
+
+def _in_html(value: Any) -> Any:
+    """The same, escaped, with names in italics; what is HTML already stays as it is."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return Markup(_written(value, lambda text: str(escape(_printable(text))), "<em>", "</em>"))
+
+
+def _in_markdown(text: str) -> str:
+    """Text of others with names in italics, see :func:`naturalist.printable.in_markdown`."""
+    return _written(text, in_markdown, "*", "*")
+
+
+def _written(text: str, plain: Callable[[str], str], before: str, after: str) -> str:
+    """Text with its parts written as ``plain`` does, and signs around those in italics."""
+    parts = _IN_ITALICS.split(text)  # every second one
+    return "".join(f"{before}{plain(part)}{after}" if i % 2 else plain(part) for i, part in enumerate(parts))
 
 
 def embedded(path: Path) -> dict[str, Any]:

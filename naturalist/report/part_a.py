@@ -25,7 +25,7 @@ from naturalist.runs.environment import shell_path
 from naturalist.runs.records import RunRecord, as_numbers, is_number, level_name
 from naturalist.sweeps.analysis import LEAST_RUNS, caution, influences, judged, sentences, varied_settings
 from naturalist.sweeps.read_runs import CUT_OFF, read_runs
-from naturalist.wording import percent
+from naturalist.wording import counted, percent
 
 METRIC = "val_accuracy"
 LEVELS = 8
@@ -52,21 +52,21 @@ def part_a(found: Found, scratch: Path) -> Section:
     section.blocks += [Heading("Sweep"), *_about_sweeps(found, scratch)]
     if best is not None:
         section.blocks += [Heading(f"The best run: {best.run.name}"), _settings(best)]
-        section.blocks += [*about_training(best, scratch), Heading("Test"), *about_test(best)]
+        section.blocks += [*about_training(best, scratch), Heading("Test"), *about_test(best, found.called)]
         section.blocks += about_explanations(best)
     return section
 
 
 def _about_model(best: Finished) -> Iterator[Block]:
     summary = best.summary
-    counted = []
+    counts = []
     if summary.parameters is not None:
-        counted.append(f"{summary.parameters:,} parameters")
+        counts.append(f"{summary.parameters:,} parameters")
     if summary.multiply_accumulates is not None:
-        counted.append(f"{summary.multiply_accumulates:,} multiply–accumulates per image")
+        counts.append(f"{summary.multiply_accumulates:,} multiply–accumulates per image")
     yield Text(
         "Five blocks of convolution, activation and 2×2 max-pooling, then a dense layer and the output layer"
-        + (f"; that of {best.run.name} has {' and '.join(counted)}." if counted else ".")
+        + (f"; that of {best.run.name} has {' and '.join(counts)}." if counts else ".")
     )
     yield Formula(FORMULAS)
     m, k, n = (best.part(name) for name in ("num_filters", "kernel_size", "dense_units"))
@@ -129,23 +129,24 @@ def about_sweep(sweep: Sweep, scratch: Path) -> Iterator[Block]:
 
 
 def _about_runs(records: list[RunRecord], scratch: Path, what: str, key: str) -> Iterator[Block]:
-    counted = [run for run in records if run.state != CUT_OFF]
+    ended = [run for run in records if run.state != CUT_OFF]
     good = judged(records)
     if not good:
         yield Text(f"{what}: none got through an epoch.")
         return
     best = max(good, key=lambda run: run.value or 0)
-    states = [f"{sum(run.state == state for run in counted)} {state}" for state in ("finished", "pruned", "failed")]
+    states = [f"{sum(run.state == state for run in ended)} {state}" for state in ("finished", "pruned", "failed")]
     yield Text(
-        f"{what}: {len(counted)} runs ({', '.join(states)}); the best, "
-        f"{best.name}, has a validation accuracy of {percent(best.value or 0)} after {best.epochs} epochs."
+        f"{what}: {counted(len(ended), 'run')} ({', '.join(states)}); the best, "
+        f"{best.name}, has a validation accuracy of {percent(best.value or 0)} after "
+        f"{counted(best.epochs, 'epoch')}."
     )
     by_run, parallel, influence = (scratch / f"{key}-{name}.png" for name in ("runs", "parallel", "influence"))
-    plot_accuracy_by_run(counted, best, by_run, METRIC, True, left_out=len(records) - len(counted))
+    plot_accuracy_by_run(ended, best, by_run, METRIC, True, left_out=len(records) - len(ended))
     yield Picture(
         by_run,
-        f"Validation accuracy of {len(counted)} runs in the order in which they were made, with the best so far; the "
-        f"best of all has {percent(best.value or 0)}.",
+        f"Validation accuracy of {counted(len(ended), 'run')} in the order in which they were made, with the best so "
+        f"far; the best of all has {percent(best.value or 0)}.",
         "Accuracy against run.",
     )
     varied = varied_settings(good)
@@ -161,8 +162,8 @@ def _about_runs(records: list[RunRecord], scratch: Path, what: str, key: str) ->
         first = table.rows[0]
         yield Picture(
             influence,
-            f"Importance and correlation with validation accuracy of {len(table.rows)} settings; the most important is "
-            f"{first.label} ({first.importance:.2f}, correlation {first.correlation:+.2f}).",
+            f"Importance and correlation with validation accuracy of {counted(len(table.rows), 'setting')}; the most "
+            f"important is {first.label} ({first.importance:.2f}, correlation {first.correlation:+.2f}).",
             "Correlation and importance.",
         )
     yield Sentences(sentences(records, METRIC))

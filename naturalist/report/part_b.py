@@ -61,7 +61,7 @@ def part_b(found: Found, scratch: Path) -> Section:
         return section
     section.blocks += _about_all(found, scratch)
     section.blocks += [Heading(f"The best run: {best.run.name}"), *about_training(best, scratch)]
-    section.blocks += [Heading("Test"), *about_test(best), *about_explanations(best)]
+    section.blocks += [Heading("Test"), *about_test(best, found.called), *about_explanations(best)]
     return section
 
 
@@ -115,10 +115,10 @@ def _whether_they_differ(scratch: Finished, adapted: Finished) -> Iterator[Block
     sure = "more than chance" if paired["p_value"] < SIGNIFICANT else "no more than chance may be"
     yield Sentences(
         [
-            f"Fine-tuned is {points(abs(gain))} {'above' if gain >= 0 else 'below'} scratch on {len(files):,} test "
-            f"images: {paired['only_second_right']:,} only fine-tuned gets right, {paired['only_first_right']:,} only "
-            f"scratch. That is {sure} (95 % interval {number(100 * low)} to {points(high)}; McNemar's exact test, "
-            f"{p_value(paired['p_value'])})."
+            f"Fine-tuned is {points(abs(gain))} {'above' if gain >= 0 else 'below'} scratch on "
+            f"{counted(len(files), 'test image')}: {paired['only_second_right']:,} only fine-tuned gets right, "
+            f"{paired['only_first_right']:,} only scratch. That is {sure} (95 % interval {number(100 * low)} to "
+            f"{points(high)}; McNemar's exact test, {p_value(paired['p_value'])})."
         ]
     )
 

@@ -1,5 +1,6 @@
 """``python -m naturalist report [RUNS]``: one page from everything that was done."""
 
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,15 +11,16 @@ from naturalist.errors import UserError
 from naturalist.printable import printable
 from naturalist.progress import plain_console
 from naturalist.report.blocks import Missing, Report, Section, Sentences, Text
-from naturalist.report.data import about_data
+from naturalist.report.data import about_data, audited_classes
 from naturalist.report.found import Found, find_runs
 from naturalist.report.more_images import about_more_images
 from naturalist.report.page import write_html, write_markdown
 from naturalist.report.part_a import part_a
 from naturalist.report.part_b import against_scratch, part_b
 from naturalist.report.repeating import about_repeating
+from naturalist.settings.display_names import names_by_folder
 from naturalist.settings.report import ReportOptions
-from naturalist.wording import number, percent
+from naturalist.wording import counted, number, percent
 
 
 def report_all(options: ReportOptions) -> Path:
@@ -28,8 +30,8 @@ def report_all(options: ReportOptions) -> Path:
         The file.
 
     Raises:
-        UserError: for folders that hold no runs, damaged records, and when W&B cannot be published to, before
-            anything is written.
+        UserError: for folders that hold no runs, damaged records, a file of names that cannot be used, and when W&B
+            cannot be published to, before anything is written.
     """
     output = options.out or Path(f"report.{options.format}")
     if output.is_dir():
@@ -39,6 +41,8 @@ def report_all(options: ReportOptions) -> Path:
 
         require_login()
     found = find_runs(options.folders)
+    if class_names := found.class_names or audited_classes(options.audit):
+        found = replace(found, names=names_by_folder(options.display_names, class_names))
     with TemporaryDirectory() as scratch:
         report = compose(found, options.audit, Path(scratch), options.title)
         output.parent.mkdir(parents=True, exist_ok=True)
@@ -68,8 +72,9 @@ def compose(found: Found, audit: Path, scratch: Path, title: str | None = None) 
     """
     runs = found.all
     data = describe_data(runs[0].part("data")) if runs else None
-    kinds = [f"{len(found.of(adapted))} runs of Part {part}" for adapted, part in ((False, "A"), (True, "B"))]
-    kinds += [f"sweep {sweep.name} with {len(sweep.trials)} finished trials" for sweep in found.sweeps]
+    counts = [counted(len(found.of(adapted)), "run") for adapted in (False, True)]
+    kinds = [f"{count} of Part {part}" for count, part in zip(counts, "AB", strict=True)]
+    kinds += [f"sweep {sweep.name} with {counted(len(sweep.trials), 'finished trial')}" for sweep in found.sweeps]
     sections = [
         _summary(found),
         about_data(found, audit),

@@ -10,7 +10,8 @@ from naturalist.plots.curves import plot_curves
 from naturalist.report.blocks import Block, Command, Heading, Missing, Picture, Sentences, Table, rate
 from naturalist.report.found import Finished
 from naturalist.runs.environment import shell_path
-from naturalist.wording import percent
+from naturalist.settings.display_names import Called
+from naturalist.wording import counted, percent
 
 PAIRS_SHOWN = 8
 CLASSES_NAMED = 3
@@ -42,29 +43,29 @@ def about_training(found: Finished, scratch: Path) -> Iterator[Block]:
     best = percent(found.validation)
     yield Picture(
         curves,
-        f"Loss, accuracy and learning rate of {run.name} over {len(run.history)} epochs, for training and validation; "
-        f"the best epoch has a validation accuracy of {best}.",
+        f"Loss, accuracy and learning rate of {run.name} over {counted(len(run.history), 'epoch')}, for training and "
+        f"validation; the best epoch has a validation accuracy of {best}.",
         f"Curves of {run.name}.",
     )
 
 
-def about_test(found: Finished) -> Iterator[Block]:
+def about_test(found: Finished, called: Called) -> Iterator[Block]:
     """Its test accuracy with its interval, classes, confusions and pictures; or the command for them."""
     folder, tested = found.folder / "evaluation" / "test", found.tested
     if tested is None:
         yield Missing(f"{found.run.name} was not tested.", f"python -m naturalist evaluate {shell_path(found.folder)}")
         return
-    yield Sentences(list(_sentences(found)))
+    yield Sentences(list(_sentences(found, called)))
     if tested.per_class:
         yield Table(
             f"Test images of {found.run.name} by class.",
             ["class", "images", "precision", "recall", "F1"],
             [
-                [name, f"{score.support:,}", rate(score.precision), rate(score.recall), rate(score.f1)]
+                [called(name), f"{score.support:,}", rate(score.precision), rate(score.recall), rate(score.f1)]
                 for name, score in tested.per_class.items()
             ],
         )
-    yield from _confused(folder / "predictions.csv")
+    yield from _confused(folder / "predictions.csv", called)
     for name, alternative, caption in (
         ("confusion_matrix.png", CONFUSION, "Confusion matrix."),
         ("predictions.png", "Test images of each class with their prediction and its confidence.", GRID),
@@ -86,7 +87,7 @@ def about_explanations(found: Finished) -> Iterator[Block]:
         yield Picture(found.folder / "explanation" / name, words, words)
 
 
-def _confused(path: Path) -> Iterator[Table]:
+def _confused(path: Path, called: Called) -> Iterator[Table]:
     """The pairs of classes that are confused most, by a table of predictions; nothing without one."""
     if not path.is_file():
         return
@@ -97,18 +98,21 @@ def _confused(path: Path) -> Iterator[Table]:
         yield Table(
             "Pairs of classes that are confused most.",
             ["true class", "taken for", "images", "share of the class"],
-            [[pair["truth"], pair["prediction"], f"{pair['images']:,}", percent(pair["share"])] for pair in pairs],
+            [
+                [called(pair["truth"]), called(pair["prediction"]), f"{pair['images']:,}", percent(pair["share"])]
+                for pair in pairs
+            ],
         )
 
 
-def _sentences(found: Finished) -> Iterator[str]:
+def _sentences(found: Finished, called: Called) -> Iterator[str]:
     tested = found.tested
     assert tested is not None
     interval = ""
     if tested.accuracy_95_interval is not None:
         low, high = tested.accuracy_95_interval
         interval = f" (95 % interval {percent(low)} to {percent(high)}, Wilson)"
-    images = "the test images" if tested.n is None else f"{tested.n:,} test images"
+    images = "the test images" if tested.n is None else counted(tested.n, "test image")
     yield (
         f"{found.run.name} is right about {percent(tested.accuracy)} of {images}{interval}; balanced over the classes "
         f"{percent(tested.balanced_accuracy)}; validation, by which it was chosen, {percent(found.validation)}."
@@ -121,7 +125,7 @@ def _sentences(found: Finished) -> Iterator[str]:
     if len(scores) > 2 * CLASSES_NAMED:
         ranking = sorted(scores, key=lambda name: -(scores[name] or 0))
         best, worst = (
-            ", ".join(f"{name} ({percent(scores[name] or 0, 0)})" for name in names)
+            ", ".join(f"{called(name)} ({percent(scores[name] or 0, 0)})" for name in names)
             for names in (ranking[:CLASSES_NAMED], ranking[: -CLASSES_NAMED - 1 : -1])
         )
         yield f"It finds most of {best}, and least of {worst}."

@@ -11,6 +11,7 @@ from naturalist.models.state_dict import first_fault, is_plain
 from naturalist.reading import Count, DamagedRecord, NotNegative, Ordinal, Settings, Share, damaged, fit
 from naturalist.settings.groups import ResizeMode
 from naturalist.settings.part_a import CnnModelSettings
+from naturalist.wording import counted
 
 LARGEST_SIDE = 2**14
 """Of an image, in pixels; a single larger one would take gigabytes."""
@@ -69,7 +70,8 @@ class Checkpoint(Struct):
         if len(set(self.class_names)) < len(self.class_names):
             raise ValueError("class_names: a name is there twice")
         if len(self.class_names) != self.model.num_classes:
-            raise ValueError(f"class_names: {len(self.class_names)} names for {self.model.num_classes} outputs")
+            names = counted(len(self.class_names), "name")
+            raise ValueError(f"class_names: {names} for {counted(self.model.num_classes, 'output')}")
         if self.preprocessing.image_size != self.model.image_size:
             raise ValueError("preprocessing: its image_size is not the model's")
         if not self.state_dict:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from naturalist.settings.arguments import option, positional
 from naturalist.settings.rules import require, require_device, require_not_negative
-from naturalist.settings.verbs import Split
+from naturalist.settings.verbs import PictureFormat, Split
 
 MOST_BITS = 16
 """Two photographs that have nothing to do with each other differ in 32 of 64 bits, give or take 4."""
@@ -49,6 +49,10 @@ class AuditOptions(Limits):
     or the name of a run in runs/."""
     split: Split = "val"
     """Images in which to look for wrong labels; test is a look at the test set, and remembered as one."""
+    display_names: Path | None = option(None, metavar="FILE")
+    """How classes are called: YAML of folder: name, or CSV; a name between asterisks is in italics."""
+    format: PictureFormat = "png"
+    """Of the pictures; svg and pdf for papers."""
     datasets_dir: str = option("datasets", group="Data")
     """Where 'sample' and 'nature_12K' are stored."""
     cache_dir: str | None = option(None, group="Data")

@@ -19,6 +19,8 @@ class ReportOptions:
     """Where naturalist audit wrote what it found."""
     title: str | None = None
     """Of the page; by default the data's name."""
+    display_names: Path | None = option(None, metavar="FILE")
+    """How classes are called: YAML of folder: name, or CSV; a name between asterisks is in italics."""
     format: Literal["html", "md"] = "html"
     """A page that needs nothing else, or Markdown with a folder of pictures beside it."""
     wandb: bool = False

@@ -203,6 +203,8 @@ class ServeOptions:
     """Port to listen on."""
     max_megabytes: int = 20
     """Largest file taken."""
+    display_names: Path | None = option(None, metavar="FILE")
+    """How classes are called: YAML of folder: name, or CSV; a name between asterisks is in italics."""
     device: str = option("auto", group="Machine")
     """auto, cpu, cuda, cuda:N or mps."""
 

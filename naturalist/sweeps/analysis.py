@@ -181,13 +181,14 @@ def _what_failed_runs_share(runs: list[RunRecord]) -> list[str]:
     tests = {label: stats.fisher_exact(table, alternative="greater") for label, table in tables.items()}
     corrected = _holm({label: float(test.pvalue) for label, test in tests.items()})
     shared = [
-        f"{label}: {table[0, 0]} of {failed.sum()} failed runs have it, and {table[1, 0]} of {(~failed).sum()} "
-        f"others ({p_value(corrected[label])})"
+        f"{label}: {table[0, 0]} of {failed.sum()} failed runs have it, and {table[1, 0]} of "
+        f"{counted(int((~failed).sum()), 'other')} ({p_value(corrected[label])})"
         for label, table in tables.items()
         if corrected[label] < SIGNIFICANT
     ]
     if not shared:
-        return [f"The {failed.sum()} failed runs share no setting that the {(~failed).sum()} others lack."]
+        others = counted(int((~failed).sum()), "other lacks", "others lack")
+        return [f"The {failed.sum()} failed runs share no setting that the {others}."]
     return [f"What failed runs share: {'; '.join(shared)}."]
 
 

@@ -30,7 +30,8 @@ def report_runs(
     ended = [run for _, run in sorted(zip(numbers, ended, strict=True), key=lambda pair: pair[0])]
     good = judged(ended)
     if not good:
-        raise UserError(f"none of the {len(runs)} runs in {', '.join(map(str, folders))} has a {metric}.")
+        places = ", ".join(map(str, folders))
+        raise UserError(f"{counted(len(runs), f'run in {places} has', f'runs in {places} have')} no {metric}.")
     target.mkdir(parents=True, exist_ok=True)
     best = (max if maximize else min)(good, key=lambda run: run.value or 0)
     varied, table, found = varied_settings(good), influences(runs), sentences(runs, metric)

@@ -3,21 +3,22 @@
 import math
 import statistics
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from optuna.trial import FrozenTrial, TrialState
 from rich.cells import cell_len
-from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.console import Group
 from rich.live import Live
-from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
 from naturalist.printable import printable
-from naturalist.progress import keep_numbers, plain_console
-from naturalist.runs.records import amount
+from naturalist.progress import plain_console
+from naturalist.runs.records import amount, is_number
 from naturalist.sweeps.trials import Counts, Trials
-from naturalist.wording import counted, duration, roughly
+from naturalist.wording import counted, roughly
 
 STATES = {
     TrialState.COMPLETE: "finished",
@@ -25,28 +26,28 @@ STATES = {
     TrialState.RUNNING: "running",
     TrialState.FAIL: "failed",
 }
-LINES_AROUND = 8
+LINES_AROUND = 4
+"""The title, the headings, a line on what is not shown, and the cursor's."""
+FAILURES_SHOWN = 3
+GAP = 1
+"""Between two columns."""
 PLAIN_LINE_SECONDS = 60.0
 """How often a sweep that has no terminal reports itself, if no trial ends."""
 
 
-class _Words:
-    """Text on one line, without the words that it has no room for: half a number is another number."""
+@dataclass(frozen=True)
+class _Column:
+    """Of every trial a cell."""
 
-    def __init__(self, text: str):
-        self._text = text
+    name: str
+    cells: list[str]
+    heading: str
+    is_number: bool = True
 
-    def __rich_measure__(self, console: Console, options: ConsoleOptions) -> Measurement:
-        """As much as there is."""
-        return Measurement(1, max(1, cell_len(self._text))).with_maximum(options.max_width)
-
-    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        """As many words as there is room for."""
-        words, shown = self._text.split(), self._text
-        while words and cell_len(shown) > options.max_width:
-            words.pop()
-            shown = " ".join([*words, "…"])
-        yield Text(shown, no_wrap=True, overflow="crop")
+    @property
+    def width(self) -> int:
+        """Places on the terminal."""
+        return max(map(cell_len, [self.heading, *self.cells]))
 
 
 class TrialTable:
@@ -125,42 +126,111 @@ class TrialTable:
 
     def _draw(self) -> Group:
         trials, best, counts = self._trials.shown(), self._trials.best(), self._trials.counts()
-        metric = self._trials.sweep.metric
-        table = Table(box=None, header_style="bold")
-        for heading in ("trial", "state", "epochs", metric, "time", "settings"):
-            table.add_column(heading, justify="left" if heading in ("state", "settings") else "right")
-        table.title, table.title_justify = self._title, "left"
-        hidden = max(0, len(trials) - max(3, self._console.height - LINES_AROUND))
-        for trial in trials[hidden:]:
-            value, seconds = self._trials.value(trial), trial.user_attrs.get("seconds")
-            is_best = best is not None and trial.number == best.number
-            said = trial.user_attrs.get("failure") or self._describe(trial)
-            table.add_row(
-                str(trial.number),
-                STATES[trial.state],
-                str(len(trial.intermediate_values)),
-                "–" if value is None else f"{self._amount(trial)}{' *' if is_best else ''}",
-                "" if seconds is None else duration(seconds),
-                _Words(printable(said)),
-                style="bold" if is_best else "dim" if trial.state == TrialState.PRUNED else None,
-            )
-        keep_numbers(table, self._console.width)
+        columns, notes = _fitted(self._about(trials, best), self._settings(trials), self._console.width)
+        failed = [trial for trial in trials if "failure" in trial.user_attrs]
+        notes += [f"trial {trial.number} failed: {trial.user_attrs['failure']}" for trial in failed[-FAILURES_SHOWN:]]
         ends = f"{counts.finished} finished, {counts.pruned} pruned, {counts.failed} failed, {counts.running} running"
-        lines: list[RenderableType] = [Text(f"({hidden} earlier trials are not shown)", style="dim")] if hidden else []
-        lines = [*lines, table, Text(f"{ends}; {self._progress()}")]
+        lines = [*(Text(printable(note), style="dim") for note in notes), Text(f"{ends}; {self._progress()}")]
         if best is not None:
-            said = f"best so far: trial {best.number}, {metric} {self._amount(best)}, {self._describe(best)}"
-            lines.append(Text(said, style="bold"))
-        return Group(*lines)
+            said = f"best so far: trial {best.number}, {self._trials.sweep.metric} {self._amount(best)}"
+            lines.append(Text(f"{said}, {self._describe(best)}", style="bold"))
+        room = self._console.height - LINES_AROUND - len(self._console.render_lines(Group(*lines)))
+        hidden = max(0, len(trials) - max(3, room))
+        table = Table(box=None, header_style="bold", padding=(0, GAP, 0, 0), pad_edge=False)
+        table.title, table.title_justify = self._title, "left"
+        for column in columns:
+            table.add_column(column.heading, justify="right" if column.is_number else "left", no_wrap=True)
+        for row, trial in list(enumerate(trials))[hidden:]:
+            is_best = best is not None and trial.number == best.number
+            style = "bold" if is_best else "dim" if trial.state == TrialState.PRUNED else None
+            table.add_row(*(column.cells[row] for column in columns), style=style)
+        if not hidden:
+            return Group(table, *lines)
+        left_out = counted(hidden, "earlier trial is", "earlier trials are")
+        return Group(Text(f"({left_out} not shown)", style="dim"), table, *lines)
+
+    def _about(self, trials: Sequence[FrozenTrial], best: FrozenTrial | None) -> list[_Column]:
+        """What is shown of every trial beside its settings, the most needed first."""
+        metric = self._trials.sweep.metric
+        stars = [" *" if best is not None and trial.number == best.number else "" for trial in trials]
+        values = ["–" if self._trials.value(trial) is None else self._amount(trial) for trial in trials]
+        seconds = [trial.user_attrs.get("seconds") for trial in trials]
+        return [
+            _Column("trial", [str(trial.number) for trial in trials], "trial"),
+            _Column("state", [STATES[trial.state] for trial in trials], "state", is_number=False),
+            _Column(metric, [value + star for value, star in zip(values, stars, strict=True)], metric),
+            _Column("epoch", [str(len(trial.intermediate_values)) for trial in trials], "epoch"),
+            _Column("time", ["" if passed is None else roughly(passed) for passed in seconds], "time"),
+        ]
+
+    def _settings(self, trials: Sequence[FrozenTrial]) -> list[_Column]:
+        """The settings in which trials differ, in the order of the sweep file."""
+        columns, settings = [], [self._trials.settings(trial) for trial in trials]
+        for name in self._differing():
+            values = [one.get(name) for one in settings]
+            columns.append(_Column(name, list(map(_shown, values)), name, is_number(values)))
+        return columns
 
     def _describe(self, trial: FrozenTrial) -> str:
-        """The settings of a trial in which trials differ, in a few words; of a single trial all that are searched."""
-        settings, searched = self._trials.settings(trial), list(self._trials.sweep.searched)
-        others = [self._trials.settings(other) for other in self._trials.shown()]
-        searched = [name for name in searched if len({str(other.get(name)) for other in others}) > 1] or searched
+        """The settings of a trial in which trials differ, in a few words."""
+        settings, names = self._trials.settings(trial), self._differing()
         shown = {name: f"{value:.3g}" if isinstance(value, float) else value for name, value in settings.items()}
-        return printable(" ".join(f"{name}={value}" for name, value in shown.items() if name in searched))
+        return printable(" ".join(f"{name}={value}" for name, value in shown.items() if name in names))
+
+    def _differing(self) -> list[str]:
+        """The settings in which trials differ; of a single trial all that are searched."""
+        searched = list(self._trials.sweep.searched)
+        all_settings = [self._trials.settings(trial) for trial in self._trials.shown()]
+        return [name for name in searched if len({str(one.get(name)) for one in all_settings}) > 1] or searched
 
     def _amount(self, trial: FrozenTrial) -> str:
         """The metric of a trial that has one."""
         return amount(self._trials.value(trial) or 0.0, self._trials.sweep.metric)
+
+
+def _fitted(about: list[_Column], settings: list[_Column], width: int) -> tuple[list[_Column], list[str]]:
+    """What there is room for: with short headings, and without the last columns or the widest settings, if need be.
+
+    Returns:
+        The columns, and lines that say what headings mean and what was left out.
+    """
+    if _width([*about, *settings]) > width:
+        short = _abbreviated([column.name for column in settings])
+        about = [_shortened(column, column.name.removeprefix("val_")) for column in about]
+        settings = [_shortened(column, short[column.name]) for column in settings]
+    columns, left_out = [*about, *settings], list[str]()
+    for column in (*reversed(about[3:]), *sorted(settings, key=lambda column: -column.width)):
+        if _width(columns) <= width:
+            break
+        columns.remove(column)
+        left_out.append(column.name)
+    meanings = [f"{column.heading}={column.name}" for column in columns if column.heading != column.name]
+    notes = [", ".join(meanings), f"no room for {', '.join(left_out)}" if left_out else ""]
+    return columns, [note for note in notes if note]
+
+
+def _shortened(column: _Column, heading: str) -> _Column:
+    """The column below another heading, where it is narrower so."""
+    other = replace(column, heading=heading)
+    return other if other.width < column.width else column
+
+
+def _width(columns: list[_Column]) -> int:
+    return sum(column.width + GAP for column in columns) - GAP
+
+
+def _abbreviated(names: Sequence[str]) -> dict[str, str]:
+    """Initials, such as lr for learning_rate; of more letters, where another name has them already."""
+    short: dict[str, str] = {}
+    for name in names:
+        words = name.split("_")
+        longer = ("".join(word[:letters] for word in words) for letters in range(1, len(name)))
+        short[name] = next((initials for initials in longer if initials not in short.values()), name)
+    return short
+
+
+def _shown(value: object) -> str:
+    """The value of a setting, in few letters."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return printable(f"{value:.3g}" if isinstance(value, float) else value)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import re
 import shutil
 from contextlib import redirect_stdout
 
@@ -117,11 +118,11 @@ def test_it_is_said_within_80_columns_and_drawn(audited):
         "1 unreadable",
         f"Of {SMALL_CLASSES[3]} there are training images and no test images.",
         "Of Stones there are test images and no training images",
-        "Leaks: 1 image(s) are in a later split, too, which flatters the result on it. Leave them out of training "
+        "Leaks: 1 image is in a later split, too, which flatters the result on it. Leave it out of training "
         f"with --exclude {output / 'leaks.csv'}",
-        "Two labels for one picture: 2 image(s)",
-        "Copies: 1 image(s) are in the same class and split already, 1 of them with the same bytes",
-        "Places: 1 file(s) say where they were taken",
+        "Two labels for one picture: 2 images look like one",
+        "Copies: 1 image is in the same class and split already, with the same bytes",
+        "Places: 1 file says where it was taken",
     ):
         assert words in text
     for name in SHEETS:
@@ -148,7 +149,31 @@ def test_limits_decide_a_run_doubts_labels_and_nothing_of_an_earlier_audit_is_le
     assert len(doubted) == said["suspects"] and (said["run"], said["split"]) == ("a", "val")
     assert all((data / row["path"]).is_file() and row["suggested"] != row["class"] for row in doubted)
     assert (again / "label_errors.png").is_file()
-    assert f"Labels: {len(doubted)} of {said['images']} val images are probably" in capsys.readouterr().out
+    printed, verb = capsys.readouterr().out, "is" if len(doubted) == 1 else "are"
+    assert f"Labels: {len(doubted)} of {said['images']} val images {verb} probably" in printed
+    assert f"look at {again / 'label_errors.png'} before" in printed
+
+
+def test_classes_have_the_names_of_a_file_where_people_read_them_and_pictures_are_for_papers(audited, tmp_path, capsys):
+    data, output, _ = audited
+    names, again = tmp_path / "names.yaml", tmp_path / "audit"
+    names.write_text(f"{FIRST}: '*Rana <b>*'\n{SMALL_CLASSES[3]}: Wood mice\n")
+    arguments = ["audit", str(data), "--cache_dir", str(output.parent / "cache"), "--display_names", str(names)]
+    cli.main([*arguments, "-o", str(again), "--format", "svg"])
+    printed = capsys.readouterr().out
+    assert "Rana <b> " in printed and "Of Wood mice there are training images" in printed
+    assert not any(name in printed for name in (FIRST, SMALL_CLASSES[3], "*Rana"))
+    assert sorted(path.name for path in again.glob("*.svg")) == sorted(f"{name}.svg" for name in SHEETS)
+    assert not list(again.glob("*.png"))
+    assert re.search(r"italic[^<]*>Rana &lt;b&gt;<", (again / "suspicious.svg").read_text())
+    for name in TABLES:
+        assert (again / f"{name}.csv").read_text() == (output / f"{name}.csv").read_text()
+    record, before = (json.loads((folder / "audit.json").read_text()) for folder in (again, output))
+    assert record.pop("pictures") == "svg" and before.pop("pictures") == "png" and record == before
+    names.write_text("Stones: Pebbles")
+    with pytest.raises(UserError, match="names 'Stones', which is no class here"):
+        cli.main([*arguments, "-o", str(tmp_path / "none")])
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_run_that_is_none_leaves_nothing(audited, tmp_path):

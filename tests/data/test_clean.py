@@ -104,7 +104,7 @@ def test_what_another_process_is_building_is_left_alone(clean, caches):
     (caches / "new.unfinished").mkdir()
     with store.lock_of(train), store.lock_of(caches / "new"):
         printed = clean("--all", "--delete")
-    assert "2 left alone: another process is at work on it" in printed
+    assert "2 left alone: another process is at work on them" in printed
     assert train.is_dir() and (caches / "new.unfinished").is_dir()
 
 

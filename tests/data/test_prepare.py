@@ -76,17 +76,17 @@ def test_unreadable_and_ignored_files_are_named(prepare, own_photographs):
     (own_photographs / "train" / ".DS_Store").touch()
     (own_photographs / "test" / SECOND / "zero.jpg").touch()
     output = prepare()
-    assert f"1 of 49 files in train/ cannot be read and are left out:\n  {FIRST}/text.jpg: no image" in output
-    assert f"1 of 17 files in test/ cannot be read and are left out:\n  {SECOND}/zero.jpg: empty file" in output
+    assert f"1 of 49 files in train/ cannot be read and is left out:\n  {FIRST}/text.jpg: no image" in output
+    assert f"1 of 17 files in test/ cannot be read and is left out:\n  {SECOND}/zero.jpg: empty file" in output
     assert row(output, "files") == ["49", "17"] and row(output, "readable") == ["48", "16"]
-    assert "Ignored 1 file(s) or folder(s) that are hidden, a system's or outside the class folders" in output
+    assert "Ignored 1 file or folder that is hidden, a system's or outside the class folders" in output
 
 
 def test_same_bytes_in_train_and_test_are_reported_by_their_whole_names(prepare, own_photographs):
     name = f"{SECOND}/[copy] of [bold] :smile: with a name that is longer than a line has room for in a terminal.jpg"
     shutil.copy(own_photographs / "train" / FIRST / "00.jpg", own_photographs / "test" / name)
     output = prepare()
-    assert "1 photograph(s) have the same bytes in train/ and test/, which flatters the result on test/" in output
+    assert "1 photograph has the same bytes in train/ and test/, which flatters the result on test/" in output
     assert f"\n  train/{FIRST}/00.jpg = test/{name}\n" in output
     said = "By their pixels: 1 in two splits, 1 under two labels; "
     assert f"{said}naturalist audit {own_photographs} shows which." in output
@@ -96,7 +96,7 @@ def test_classes_of_the_test_set_alone_are_left_out_and_counted(prepare, own_pho
     (own_photographs / "test" / FIRST).rename(own_photographs / "test" / "Zebra")
     output = prepare()
     assert row(output, FIRST) == ["12", "0"] and row(output, "files") == ["48", "12"]
-    assert "4 file(s) in test/Zebra are left out: the training images have no such class." in output
+    assert "4 files in test/Zebra are left out: the training images have no such class." in output
 
 
 def test_what_is_unusual_about_the_folders_is_said(prepare, own_photographs):
@@ -172,6 +172,6 @@ def test_the_same_photograph_is_a_leak_and_the_same_other_file_is_not(prepare, o
     for place in (own_photographs / "test" / SECOND / "twin.jpg", own_photographs / "train" / SECOND / "again.jpg"):
         shutil.copy(own_photographs / "train" / FIRST / "00.jpg", place)
     output = prepare()
-    assert "2 photograph(s) have the same bytes" in output
+    assert "2 photographs have the same bytes" in output
     assert f"train/{FIRST}/00.jpg = test/{SECOND}/twin.jpg" in output
     assert f"train/{SECOND}/again.jpg = test/{SECOND}/twin.jpg" in output

@@ -64,7 +64,7 @@ def test_class_with_one_image_is_refused_by_name():
 
 
 def test_class_too_rare_for_the_fraction_is_refused_by_name():
-    with pytest.raises(UserError, match=r"class\(es\) b would be missing"):
+    with pytest.raises(UserError, match=r"the class b would be missing from one side of the split; add images of it"):
         stratified_split(np.array([0] * 100 + [1] * 2), ("a", "b"), 0.2, seed=0)
 
 

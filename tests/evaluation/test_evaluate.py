@@ -116,8 +116,8 @@ def test_a_test_set_with_other_classes_is_measured_by_name_on_those_there_are(ru
     shutil.copytree(data / "test" / second, data / "test" / "Zebra")
     metrics = evaluate_run(run, data=str(data), device="cpu")
     said = capsys.readouterr().out
-    assert f"has no images of {first}, {third}: the numbers are of the other 8 class(es)." in said
-    assert f"5 file(s) in {data / 'test'} are of classes that the run does not know, and are left out" in said
+    assert f"has no images of {first}, {third}: the numbers are of the 8 classes that it has." in said
+    assert f"5 files in {data / 'test'} are of classes that the run does not know, and are left out" in said
     assert ": Zebra (5).\n" in said and "Upper and lower case count" not in said
     assert (metrics["missing_classes"], metrics["unknown_classes"]) == ([first, third], {"Zebra": 5})
 

@@ -106,7 +106,7 @@ def test_single_precision_probabilities_are_taken(predictions):
 @pytest.mark.parametrize(
     ("probabilities", "labels", "message"),
     [
-        ([[0.5, np.nan]], [0], "1 of 1 images are not finite"),
+        ([[0.5, np.nan]], [0], "1 of 1 image are not finite"),
         ([[0.5, np.inf]], [0], "not finite"),
         ([[3.0, -1.0]], [0], "softmax"),
         ([[0.5, 0.5]], [2], "expected 0 to 1"),

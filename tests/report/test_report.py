@@ -142,6 +142,47 @@ def test_markdown_has_the_same_and_its_pictures_beside_it(place, tmp_path):
     assert "| partial | 80 of 100 | top from epoch 3; head | features |" in text
 
 
+AUDIT = {
+    "data": "plants",
+    "pictures": "svg",
+    "splits": {"train": {"files": 75}, "test": {"files": 40}},
+    "classes": [{"class": name, "split": split, "files": 5} for name in CLASSES for split in ("train", "test")],
+    "missing_in_test": ["Aves"],
+    "unknown_in_test": {},
+    "suspicious": {"small": 1},
+    "duplicates": {name: {"images": 1, "same_bytes": 0, "other_class": 0} for name in ("leaks", "conflicts", "copies")},
+    "with_place": 0,
+    "guessed_by": {"largest class": 0.3, "camera": 0.3},
+    "label_errors": {
+        "run": "scratch",
+        "split": "val",
+        "images": 15,
+        "accuracy": 0.5,
+        "suspects": 1,
+        "pairs": [{"label": "Aves", "suggested": "Fungi", "images": 1}],
+    },
+}
+
+
+def test_names_of_a_file_are_in_italics_and_escaped_on_the_page_and_in_markdown(place, tmp_path):
+    names = tmp_path / "names.yaml"
+    names.write_text(yaml.safe_dump({"Aves": "*Turdus <b>m_</b>*", CLASSES[1]: "*b* & c"}))
+    (tmp_path / "audit.json").write_text(json.dumps(AUDIT))
+    options = {"folders": [place / "runs" / "scratch"], "audit": tmp_path, "display_names": names}
+    page = report_all(ReportOptions(**options, out=tmp_path / "page.html")).read_text()
+    text = report_all(ReportOptions(**options, format="md", out=tmp_path / "page.md")).read_text()
+    for said, name in ((page, "<em>Turdus &lt;b&gt;m_&lt;/b&gt;</em>"), (text, r"*Turdus \<b\>m\_\</b\>*")):
+        assert f"Of {name} there are training images" in said and f"Most often: {name} → Fungi 1" in said
+        assert said.count(name) >= 6 and "Aves" not in said and "\ufdd0" not in said
+    assert '<th scope="row">*b* &amp; c</th>' in page and r"| \*b\* \& c | " in text
+    assert "1 of 15 val images is probably labelled wrong" in page and f"{tmp_path / 'label_errors.svg'}" in page
+    assert "pictures are SVG, and this page takes PNG alone" in page
+    names.write_text("Avess: Birds")
+    with pytest.raises(UserError, match="names 'Avess', which is no class here; did you mean Aves?"):
+        report_all(ReportOptions(**options, out=tmp_path / "none.html"))
+    assert not (tmp_path / "none.html").exists()
+
+
 def test_runs_on_other_images_are_left_out_and_named(place, tmp_path):
     other = write_run(tmp_path / "runs" / "other", 0.9, test=False)
     (other / "identity.json").write_text(json.dumps({"fingerprint": "g", "class_names": CLASSES}))

@@ -98,7 +98,7 @@ def test_files_that_come_go_or_change_do_not_move_an_image_to_the_other_side(hom
     images = images_of_split(run, load_checkpoint(run), "val")
     assert sorted(images.files) == held_out[2:]
     said = capsys.readouterr().out
-    assert f"Of the run's 12 validation images, 1 gone ({gone}) and 1 changed ({changed}) since" in said
+    assert f"Left out of the run's 12 validation images: 1 gone ({gone}) and 1 changed ({changed}) since." in said
     metrics = evaluate_run(run, "val", device="cpu", quiet=True)
     assert metrics["n"] == 10
 
@@ -110,7 +110,7 @@ def test_validation_images_that_are_all_gone_are_one_sentence(home):
         (make / name).mkdir(parents=True)
         for number in range(3):
             Image.new("RGB", (40, 40), (number, 9, 9)).save(make / name / f"new{number}.png")
-    with pytest.raises(UserError, match="none of the 12 validation images of the run is in 'photographs'"):
+    with pytest.raises(UserError, match="of the run's 12 validation images, none is in 'photographs'"):
         evaluate_run(home / "runs" / "first", "val", device="cpu", quiet=True)
 
 

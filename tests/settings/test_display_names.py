@@ -10,7 +10,7 @@ from naturalist.errors import UserError
 from naturalist.plots.confusion_matrix import plot_confusion_matrix
 from naturalist.plots.predictions import plot_contact_sheet, plot_prediction_grid
 from naturalist.plots.style import new_figure, new_page
-from naturalist.settings.display_names import Given, Italic, read_display_names
+from naturalist.settings.display_names import Given, Italic, name_in_markdown, read_display_names
 
 CLASSES = ("acer_negundo", "quercus", "rhus")
 
@@ -36,13 +36,19 @@ def test_a_name_between_asterisks_is_italic_and_what_is_missing_keeps_its_folder
 
 def test_a_folder_that_looks_like_a_name_in_italics_is_none(tmp_path):
     assert not isinstance(read_display_names(written(tmp_path, ""), ("*a*", "b"))[0], Italic)
+    assert read_display_names(None, ("*a*", "b")) == ("*a*", "b")
+
+
+def test_in_markdown_a_name_is_in_italics_and_nothing_else_in_it_means_anything():
+    names = Italic("A <b> *x*"), Given("*A*"), "a_b*"
+    assert [name_in_markdown(name) for name in names] == [r"*A \<b\> \*x\**", r"\*A\*", r"a_b\*"]
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("names.yaml", "acer_negund: Acer", "'acer_negund', which is no class of the run; did you mean acer_negundo"),
-        ("names.yaml", "7: Acer", "names 7, which is no class of the run"),
+        ("names.yaml", "acer_negund: Acer", "'acer_negund', which is no class here; did you mean acer_negundo"),
+        ("names.yaml", "7: Acer", "names 7, which is no class here; valid are acer_negundo, quercus, rhus"),
         ("names.yaml", "rhus: [a, b]", "has no name for 'rhus'"),
         ("names.yaml", "rhus: '**'", "has no name for 'rhus'"),
         ("names.yaml", "rhus: Oak\nquercus: '*Oak*'", "calls two classes 'Oak'"),

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -505,23 +506,33 @@ def test_a_trial_whose_folder_has_other_settings_than_the_sweep_shows_fails(tmp_
     assert json.loads((tmp_path / "summary.json").read_text())["status"] == status
 
 
-def test_the_live_table_leaves_settings_out_rather_than_half_a_number(place, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "40")
-    place.write({"quality": {"values": [0.123456]}, "learning_rate": {"values": [1.25e-4, 1.5e-4]}})
+@pytest.mark.parametrize("width", [40, 80, 200])
+def test_the_live_table_has_every_setting_in_80_columns_and_names_what_it_has_no_room_for(place, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setenv("LINES", "40")
     with closing(Store(place.folder, None)) as store:
-        trials = Trials(store, "sweep", read_sweep(place.folder / "sweep.yaml"))
-        trial = trials.choose(9)
-        trials.report(trial, {"val_accuracy": 0.6123})
-        trials.finish(trial, seconds=3723)
-        for width in (40, 60, 90, 120):
-            console = Console(width=width, file=io.StringIO())
-            console.print(TrialTable(trials, 9)._draw(), crop=False)
-            text = console.file.getvalue()
-            table = text[: text.index("1 finished")].split()
-            assert {"0", "61.2", "%", "1", "h", "02", "min"} <= set(table), text
-            settings = {word for word in table if "=" in word}
-            assert settings <= {"quality=0.123", "level=1", "learning_rate=0.000125", "learning_rate=0.00015"}, text
-    assert len(settings) == 3
+        trials = Trials(store, "sweep", read_sweep(ROOT / "sweep.yaml"))
+        for number in range(5):
+            trial = trials.choose(9)
+            trials.report(trial, {"val_accuracy": 0.6123 - number / 100})
+            trials.finish(trial, seconds=3723, failure="it fell over; see logs/a.log" if number == 4 else None)
+        shown, console = TrialTable(trials, 9), Console(width=width, file=io.StringIO())
+        console.print(shown._draw(), crop=False)
+        lines, names = console.file.getvalue().splitlines(), shown._differing()
+        cells = {column.name: column.cells for column in shown._settings(trials.shown())}
+    text = " ".join(" ".join(lines).split())
+    assert len(names) > 6 and "…" not in text and all(len(line.rstrip()) <= width for line in lines), text
+    assert "best so far: trial 0, val_accuracy 61.2 %, " in text and "61.2 % * " in text
+    assert "trial 4 failed: it fell over; see logs/a.log" in text
+    left_out = text.partition("no room for ")[2].partition(" trial 4 failed")[0].split(", ") if width == 40 else []
+    kept = [name for name in names if name not in left_out]
+    assert ("time" in left_out, "epoch" in left_out) == (width == 40, width == 40)
+    for number, row in enumerate(line.split() for line in lines if re.match(r" +\d ", line)):
+        assert [cells[name][number] for name in kept] == row[-len(kept) :], text
+    if width < 200:
+        assert all(re.search(rf"\w+={name}\b", text) or f" {name} " in text for name in kept) and len(kept) > 1
+    else:
+        assert " ".join(names) in text
 
 
 def test_the_table_shows_what_differs_and_its_estimate_counts_what_running_trials_have_used(place, monkeypatch):
