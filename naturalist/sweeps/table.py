@@ -220,11 +220,12 @@ def _width(columns: list[_Column]) -> int:
 
 
 def _abbreviated(names: Sequence[str]) -> dict[str, str]:
-    """Initials, such as lr for learning_rate; of more letters, where another name has them already."""
+    """Initials, as lr for learning_rate, or ac for activation; more letters where another name has these."""
     short: dict[str, str] = {}
     for name in names:
         words = name.split("_")
-        longer = ("".join(word[:letters] for word in words) for letters in range(1, len(name)))
+        least = 1 if len(words) > 1 else 2
+        longer = ("".join(word[:letters] for word in words) for letters in range(least, len(name)))
         short[name] = next((initials for initials in longer if initials not in short.values()), name)
     return short
 

@@ -162,7 +162,7 @@ def test_classes_have_the_names_of_a_file_where_people_read_them_and_pictures_ar
     cli.main([*arguments, "-o", str(again), "--format", "svg"])
     printed = capsys.readouterr().out
     assert "Rana <b> " in printed and "Of Wood mice there are training images" in printed
-    assert not any(name in printed for name in (FIRST, SMALL_CLASSES[3], "*Rana"))
+    assert {FIRST, SMALL_CLASSES[3], "*Rana"}.isdisjoint(word.strip(",.") for word in printed.split())
     assert sorted(path.name for path in again.glob("*.svg")) == sorted(f"{name}.svg" for name in SHEETS)
     assert not list(again.glob("*.png"))
     assert re.search(r"italic[^<]*>Rana &lt;b&gt;<", (again / "suspicious.svg").read_text())
