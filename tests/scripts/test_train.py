@@ -292,7 +292,7 @@ def test_evaluate_measures_the_classes_that_a_test_set_has(workplace, pictures, 
         [sys.executable, "-m", "naturalist", "evaluate", workplace[0] / "runs" / "first", "--data", "three"], tmp_path
     )
     assert done.returncode == 0, done.stderr
-    assert f"three/test has no images of {', '.join(CLASSES[3:])}: the numbers are of the other 3" in done.stdout
+    assert f"three/test has no images of {', '.join(CLASSES[3:])}: the numbers are of the 3 classes" in done.stdout
 
 
 def test_unreadable_photographs_are_named_and_left_out_or_fatal(pictures, tmp_path):
