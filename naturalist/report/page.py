@@ -63,7 +63,7 @@ def _environment(html: bool) -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=StrictUndefined,
-        finalize=_printable,
+        finalize=_unbroken if html else _printable,
     )
     environment.filters |= {"embedded": embedded, "cell": in_markdown}
     return environment
@@ -72,6 +72,11 @@ def _environment(html: bool) -> Environment:
 def _printable(value: Any) -> Any:
     """What a template writes; names that others gave hold nothing that cannot be shown."""
     return printable(value) if type(value) is str and not value.isprintable() and "\n" not in value else value
+
+
+def _unbroken(value: Any) -> Any:
+    """The same, with no line that begins with a per cent sign."""
+    return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", _printable(value)) if type(value) is str else value
 
 
 def embedded(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from naturalist.report.part_a import part_a
 from naturalist.report.part_b import against_scratch, part_b
 from naturalist.report.repeating import about_repeating
 from naturalist.settings.report import ReportOptions
-from naturalist.wording import number, percent
+from naturalist.wording import counted, number, percent
 
 
 def report_all(options: ReportOptions) -> Path:
@@ -68,8 +68,10 @@ def compose(found: Found, audit: Path, scratch: Path, title: str | None = None) 
     """
     runs = found.all
     data = describe_data(runs[0].part("data")) if runs else None
-    kinds = [f"{len(found.of(adapted))} runs of Part {part}" for adapted, part in ((False, "A"), (True, "B"))]
-    kinds += [f"sweep {sweep.name} with {len(sweep.trials)} finished trials" for sweep in found.sweeps]
+    kinds = [
+        f"{counted(len(found.of(adapted)), 'run')} of Part {part}" for adapted, part in ((False, "A"), (True, "B"))
+    ]
+    kinds += [f"sweep {sweep.name!r} with {counted(len(sweep.trials), 'finished trial')}" for sweep in found.sweeps]
     sections = [
         _summary(found),
         about_data(found, audit),
