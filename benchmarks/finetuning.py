@@ -31,7 +31,7 @@ def finetuning(settings: Settings) -> Iterator[Row]:
         def ours(strategy: StrategySettings = strategy) -> None:
             nonlocal turn
             turn += 1
-            _fine_tune(settings, strategy, f"{strategy.strategy}{turn}")
+            _fine_tune(settings, strategy, f"{strategy.strategy}{turn}", images)
 
         usual_model = _network(len(list(train.iterdir())))
         Strategy(usual_model, strategy, TrainingSettings(epochs=EPOCHS)).release(0)
@@ -50,7 +50,7 @@ def _network(classes: int) -> StagedNetwork:
     return StagedNetwork(backbone=BACKBONE, num_classes=classes, image_size=SIZE, dropout=0.0)
 
 
-def _fine_tune(settings: Settings, strategy: StrategySettings, name: str) -> None:
+def _fine_tune(settings: Settings, strategy: StrategySettings, name: str, images: int) -> None:
     """What ``partB/finetune.py`` does between its command line and its record."""
     cache, compute = settings.folder / f"cache-{name}", Compute(settings.device)
     wanted = DataSettings(
@@ -58,7 +58,7 @@ def _fine_tune(settings: Settings, strategy: StrategySettings, name: str) -> Non
         image_size=SIZE,
         resize_mode="squash",
         normalization="imagenet",
-        val_fraction=0.02,
+        val_fraction=10 / images,  # one of each class
     )
     data = load_training_data(wanted, cache)
     training = TrainingSettings(batch_size=BATCH_SIZE, epochs=EPOCHS)

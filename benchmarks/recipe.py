@@ -1,17 +1,19 @@
 """Which ingredients make Part A's recipe better? Decided by validation accuracy; the test images are not looked at.
 
-    python -m benchmarks.recipe FOLDER [--image_size 64] [--epochs 8] [--seeds 3] [--only NAME …] [--out FOLDER]
+    python -m benchmarks.recipe FOLDER [--image_size 64] [--epochs 8] [--seeds 3] [--only NAME …] [--base NAME …]
 
-Trains the base, then one ingredient after the other on top of the best so far, each with every seed on one split. What
-gains more than the standard error of the gain, over the same seeds, is kept. With a single seed there is none: nothing
-is kept, and each row is the base with one ingredient, as a first look. Results are lines of ``results.jsonl`` in
-``--out``; what is there already is not trained again, so that the same command goes on, also with more seeds or rows.
+Trains the base (the defaults, with the ingredients of ``--base``), then one ingredient after the other on top of the
+best so far, each with every seed on one split. What gains more than the standard error of the gain, over the same
+seeds, is kept. With a single seed there is none: nothing is kept, and each row is the base with one ingredient, as a
+first look. Results are lines of ``results.jsonl`` in ``--out``; what is there already is not trained again, so that
+the same command goes on, also with more seeds or rows.
 """
 
 import argparse
 import json
 import math
 import os
+import shlex
 import statistics
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +52,11 @@ def ingredients(size: int) -> dict[str, Flags]:
         "growing": {"pooling": "average", "first_image_size": max(32, size // 2)},
         "no dropout": {"dropout": 0},
         "decay ×2": {"weight_decay": 0.1},
+        "smaller batches": {"batch_size": 32},
+        "smoothing 0.2": {"label_smoothing": 0.2},
+        "SGD": {"optimizer": "SGD", "learning_rate": 0.1, "weight_decay": 0.002},
+        "more in front": {"num_filters": [48, 96, 160, 192, 256]},
+        "larger kernels in front": {"kernel_size": [5, 3, 3, 3, 3]},
     }
 
 
@@ -145,12 +152,13 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, help="of each training; by default as many as there are cores")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="ingredients, in the order in which they are tried")
+    parser.add_argument("--base", nargs="+", metavar="NAME", default=[], help="ingredients that the base has already")
     parser.add_argument("--out", type=Path, default=Path("runs") / "recipe", help="folder of results and runs")
     parser.add_argument("--table", type=Path, default=ROOT / "benchmarks" / "RECIPE.md")
     arguments = parser.parse_args()
     with entry_point():
         known = ingredients(arguments.image_size)
-        if unknown := set(arguments.only or known) - set(known):
+        if unknown := {*(arguments.only or known), *arguments.base} - set(known):
             raise UserError(f"there is no ingredient {min(unknown)!r}; there are: {', '.join(known)}.")
         if arguments.seeds < 1:
             raise UserError("--seeds must be at least 1.")
@@ -159,9 +167,12 @@ def main() -> None:
         data = str(arguments.data.expanduser().resolve())
         common = {"data": data, "image_size": arguments.image_size, "epochs": arguments.epochs}
         bench = Bench(arguments.out, common, arguments.seeds)
-        best = bench.result("base", {})
+        flags: Flags = {}
+        for name in arguments.base:
+            flags |= known[name]
+        best = bench.result(" + ".join(["base", *arguments.base]), flags)
         lines = [line_of(best, None)[0]]
-        for name in arguments.only or known:
+        for name in arguments.only or [name for name in known if name not in arguments.base]:
             result = bench.result(name, {**best.flags, **known[name]})
             line, is_kept = line_of(result, best)
             lines.append(line)
@@ -171,9 +182,10 @@ def main() -> None:
 
 def heading(arguments: argparse.Namespace) -> str:
     """What stands above the table's lines."""
+    base = f" {shlex.join(['--base', *arguments.base])}" if arguments.base else ""
     return (
         f"# Ingredients of Part A's recipe\n\n`python -m benchmarks.recipe {arguments.data.name} --image_size "
-        f"{arguments.image_size} --epochs {arguments.epochs} --seeds {arguments.seeds}`\n\n"
+        f"{arguments.image_size} --epochs {arguments.epochs} --seeds {arguments.seeds}{base}`\n\n"
         f"{describe_environment(torch.device('cpu'))}\n\n"
         "Validation accuracy of the best epoch, mean ± deviation over n seeds on one split; gain over the best row so "
         "far that was kept, ± its standard error; what gains more than that is kept.\n\n"

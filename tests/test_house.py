@@ -45,8 +45,8 @@ def functions(path: Path) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 
 def paths_drawn() -> set[str]:
-    """Files and folders in README's drawing of the house, where an indented line lies in the folder above it."""
-    section = (ROOT / "README.md").read_text().split("## The house")[1]
+    """Files and folders in the drawing of the house, where an indented line lies in the folder above it."""
+    section = (ROOT / "docs" / "house.md").read_text()
     folders: list[str] = []
     paths = set()
     for line in section.split("```")[1].strip().splitlines():
@@ -55,6 +55,12 @@ def paths_drawn() -> set[str]:
         paths.update("".join(folders[:depth]) + name for name in names)
         folders[depth:] = names[-1:]
     return paths
+
+
+def anchors(path: Path) -> set[str]:
+    """What a link to a heading may end in, as GitHub makes it."""
+    headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 def pins(*files: str) -> list[Requirement]:
@@ -92,6 +98,15 @@ def test_the_drawing_of_the_house_leaves_nothing_out():
     files = {in_repository(path) for path in PACKAGE if not path.name.startswith("__")}
     rooms = {in_repository(path.parent) + "/" for path in PACKAGE}
     assert sorted((files | rooms) - paths_drawn()) == []
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("*.md")) + sorted(ROOT.glob("[pdb]*/*.md")), ids=in_repository)
+def test_every_link_in_a_document_leads_somewhere(path):
+    links = re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]+))?\)", path.read_text(encoding="utf-8"))
+    for place, anchor in links:
+        target = path.parent / place if place else path
+        assert target.exists(), place
+        assert not anchor or anchor in anchors(target), f"{place}#{anchor}"
 
 
 def test_every_path_in_the_walks_exists():

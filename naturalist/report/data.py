@@ -85,9 +85,12 @@ def about_data(found: Found, audit: Path) -> Section:
         return section
     content = read_json(path, Audit, REMEDY)
     if data is not None and describe_data(data) != content.data:
-        section.blocks.append(Text(f"The audit in {audit} is of {content.data}, not of what the runs were trained on."))
+        section.blocks.append(
+            Text(f"The audit in {audit.name} is of {content.data}, not of what the runs were trained on.")
+        )
         return section
-    said = sentences(read_json(path, dict[str, Any], REMEDY), audit, found.called)
+    place = Path(audit.name)  # a page may go far from here
+    said = sentences(read_json(path, dict[str, Any], REMEDY), place, found.called)
     section.blocks += [_classes(content, found.called), Sentences(said)]
     if content.pictures == "png":
         section.blocks += _sheets(content, audit)

@@ -77,11 +77,16 @@ def _printable(value: Any) -> Any:
     return printable(value) if type(value) is str and not value.isprintable() and "\n" not in value else value
 
 
+def _unbroken(text: str) -> str:
+    """The same, with no line that begins with a per cent sign."""
+    return re.sub(r"(?<=\d) %", "\N{NO-BREAK SPACE}%", _printable(text))
+
+
 def _in_html(value: Any) -> Any:
     """The same, escaped, with names in italics; what is HTML already stays as it is."""
     if not isinstance(value, str) or isinstance(value, Markup):
         return value
-    return Markup(_written(value, lambda text: str(escape(_printable(text))), "<em>", "</em>"))
+    return Markup(_written(value, lambda text: str(escape(_unbroken(text))), "<em>", "</em>"))
 
 
 def _in_markdown(text: str) -> str:

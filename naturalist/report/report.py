@@ -72,9 +72,10 @@ def compose(found: Found, audit: Path, scratch: Path, title: str | None = None) 
     """
     runs = found.all
     data = describe_data(runs[0].part("data")) if runs else None
-    counts = [counted(len(found.of(adapted)), "run") for adapted in (False, True)]
-    kinds = [f"{count} of Part {part}" for count, part in zip(counts, "AB", strict=True)]
-    kinds += [f"sweep {sweep.name} with {counted(len(sweep.trials), 'finished trial')}" for sweep in found.sweeps]
+    kinds = [
+        f"{counted(len(found.of(adapted)), 'run')} of Part {part}" for adapted, part in ((False, "A"), (True, "B"))
+    ]
+    kinds += [f"sweep {sweep.name!r} with {counted(len(sweep.trials), 'finished trial')}" for sweep in found.sweeps]
     sections = [
         _summary(found),
         about_data(found, audit),
