@@ -5,13 +5,12 @@ import re
 import shlex
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import wandb
 import yaml
+from conftest import TIMEOUT, run_python, start_python
 from fake_wandb import API_KEY, FakeWandb
 from wandb.proto.wandb_internal_pb2 import Record
 
@@ -79,18 +78,8 @@ class Training:
         self, mode: str, first: int = 1, last: int = 3, dies_after: float | None = None, **env: str
     ) -> subprocess.Popen:
         """Train the epochs ``first`` to ``last``; ``dies_after`` so many seconds the process is gone unfinished."""
-        command = [sys.executable, str(self.folder / "train.py"), mode, str(first), str(last)]
-        if dies_after is not None:
-            command.append(str(dies_after))
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env={**self.env, **env},
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        command = [self.folder / "train.py", mode, first, last, *([] if dies_after is None else [dies_after])]
+        return start_python(*command, cwd=self.folder, env={**self.env, **env})
 
     def run(self, *args, **kwargs) -> str:
         process = self.start(*args, **kwargs)
@@ -100,15 +89,9 @@ class Training:
 
     def run_command(self, command: str, **env: str) -> None:
         program, *arguments = shlex.split(command)
-        subprocess.run(
-            [Path(sys.executable).with_name(program), *arguments],
-            cwd=self.folder,
-            check=True,
-            env={**self.env, **env},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=60,
-        )
+        script = Path(sys.executable).with_name(program)
+        done = run_python(script, *arguments, cwd=self.folder, env={**self.env, **env})
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def recorded_epochs(self) -> list[int]:
         return [metrics["epoch"] for metrics in read_metrics(self.run_folder)]
@@ -318,14 +301,18 @@ def test_a_sweep_whose_server_refuses_connections_ends_with_code_2(without_serve
     assert without_server["in a sweep"].returncode == 2
 
 
-def make_folders(runs_dir: Path) -> list[str]:
-    return [create_run_folder(runs_dir, "same").name for _ in range(50)]
+MAKE_FOLDERS = """
+from pathlib import Path
+from naturalist.runs.folder import create_run_folder
+for _ in range(50):
+    print(create_run_folder(Path(), "same").name)
+"""
 
 
 def test_two_processes_never_share_a_run_folder(tmp_path):
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        names = [name for names in pool.map(make_folders, [tmp_path] * 2) for name in names]
-    assert set(names) == {"same", *(f"same-{number}" for number in range(2, 101))}
+    processes = [start_python("-c", MAKE_FOLDERS, cwd=tmp_path) for _ in range(2)]
+    names = [name for process in processes for name in process.communicate(timeout=TIMEOUT)[0].split()]
+    assert sorted(names) == sorted({"same", *(f"same-{number}" for number in range(2, 101))})
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import optuna
 import pytest
 import yaml
-from conftest import run_python
+from conftest import run_python, start_python
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from rich.console import Console
@@ -96,6 +96,8 @@ SWEEP = {
 class Place:
     """A folder with a sweep of a program that only pretends to train."""
 
+    command = ("-m", "naturalist", "sweep", "sweep.yaml", "--set", "device=cpu")
+
     def __init__(self, folder: Path):
         self.folder = folder
         (folder / "program.py").write_text(PROGRAM)
@@ -107,30 +109,10 @@ class Place:
         (self.folder / "sweep.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
 
     def start(self, *arguments: object) -> subprocess.Popen:
-        command = [
-            sys.executable,
-            "-m",
-            "naturalist",
-            "sweep",
-            "sweep.yaml",
-            "--set",
-            "device=cpu",
-            *map(str, arguments),
-        ]
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            start_new_session=True,
-        )
+        return start_python(*self.command, *arguments, cwd=self.folder, start_new_session=True)
 
     def run(self, *arguments: object, code: int = 0) -> str:
-        command = ["-m", "naturalist", "sweep", "sweep.yaml", "--set", "device=cpu", *arguments]
-        process = run_python(*command, cwd=self.folder)
+        process = run_python(*self.command, *arguments, cwd=self.folder)
         output = process.stdout + process.stderr
         assert process.returncode == code, output
         return output
