@@ -31,7 +31,7 @@ TIMEOUT = 300
 IMAGES_PER_CLASS = {"train": 12, "test": 4}
 SLOW = {"subprocess", "WarmPopen", "evaluate_run", "evaluate_runs", "explain_run", "export_run"}
 """Names whose use makes a test slow; `make test-fast` leaves it out."""
-FOR_INTERPRETERS = re.compile("PYTHON|OMP_|LC_|LANG")
+FOR_INTERPRETERS = re.compile("PYTHON[A-Z]|OMP_|LC_|LANG")
 """Variables that Python and the libraries read when they begin."""
 
 

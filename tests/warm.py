@@ -94,7 +94,7 @@ def write_stand_in(folder: Path) -> Path:
 
 def _stand_in(arguments: list[str]) -> NoReturn:
     """Hand on the streams, the signals and the exit code of the program."""
-    program = WarmPopen([sys.executable, *arguments])
+    program = WarmPopen([sys.executable, *arguments[arguments[0] == "-u" :]])  # whose output waits a little
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda number, _: program.send_signal(number))
     code = program.wait()

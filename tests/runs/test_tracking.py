@@ -83,7 +83,7 @@ class Training:
 
     def run(self, *args, **kwargs) -> str:
         process = self.start(*args, **kwargs)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=TIMEOUT)
         assert process.returncode == ("dies_after" in kwargs), output
         return output
 
@@ -158,7 +158,7 @@ def test_resuming_online_without_a_login_is_a_user_error_that_leaves_the_run_as_
     training.run("offline")
     before = {path: path.read_bytes() for path in training.run_folder.rglob("*") if path.is_file()}
     process = training.start("online", first=3)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 2
     assert output.startswith("error: Nobody is logged in to W&B: run `wandb login`")
     assert {path: path.read_bytes() for path in training.run_folder.rglob("*") if path.is_file()} == before
@@ -166,7 +166,7 @@ def test_resuming_online_without_a_login_is_a_user_error_that_leaves_the_run_as_
 
 def test_a_malformed_key_is_a_user_error(training):
     process = training.start("auto", WANDB_API_KEY="short")
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 2
     assert output.startswith("error: W&B refuses its settings: WANDB_API_KEY invalid")
 
@@ -288,14 +288,14 @@ def test_an_offline_run_resumed_online_sends_the_earlier_epochs_too(training, se
 
 
 def test_a_server_that_refuses_connections_means_offline_within_15_seconds(without_server):
-    output, _ = without_server["alone"].communicate(timeout=60)
+    output, _ = without_server["alone"].communicate(timeout=TIMEOUT)
     assert re.search(r"W&B: the server does not answer .*offline; upload it with: wandb sync runs/demo/", output)
     assert float(re.search(r"seconds to start: (.*)", output)[1]) < 15
     assert without_server["alone"].returncode == 0
 
 
 def test_a_sweep_whose_server_refuses_connections_ends_with_code_2(without_server):
-    output, _ = without_server["in a sweep"].communicate(timeout=60)
+    output, _ = without_server["in a sweep"].communicate(timeout=TIMEOUT)
     assert output.startswith("error: A sweep needs the W&B server")
     assert len(output.splitlines()) == 1
     assert without_server["in a sweep"].returncode == 2

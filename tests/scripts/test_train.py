@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import run_python, start_python
+from conftest import TIMEOUT, run_python, start_python
 from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 
@@ -130,7 +130,7 @@ def test_on_a_terminal_there_is_a_live_bar(pictures, tmp_path):
         if not chunk:
             break
         output += chunk
-    assert process.wait(timeout=60) == 0
+    assert process.wait(TIMEOUT) == 0
     text = output.decode(errors="replace")
     assert "━" in text and "images/s" in text and "epoch 1/1" in text
 
@@ -150,7 +150,7 @@ def test_a_terminated_run_exits_0_and_resumes_to_the_same_weights(workplace, pic
             break
     process.send_signal(signal.SIGTERM)
     output = process.stdout.read()
-    assert process.wait(timeout=60) == 0
+    assert process.wait(TIMEOUT) == 0
     assert "Go on with:        python partA/train.py --resume runs/stopped" in output
     assert json.loads((tmp_path / "runs" / "stopped" / "summary.json").read_text())["status"] == "stopped"
 

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import optuna
 import pytest
 import yaml
-from conftest import run_python, start_python
+from conftest import TIMEOUT, run_python, start_python
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from rich.console import Console
@@ -162,7 +162,7 @@ def alive(pid: int) -> bool:
 def test_two_processes_share_a_journal_and_the_grid_is_complete_without_repeats(place):
     place.write({"pause": {"value": 0.05}})
     processes = [place.start("--workers", 1), place.start("--workers", 2)]
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    outputs = [process.communicate(timeout=TIMEOUT)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert place.settings("COMPLETE") == GRID
     assert len(place.trials()) == len(GRID)
@@ -234,7 +234,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(place):
     process = place.start("--workers", 2)
     wait_until(lambda: len(list(place.folder.glob("sweeps/sweep/runs/*/metrics.jsonl"))) >= 3)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the sweep and its workers
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 130
     assert "The same command goes on" in output and "Traceback" not in output
     assert not any(map(alive, place.pids()))
@@ -289,7 +289,7 @@ def test_a_trial_that_ended_by_itself_when_the_sweep_was_stopped_is_kept(place):
     wait_until(lambda: list(place.folder.glob("sweeps/sweep/runs/*/metrics.jsonl")))
     time.sleep(0.5)  # in the middle of an epoch, not at its end, where the sweep would be asked
     os.kill(process.pid, signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=TIMEOUT)
     assert len(place.settings("COMPLETE")) == 1
 
 
