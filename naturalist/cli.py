@@ -32,7 +32,9 @@ class Verb:
 def console() -> None:
     """The command ``naturalist``."""
     with entry_point():
-        sys.exit(main())
+        code = main()
+        print(end="", flush=True)  # while a reader who has enough is no mistake yet
+        sys.exit(code)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

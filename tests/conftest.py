@@ -1,18 +1,20 @@
 """What several tests need: a small data set of real JPEG files, and a way to run programs as users do."""
 
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from types import CodeType, FunctionType
 
 import numpy as np
 import pytest
-from warm import CAN_RUN_WARM, run_warm
+from warm import CAN_RUN_WARM, WarmPopen, warm_server
 
 from naturalist.data.sources.sample import CLASSES, draw
 
@@ -27,8 +29,18 @@ SMALL_CLASSES = CLASSES[:4]
 TIMEOUT = 300
 """Seconds after which a program hangs rather than being slow, also on a busy machine."""
 IMAGES_PER_CLASS = {"train": 12, "test": 4}
-SLOW = {"subprocess", "run_warm", "evaluate_run", "evaluate_runs", "explain_run", "export_run"}
+SLOW = {"subprocess", "WarmPopen", "evaluate_run", "evaluate_runs", "explain_run", "export_run"}
 """Names whose use makes a test slow; `make test-fast` leaves it out."""
+FOR_INTERPRETERS = re.compile("PYTHON[A-Z]|OMP_|LC_|LANG")
+"""Variables that Python and the libraries read when they begin."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the server of warm programs, before the processes that share it."""
+    if CAN_RUN_WARM and not hasattr(config, "workerinput"):
+        session = ExitStack()
+        session.enter_context(warm_server())
+        config.add_cleanup(session.close)
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m chooses by the mark
@@ -123,40 +135,49 @@ def limit_files():
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
-def run_python(
-    *arguments: object, cwd: Path, env: dict[str, str] | None = None, timeout: float = TIMEOUT
-) -> subprocess.CompletedProcess:
-    """Run ``python arguments…`` in ``cwd`` as a user without a W&B account would, and wait for it.
+def start_python(
+    *arguments: object, cwd: Path, env: dict[str, str] | None = None, fresh: bool = False, **options: object
+) -> subprocess.Popen:
+    """Start ``python arguments…`` in ``cwd`` as a user without a W&B account would.
 
-    Scripts and modules run in a process that has imported their libraries already, unless they get ``env``.
+    In a process that has imported the libraries already, unless ``env`` changes what an interpreter begins with.
+
+    Args:
+        arguments: a script, ``-m`` and a module, or ``-c`` and code, with their own; or options for a new interpreter.
+        cwd: the working directory.
+        env: what the environment has besides.
+        fresh: have an interpreter of its own, as what measures memory needs.
+        options: of :class:`subprocess.Popen`, where output and errors should not come as one text.
     """
-    if CAN_RUN_WARM and env is None and (arguments[0] == "-m" or not str(arguments[0]).startswith("-")):
-        return run_warm([str(argument) for argument in arguments], cwd, environment(), timeout)
-    return subprocess.run(
+    changed = {name for name, value in (env or {}).items() if value != os.environ.get(name)}
+    has_options = str(arguments[0]).startswith("-") and arguments[0] not in ("-c", "-m")
+    is_warm = CAN_RUN_WARM and not fresh and not has_options and not any(map(FOR_INTERPRETERS.match, changed))
+    return (WarmPopen if is_warm else subprocess.Popen)(
         [sys.executable, *map(str, arguments)],
-        cwd=cwd,
-        env=environment(env),
-        timeout=timeout,
-        capture_output=True,
-        encoding="utf-8",
-        stdin=subprocess.DEVNULL,
+        **{
+            "cwd": cwd,
+            "env": environment(env),
+            "stdin": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "stderr": subprocess.STDOUT,
+            "encoding": "utf-8",
+            **options,
+        },
     )
 
 
-def start_python(*arguments: object, cwd: Path) -> subprocess.Popen:
-    """As :func:`run_python`, without waiting."""
-    return subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
-        cwd=cwd,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        stdin=subprocess.DEVNULL,
-    )
+def run_python(*arguments: object, timeout: float = TIMEOUT, **options: object) -> subprocess.CompletedProcess:
+    """As :func:`start_python`, wait for it, with errors apart."""
+    with start_python(*arguments, **{"stderr": subprocess.PIPE, **options}) as process:
+        try:
+            output, errors = process.communicate(timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
 
 
 def environment(changes: dict[str, str] | None = None) -> dict[str, str]:
-    """This process's environment with the package importable, nothing of W&B, and ``changes``."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    """This process's environment with the package importable, ``changes``, and nothing else that programs go by."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("WANDB_", "PYTHONUNBUFFERED"))}
     return {**kept, "PYTHONPATH": str(REPOSITORY), "PYTHONIOENCODING": "utf-8", **(changes or {})}

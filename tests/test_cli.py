@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, run_python
 
 import naturalist
 from naturalist.cli import VERBS, main
@@ -192,10 +192,10 @@ def test_help_does_not_wait_for_torch():
 
 def test_a_dry_run_says_what_would_be_trained_and_leaves_nothing(photographs, tmp_path):
     for script, words in (("partA/train.py", "multiply–accumulates"), ("partB/finetune.py", "are frozen")):
-        command = [sys.executable, str(REPOSITORY / script), "--dry_run", "--data", str(photographs)]
+        command = [REPOSITORY / script, "--dry_run", "--data", photographs]
         more = ["--image_size=32", "--batch_size=8", "--epochs=3"]
         more += ["--backbone=squeezenet1_1", "--weights=none"] if "partB" in script else []
-        done = subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = run_python(*command, *more, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
         assert "38 images to train on, 10 to validate on, 4 classes" in done.stdout
         assert words in done.stdout and "Device: " in done.stdout and "5 an epoch, 15 in 3 epochs" in done.stdout

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, environment, run_python
+from conftest import REPOSITORY, run_python
 
 from naturalist.runs import environment as run_environment
 from naturalist.runs.environment import shell_path, shell_word
@@ -40,6 +40,8 @@ for module, names in ((os, {os!r}), (signal, {signal!r})):
             delattr(module, name)
 for name in ("fcntl", "pwd", "grp", "resource", "termios"):
     sys.modules[name] = None
+for name in [name for name in sys.modules if name.partition(".")[0] == "naturalist"]:
+    del sys.modules[name]  # imported while these were there
 sys.argv = sys.argv[1:]
 sys.path.insert(0, {root!r})
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -79,7 +81,7 @@ def test_a_run_is_trained_and_tested_without_what_windows_lacks(photographs, tmp
     (tmp_path / "without.py").write_text(WITHOUT_THEM.format(**POSIX_ONLY, root=str(REPOSITORY)), encoding="utf-8")
     train = [REPOSITORY / "partA" / "train.py", "--data", photographs, "--name=first", "--wandb=disabled"]
     tiny = ["--image_size=32", "--num_filters=4", "--dense_units=8", "--epochs=1", "--device=cpu"]
-    done = run_python("without.py", *train, *tiny, cwd=tmp_path, env=environment())
+    done = run_python("without.py", *train, *tiny, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     assert (tmp_path / "runs" / "first" / "evaluation" / "val" / "predictions.png").is_file()

@@ -4,13 +4,12 @@ import json
 import re
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import requests
+from conftest import start_python
 from PIL import Image
 from quick_runs import make_run
 
@@ -52,22 +51,8 @@ def server(place):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "naturalist",
-            "serve",
-            str(place / "runs" / "first"),
-            "--port",
-            str(port),
-            "--max_megabytes",
-            "1",
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    flags = ("--port", port, "--max_megabytes", 1)
+    process = start_python("-m", "naturalist", "serve", place / "runs" / "first", *flags, cwd=place)
     line = process.stdout.readline()
     assert "Serving" in line, line + process.stdout.read()
     yield f"http://127.0.0.1:{port}"

@@ -532,7 +532,7 @@ def peaks_and_asked(picture, tmp_path_factory) -> dict[str, list[tuple[int, int]
     for number, (name, data) in enumerate(files.items()):
         (folder / str(number)).write_bytes(data)
         arguments += [folder / str(number), 256 if name == "narrow" else SIZE]
-    result = run_python("-c", MEASURE_ALONE, *arguments, cwd=folder)
+    result = run_python("-c", MEASURE_ALONE, *arguments, cwd=folder, fresh=True)
     assert result.returncode == 0, result.stderr
     return dict(zip(files, json.loads(result.stdout), strict=True))
 

@@ -518,7 +518,7 @@ def test_peak_memory_does_not_grow_with_the_number_of_images(train, caches, tmp_
             (folder / path.parent.name).mkdir(parents=True, exist_ok=True)
             for number in range(copies):
                 os.link(path, folder / path.parent.name / f"{number} {path.name}")
-    done = run_python("-c", PEAK_MEMORY, caches, *folders, cwd=tmp_path)
+    done = run_python("-c", PEAK_MEMORY, caches, *folders, cwd=tmp_path, fresh=True)
     assert done.returncode == 0, done.stderr
     few, few_peak, many, many_peak = map(int, done.stdout.split())
     assert (few, many) == (480, 1920)

@@ -4,14 +4,13 @@ import csv
 import json
 import shutil
 import statistics
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import sklearn.metrics
 import yaml
+from conftest import run_python
 from fake_wandb import FakeWandb
 from matplotlib.figure import Figure
 from PIL import Image
@@ -330,15 +329,9 @@ def test_the_grid_goes_to_wandb_as_picture_and_table_for_a_run_that_is_there(tmp
         "open(sys.argv[1] + '/wandb.json', 'w')); run.log({'epoch': 1}); run.finish()"
     )
     with FakeWandb() as server:
-        env = server.env(home)
-        subprocess.run([sys.executable, "-c", start, str(run)], env=env, check=True, timeout=60)
-        done = subprocess.run(
-            [sys.executable, "-m", "naturalist", "evaluate", str(run), "--device", "cpu"],
-            env=env,
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
+        options = {"cwd": tmp_path, "env": server.env(home)}
+        assert run_python("-c", start, run, **options).returncode == 0
+        done = run_python("-m", "naturalist", "evaluate", run, "--device", "cpu", **options)
         assert done.returncode == 0, done.stderr
         assert not server.errors and not server.unknown
         (recorded,) = server.runs.values()
@@ -354,7 +347,8 @@ def test_a_run_that_wandb_does_not_have_is_evaluated_without_importing_wandb(run
         "import sys; from pathlib import Path; from naturalist.evaluation.evaluate import evaluate_run; "
         f"evaluate_run(Path({str(run)!r}), device='cpu', quiet=True); assert 'wandb' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    done = run_python("-c", code, cwd=run)
+    assert done.returncode == 0, done.stderr
 
 
 def test_names_that_spreadsheets_run_or_terminals_obey_do_no_harm_and_are_read_back(tmp_path, capsys):

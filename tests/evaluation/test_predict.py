@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import run_python, start_python
 from PIL import Image
 from quick_runs import make_run
 
@@ -98,18 +99,14 @@ def test_unreadable_files_are_named_and_skipped_with_exit_code_1(place, tmp_path
     good = place / "photos" / "0.jpg"
     (tmp_path / "cut.jpg").write_bytes(good.read_bytes()[:2000])
     paths = f"{good}\n{tmp_path / 'cut.jpg'}\n{tmp_path / 'nowhere.jpg'}\n{place / 'photos' / 'notes.txt'}\n"
-    done = subprocess.run(
-        [sys.executable, "-m", "naturalist", "predict", str(place / "runs" / "first"), "-", "--json"],
-        input=paths,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert done.returncode == 1
-    assert [json.loads(line)["file"] for line in done.stdout.splitlines()] == [str(good)]
+    command = ("-m", "naturalist", "predict", place / "runs" / "first", "-", "--json")
+    with start_python(*command, cwd=tmp_path, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as predicting:
+        output, errors = predicting.communicate(paths)
+    assert predicting.returncode == 1
+    assert [json.loads(line)["file"] for line in output.splitlines()] == [str(good)]
     for name in ("cut.jpg", "nowhere.jpg", "notes.txt"):
-        assert done.stderr.count(f"{name}: ") == 1
-    assert "3 of 4 files could not be read" in done.stderr
+        assert errors.count(f"{name}: ") == 1
+    assert "3 of 4 files could not be read" in errors
 
 
 def test_a_large_folder_is_predicted_in_flat_memory(place, tmp_path):
@@ -125,7 +122,8 @@ def test_a_large_folder_is_predicted_in_flat_memory(place, tmp_path):
         "predict_photos(run, photos[:50], batch_size=16); before = peak();"
         "predict_photos(run, photos, batch_size=16); print(peak() - before, file=sys.stderr)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=True)
+    done = run_python("-c", code, cwd=tmp_path, fresh=True)
+    assert done.returncode == 0, done.stderr
     assert float(done.stderr.splitlines()[-1]) < 100  # MB
 
 

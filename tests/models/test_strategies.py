@@ -20,6 +20,7 @@ from naturalist.models.strategies import Strategy, release_epochs
 from naturalist.runs.checkpoint import LAST, fill_model, load_checkpoint, restore_model
 from naturalist.runs.tracking import Tracker
 from naturalist.settings.part_b import FinetuneSettings
+from naturalist.training import telling
 from naturalist.training.fit import fit
 from naturalist.training.kept import with_features
 from naturalist.training.start import Start
@@ -64,6 +65,7 @@ def test_batches_of_one_image_are_refused_where_they_leave_nothing_to_normalise_
 @pytest.fixture
 def data(tmp_path, monkeypatch) -> TrainingData:
     """Three classes of 32×32 noise, told apart by their colour, in a memory map."""
+    monkeypatch.setattr(telling, "plot_curves", lambda *arguments: None)  # takes longer than these trainings
     rng = np.random.default_rng(0)
     labels = np.arange(60) % 3
     (tmp_path / "pixels").mkdir()

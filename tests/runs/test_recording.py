@@ -4,11 +4,10 @@ import json
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, TIMEOUT, environment, run_python
+from conftest import REPOSITORY, TIMEOUT, run_python, start_python
 
 from naturalist.errors import UserError
 from naturalist.files import write_atomically
@@ -28,15 +27,7 @@ with locked_run(Path(sys.argv[1])):
 
 
 def start(*arguments: object, cwd: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
-        cwd=cwd,
-        env=environment(),
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    return start_python(*arguments, cwd=cwd, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def contents(folder: Path) -> dict[Path, bytes]:

@@ -5,13 +5,12 @@ import re
 import shlex
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import wandb
 import yaml
+from conftest import TIMEOUT, run_python, start_python
 from fake_wandb import API_KEY, FakeWandb
 from wandb.proto.wandb_internal_pb2 import Record
 
@@ -79,36 +78,20 @@ class Training:
         self, mode: str, first: int = 1, last: int = 3, dies_after: float | None = None, **env: str
     ) -> subprocess.Popen:
         """Train the epochs ``first`` to ``last``; ``dies_after`` so many seconds the process is gone unfinished."""
-        command = [sys.executable, str(self.folder / "train.py"), mode, str(first), str(last)]
-        if dies_after is not None:
-            command.append(str(dies_after))
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            env={**self.env, **env},
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
+        command = [self.folder / "train.py", mode, first, last, *([] if dies_after is None else [dies_after])]
+        return start_python(*command, cwd=self.folder, env={**self.env, **env})
 
     def run(self, *args, **kwargs) -> str:
         process = self.start(*args, **kwargs)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=TIMEOUT)
         assert process.returncode == ("dies_after" in kwargs), output
         return output
 
     def run_command(self, command: str, **env: str) -> None:
         program, *arguments = shlex.split(command)
-        subprocess.run(
-            [Path(sys.executable).with_name(program), *arguments],
-            cwd=self.folder,
-            check=True,
-            env={**self.env, **env},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=60,
-        )
+        script = Path(sys.executable).with_name(program)
+        done = run_python(script, *arguments, cwd=self.folder, env={**self.env, **env})
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def recorded_epochs(self) -> list[int]:
         return [metrics["epoch"] for metrics in read_metrics(self.run_folder)]
@@ -175,7 +158,7 @@ def test_resuming_online_without_a_login_is_a_user_error_that_leaves_the_run_as_
     training.run("offline")
     before = {path: path.read_bytes() for path in training.run_folder.rglob("*") if path.is_file()}
     process = training.start("online", first=3)
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 2
     assert output.startswith("error: Nobody is logged in to W&B: run `wandb login`")
     assert {path: path.read_bytes() for path in training.run_folder.rglob("*") if path.is_file()} == before
@@ -183,7 +166,7 @@ def test_resuming_online_without_a_login_is_a_user_error_that_leaves_the_run_as_
 
 def test_a_malformed_key_is_a_user_error(training):
     process = training.start("auto", WANDB_API_KEY="short")
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 2
     assert output.startswith("error: W&B refuses its settings: WANDB_API_KEY invalid")
 
@@ -305,27 +288,31 @@ def test_an_offline_run_resumed_online_sends_the_earlier_epochs_too(training, se
 
 
 def test_a_server_that_refuses_connections_means_offline_within_15_seconds(without_server):
-    output, _ = without_server["alone"].communicate(timeout=60)
+    output, _ = without_server["alone"].communicate(timeout=TIMEOUT)
     assert re.search(r"W&B: the server does not answer .*offline; upload it with: wandb sync runs/demo/", output)
     assert float(re.search(r"seconds to start: (.*)", output)[1]) < 15
     assert without_server["alone"].returncode == 0
 
 
 def test_a_sweep_whose_server_refuses_connections_ends_with_code_2(without_server):
-    output, _ = without_server["in a sweep"].communicate(timeout=60)
+    output, _ = without_server["in a sweep"].communicate(timeout=TIMEOUT)
     assert output.startswith("error: A sweep needs the W&B server")
     assert len(output.splitlines()) == 1
     assert without_server["in a sweep"].returncode == 2
 
 
-def make_folders(runs_dir: Path) -> list[str]:
-    return [create_run_folder(runs_dir, "same").name for _ in range(50)]
+MAKE_FOLDERS = """
+from pathlib import Path
+from naturalist.runs.folder import create_run_folder
+for _ in range(50):
+    print(create_run_folder(Path(), "same").name)
+"""
 
 
 def test_two_processes_never_share_a_run_folder(tmp_path):
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        names = [name for names in pool.map(make_folders, [tmp_path] * 2) for name in names]
-    assert set(names) == {"same", *(f"same-{number}" for number in range(2, 101))}
+    processes = [start_python("-c", MAKE_FOLDERS, cwd=tmp_path) for _ in range(2)]
+    names = [name for process in processes for name in process.communicate(timeout=TIMEOUT)[0].split()]
+    assert sorted(names) == sorted({"same", *(f"same-{number}" for number in range(2, 101))})
 
 
 @pytest.mark.parametrize(

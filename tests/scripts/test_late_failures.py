@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, TIMEOUT, environment, run_python
+from conftest import REPOSITORY, TIMEOUT, environment, run_python, start_python
 from fake_wandb import FakeWandb
 
 from naturalist.entry import STOP_SIGNALS
@@ -68,11 +68,7 @@ def assert_finished(folder: Path) -> None:
 @contextmanager
 def started(*arguments: object, cwd: Path, **more: object) -> Iterator[subprocess.Popen]:
     """A program that is over, one way or the other, when the test is."""
-    process = subprocess.Popen(
-        [sys.executable, *map(str, arguments)],
-        cwd=cwd,
-        **{"env": environment(), "stdin": subprocess.DEVNULL, "text": True, "stdout": subprocess.PIPE, **more},
-    )
+    process = start_python(*arguments, cwd=cwd, **{"stderr": None, **more})
     try:
         yield process
     finally:
@@ -201,10 +197,8 @@ def test_signals_that_are_repeated_while_training_leave_a_run_that_can_go_on(num
 
 
 def test_under_nohup_a_closed_terminal_stops_nothing(photographs, tmp_path):
-    def ignore() -> None:
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-
-    with started(SCRIPT, *flags(photographs, epochs=4), cwd=tmp_path, preexec_fn=ignore) as process:
+    ignored = PATCHED % "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    with started("-c", ignored, *flags(photographs, epochs=4), cwd=tmp_path) as process:
         read_until(process, "epoch 1/")
         process.send_signal(signal.SIGHUP)
         process.stdout.read()
@@ -248,9 +242,8 @@ def test_what_happens_during_the_upload_does_not_change_the_result(happening, ph
             time.sleep(1)
 
     with SlowServer(happen) as server:
-        env = {**server.env(tmp_path), "PYTHONPATH": str(REPOSITORY)}
         arguments = (SCRIPT, *flags(photographs, wandb="online"))
-        with started(*arguments, cwd=tmp_path, env=env, stderr=subprocess.PIPE) as process:
+        with started(*arguments, cwd=tmp_path, env=server.env(tmp_path), stderr=subprocess.PIPE) as process:
             output, errors = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 0, output + errors
     assert "Traceback" not in output + errors
@@ -261,9 +254,8 @@ def test_what_happens_during_the_upload_does_not_change_the_result(happening, ph
 
 def test_w_and_b_that_dies_while_training_ends_no_training(photographs, tmp_path):
     with FakeWandb() as server:
-        env = {**server.env(tmp_path), "PYTHONPATH": str(REPOSITORY)}
         arguments = (SCRIPT, *flags(photographs, wandb="online", epochs=4))
-        with started(*arguments, cwd=tmp_path, env=env, stderr=subprocess.STDOUT) as process:
+        with started(*arguments, cwd=tmp_path, env=server.env(tmp_path), stderr=subprocess.STDOUT) as process:
             read_until(process, "epoch 1/")
             os.kill(helper_of(process), signal.SIGKILL)
             output, _ = process.communicate(timeout=TIMEOUT)
@@ -291,7 +283,7 @@ def test_training_goes_on_when_its_terminal_has_gone(photographs, tmp_path):
     """The bar's terminal, which is not the one that would send a SIGHUP."""
     leader, follower = pty.openpty()
     arguments = (SCRIPT, *flags(photographs, epochs=3))
-    env = {**environment(), "TERM": "xterm"}
+    env = {"TERM": "xterm"}
     with started(
         *arguments, cwd=tmp_path, stdout=follower, stderr=follower, start_new_session=True, env=env
     ) as process:

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import run_python
+from conftest import TIMEOUT, run_python, start_python
 from PIL import Image
 from sklearn.metrics import precision_recall_fscore_support
 
@@ -117,13 +117,13 @@ def test_without_a_terminal_there_is_one_plain_line_per_epoch_and_the_next_comma
 
 def test_on_a_terminal_there_is_a_live_bar(pictures, tmp_path):
     leader, follower = pty.openpty()
-    process = subprocess.Popen(
-        command("--data", pictures, "--epochs", 1),
+    process = start_python(
+        *command("--data", pictures, "--epochs", 1)[1:],
         cwd=tmp_path,
         stdout=follower,
         stderr=follower,
         stdin=follower,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+        env={"TERM": "xterm", "COLUMNS": "120"},
     )
     os.close(follower)
     output = b""
@@ -135,7 +135,7 @@ def test_on_a_terminal_there_is_a_live_bar(pictures, tmp_path):
         if not chunk:
             break
         output += chunk
-    assert process.wait(timeout=60) == 0
+    assert process.wait(TIMEOUT) == 0
     text = output.decode(errors="replace")
     assert "━" in text and "images/s" in text and "epoch 1/1" in text
 
@@ -149,13 +149,13 @@ def test_training_needs_no_test_folder_and_the_same_seed_gives_the_same_weights(
 
 def test_a_terminated_run_exits_0_and_resumes_to_the_same_weights(workplace, pictures, tmp_path):
     arguments = command("--data", pictures, "--epochs", 20, "--name", "stopped")
-    process = subprocess.Popen(arguments, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    process = start_python(*arguments[1:], cwd=tmp_path)
     for line in process.stdout:
         if line.startswith("epoch 2/"):
             break
     process.send_signal(signal.SIGTERM)
     output = process.stdout.read()
-    assert process.wait(timeout=60) == 0
+    assert process.wait(TIMEOUT) == 0
     assert "Go on with:        python partA/train.py --resume runs/stopped" in output
     assert json.loads((tmp_path / "runs" / "stopped" / "summary.json").read_text())["status"] == "stopped"
 
@@ -177,11 +177,8 @@ def test_a_terminated_run_exits_0_and_resumes_to_the_same_weights(workplace, pic
     ],
 )
 def test_a_mistake_is_one_line_exit_code_2_and_leaves_no_run(pictures, tmp_path, arguments, words):
-    env = {**os.environ, "HOME": str(tmp_path), "NETRC": str(tmp_path / "none")}
-    env.pop("WANDB_API_KEY", None)
-    done = subprocess.run(
-        command("--data", pictures, *arguments), cwd=tmp_path, capture_output=True, text=True, timeout=120, env=env
-    )
+    env = {"HOME": str(tmp_path), "NETRC": str(tmp_path / "none")}
+    done = run_python(*command("--data", pictures, *arguments)[1:], cwd=tmp_path, env=env)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
     for word in words:
@@ -399,15 +396,7 @@ def test_a_run_that_is_stopped_before_training_is_no_failure_to_an_agent(tmp_pat
     )
     for agent, exit_code in (({}, 130), ({"WANDB_SWEEP_ID": "abc123"}, 0)):
         shutil.rmtree(tmp_path / "runs", ignore_errors=True)
-        done = subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=tmp_path,
-            env={**os.environ, **agent},
-            text=True,
-            capture_output=True,
-            timeout=120,
-            check=False,
-        )
+        done = run_python("-c", code, cwd=tmp_path, env=agent)
         assert (done.returncode, done.stderr) == (exit_code, "Interrupted.\n")
         summary = json.loads((tmp_path / "runs" / "early" / "summary.json").read_text())
         assert (summary["status"], summary["exit_code"]) == ("stopped", 0)

@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import optuna
 import pytest
 import yaml
-from conftest import run_python
+from conftest import TIMEOUT, run_python, start_python
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from rich.console import Console
@@ -97,6 +97,8 @@ SWEEP = {
 class Place:
     """A folder with a sweep of a program that only pretends to train."""
 
+    command = ("-m", "naturalist", "sweep", "sweep.yaml", "--set", "device=cpu")
+
     def __init__(self, folder: Path):
         self.folder = folder
         (folder / "program.py").write_text(PROGRAM)
@@ -108,30 +110,10 @@ class Place:
         (self.folder / "sweep.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
 
     def start(self, *arguments: object) -> subprocess.Popen:
-        command = [
-            sys.executable,
-            "-m",
-            "naturalist",
-            "sweep",
-            "sweep.yaml",
-            "--set",
-            "device=cpu",
-            *map(str, arguments),
-        ]
-        return subprocess.Popen(
-            command,
-            cwd=self.folder,
-            text=True,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            start_new_session=True,
-        )
+        return start_python(*self.command, *arguments, cwd=self.folder, start_new_session=True)
 
     def run(self, *arguments: object, code: int = 0) -> str:
-        command = ["-m", "naturalist", "sweep", "sweep.yaml", "--set", "device=cpu", *arguments]
-        process = run_python(*command, cwd=self.folder)
+        process = run_python(*self.command, *arguments, cwd=self.folder)
         output = process.stdout + process.stderr
         assert process.returncode == code, output
         return output
@@ -181,7 +163,7 @@ def alive(pid: int) -> bool:
 def test_two_processes_share_a_journal_and_the_grid_is_complete_without_repeats(place):
     place.write({"pause": {"value": 0.05}})
     processes = [place.start("--workers", 1), place.start("--workers", 2)]
-    outputs = [process.communicate(timeout=120)[0] for process in processes]
+    outputs = [process.communicate(timeout=TIMEOUT)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     assert place.settings("COMPLETE") == GRID
     assert len(place.trials()) == len(GRID)
@@ -253,7 +235,7 @@ def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(place):
     process = place.start("--workers", 2)
     wait_until(lambda: len(list(place.folder.glob("sweeps/sweep/runs/*/metrics.jsonl"))) >= 3)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the sweep and its workers
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 130
     assert "The same command goes on" in output and "Traceback" not in output
     assert not any(map(alive, place.pids()))
@@ -308,7 +290,7 @@ def test_a_trial_that_ended_by_itself_when_the_sweep_was_stopped_is_kept(place):
     wait_until(lambda: list(place.folder.glob("sweeps/sweep/runs/*/metrics.jsonl")))
     time.sleep(0.5)  # in the middle of an epoch, not at its end, where the sweep would be asked
     os.kill(process.pid, signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=TIMEOUT)
     assert len(place.settings("COMPLETE")) == 1
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from conftest import TIMEOUT
 from test_sweep import GRID, Place, wait_until
 
 SERVER_USER = "postgres" if os.geteuid() == 0 else None
@@ -76,7 +77,7 @@ def test_two_machines_share_a_sweep_in_postgresql_without_loss_or_repeats(tmp_pa
         machines.append(Place(tmp_path / name))
         machines[-1].write({"pause": {"value": 0.5}})
     processes = [machine.start("--storage", server.url) for machine in machines]
-    outputs = [process.communicate(timeout=240)[0] for process in processes]
+    outputs = [process.communicate(timeout=TIMEOUT)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0], outputs
     trials = machines[0].trials(server.url.replace("postgresql:", "postgresql+psycopg:"))
     assert len(trials) == len(GRID) and all(trial.state.name == "COMPLETE" for trial in trials)
@@ -92,7 +93,7 @@ def test_when_the_database_goes_away_one_sentence_says_so_and_the_same_command_g
     process = place.start("--storage", server.url)
     wait_until(lambda: list(tmp_path.glob("sweeps/sweep/runs/*/metrics.jsonl")))
     server.stop()
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=TIMEOUT)
     assert process.returncode == 2 and "Traceback" not in output
     assert "error: the database stopped answering (" in output and "the same command goes on" in output
     server.start()

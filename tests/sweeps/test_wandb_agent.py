@@ -1,14 +1,13 @@
 """The real ``wandb sweep`` and ``wandb agent`` run partA/train.py against a server on the loopback address."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import yaml
 from conftest import run_python
 from fake_wandb import FakeWandb
+from warm import write_stand_in
 
 from naturalist.data.sources.sample import make_sample
 
@@ -132,18 +131,11 @@ def read_status(folder: Path) -> str:
 
 
 def run_wandb(server: FakeWandb, folder: Path, *arguments: str) -> str:
+    """Run the command ``wandb``; what it starts as ``python`` is :mod:`warm`."""
+    if not (folder / "bin").exists():
+        write_stand_in(folder / "bin")
     env = server.env(folder)
-    env |= {"PATH": f"{Path(sys.executable).parent}:{env['PATH']}", "PYTHONPATH": str(ROOT)}
-    result = subprocess.run(
-        [sys.executable, "-c", FAST_AGENT, *arguments],
-        cwd=folder,
-        env=env,
-        text=True,
-        timeout=300,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-    )
-    assert result.returncode == 0, result.stdout
-    return result.stdout
+    env["PATH"] = f"{folder / 'bin'}:{env['PATH']}"
+    result = run_python("-c", FAST_AGENT, *arguments, cwd=folder, env=env)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout + result.stderr

@@ -4,9 +4,11 @@ import itertools
 import json
 import math
 import os
+import pickle
 import runpy
 import shutil
 import signal
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,7 +18,7 @@ import torch
 from conftest import REPOSITORY, TIMEOUT, start_python
 from quick_runs import make_run
 from torch.distributed import TCPStore
-from warm import _server as server
+from warm import write_stand_in
 
 from naturalist.cli import VERBS, main
 from naturalist.data import images
@@ -64,6 +66,9 @@ def train_with(settings: RunSettings) -> None:
     runpy.run_path(str(REPOSITORY / settings.SCRIPT))["train"](settings)
 
 
+BE_RANK = "import pickle, sys; sys.path[:] = {!r}; pickle.loads({!r})()"
+
+
 def be_rank(rank: Rank, port: int, folder: Path, work: Callable[[], None], happens: dict) -> None:
     """Be one of several ranks, in a process of its own.
 
@@ -105,13 +110,10 @@ def together(tmp_path):
     def together(count: int, work: Callable[[], None], happens: dict | None = None) -> list[int]:
         meeting = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)  # as torchrun has one
         ranks = [Rank(number, count, number) for number in range(count)]
-        arguments = [(rank, meeting.port, tmp_path, work, happens or {}) for rank in ranks]
-        processes = [server.Process(target=be_rank, args=of_rank) for of_rank in arguments]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join(TIMEOUT)
-        return [process.exitcode for process in processes]
+        tasks = [partial(be_rank, rank, meeting.port, tmp_path, work, happens or {}) for rank in ranks]
+        programs = [BE_RANK.format(sys.path, pickle.dumps(task)) for task in tasks]
+        processes = [start_python("-c", program, cwd=tmp_path) for program in programs]
+        return [process.wait(TIMEOUT) for process in processes]
 
     return together
 
@@ -181,7 +183,8 @@ def test_under_torchrun_only_the_first_rank_speaks(photographs, tmp_path):
     settings = {**SMALL, **CNN, "num_filters": 2, "epochs": 1, "data": photographs, "runs_dir": "runs", "name": "run"}
     flags = [f"--{name}={value}" for name, value in settings.items()]
     torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
-    training = start_python(*torchrun, REPOSITORY / "partA" / "train.py", *flags, cwd=tmp_path)
+    env = {"PYTHON_EXEC": str(write_stand_in(tmp_path / "bin"))}
+    training = start_python(*torchrun, REPOSITORY / "partA" / "train.py", *flags, cwd=tmp_path, env=env)
     output = training.communicate(timeout=TIMEOUT)[0]
     assert training.returncode == 0, output
     for words in ("Run: runs/run", "epoch 1/1", "Finished after 1 epoch "):

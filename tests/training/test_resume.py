@@ -3,17 +3,16 @@
 import itertools
 import json
 import math
-import multiprocessing
-import os
 import random
-import runpy
-import sys
+import signal
+import subprocess
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from conftest import start_python
 
 from benchmarks.mutations import mutate_checkpoint
 from naturalist.data import loader, placing
@@ -181,34 +180,17 @@ def test_a_training_killed_at_random_steps_ends_with_the_same_bits(train, monkey
     assert_same_run(whole, train("parts", **changes)[1])
 
 
-def run_script(script: str, arguments: list[str], folder: Path) -> None:
-    """Run a script as a program of its own, in a process that has imported its libraries already."""
-    os.chdir(folder)
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 1)
-    os.dup2(silence, 2)
-    sys.argv = [script, *arguments]
-    runpy.run_path(script, run_name="__main__")
-
-
 @pytest.mark.slow
 def test_a_run_killed_at_twenty_random_moments_ends_with_the_same_bits(tmp_path):
     pictures = make_sample(tmp_path / "pictures", train_images=200, test_images=10)
-    processes = multiprocessing.get_context("forkserver")
-    libraries = ["torch._dynamo", "sympy", "jsonargparse", "scipy.stats"]
-    rooms = ["settings.command_line", "models.summary", "training.start", "training.fit", "evaluation.closing"]
-    processes.set_forkserver_preload([*libraries, *(f"naturalist.{room}" for room in rooms)])
 
-    def start(*arguments: str) -> multiprocessing.process.BaseProcess:
-        process = processes.Process(target=run_script, args=(str(ROOT / "partA/train.py"), list(arguments), tmp_path))
-        process.start()
-        return process
+    def start(*arguments: str) -> subprocess.Popen:
+        return start_python(ROOT / "partA" / "train.py", *arguments, cwd=tmp_path, stdout=subprocess.DEVNULL)
 
     tiny = "--image_size 32 --num_filters 4 --filter_organization same --dense_units 8 --batch_size 4 --device cpu "
     tiny += "--wandb disabled --no_validation_pictures --epochs 15 --ema_decay 0.9 --mixup 0.2 --checkpoint_seconds "
     process = start("--data", str(pictures), "--name", "whole", *tiny.split(), "60")
-    process.join()
-    assert process.exitcode == 0
+    assert process.wait() == 0
     whole, parts = tmp_path / "runs" / "whole", tmp_path / "runs" / "parts"
     seconds = sum(row["epoch_seconds"] for row in read_metrics(whole))
 
@@ -218,19 +200,17 @@ def test_a_run_killed_at_twenty_random_moments_ends_with_the_same_bits(tmp_path)
         last = parts / LAST
         before = last.stat().st_mtime_ns if last.exists() else 0
         process = start(*arguments)
-        while process.is_alive() and (last.stat().st_mtime_ns if last.exists() else 0) == before:
+        while process.poll() is None and (last.stat().st_mtime_ns if last.exists() else 0) == before:
             time.sleep(0.002)
         time.sleep(chance.uniform(0, 0.05 * seconds))
         process.kill()
-        process.join()
-        assert process.exitcode == -9, "it has come to its end before it was killed 20 times"
+        assert process.wait() == -signal.SIGKILL, "it has come to its end before it was killed 20 times"
         so_far = load_for_resume(parts)["training"]["so_far"]
         places.add(so_far and so_far["batches"])
         arguments = ("--resume", "runs/parts")
     assert len(places) > 5  # in mid-epoch, not only at the ends
     process = start(*arguments)
-    process.join()
-    assert process.exitcode == 0
+    assert process.wait() == 0
     assert_same_run(whole, parts)
     assert json.loads((parts / "summary.json").read_text())["status"] == "finished"
 
