@@ -124,6 +124,7 @@ def test_on_a_terminal_there_is_a_live_bar(pictures, tmp_path):
         stderr=follower,
         stdin=follower,
         env={"TERM": "xterm", "COLUMNS": "120"},
+        fresh=True,  # looks at its terminal when it is imported
     )
     os.close(follower)
     output = b""
