@@ -21,8 +21,10 @@ from naturalist.data.sources.sample import CLASSES, draw
 # The networks of the tests are tiny: more threads would only wait for each other. Set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Programs that tests interrupt inherit what a shell without job control, such as a CI's, ignores in the background.
+# Programs that tests stop inherit what is ignored: by a shell without job control, such as a CI's, or by nohup.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):  # not on Windows
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 REPOSITORY = Path(__file__).parent.parent
 SMALL_CLASSES = CLASSES[:4]

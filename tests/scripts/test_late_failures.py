@@ -166,14 +166,21 @@ def test_a_summary_that_a_full_disk_refuses_is_one_sentence_that_says_how_to_wri
 # Stops
 
 
+def repeat(number: int, process: subprocess.Popen) -> tuple[str, str]:
+    """Send a signal every two milliseconds until the program is over; returns what it wrote."""
+    end = time.monotonic() + TIMEOUT
+    while process.poll() is None:
+        assert time.monotonic() < end, "it does not stop"
+        process.send_signal(number)
+        time.sleep(0.002)
+    return process.communicate()
+
+
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_signals_that_are_repeated_while_the_record_is_closed_change_nothing(number, photographs, tmp_path):
     with started(SCRIPT, *flags(photographs), cwd=tmp_path, stderr=subprocess.PIPE) as process:
         wait_for((tmp_path / "runs" / "run" / "summary.json").is_file)
-        while process.poll() is None:
-            process.send_signal(number)
-            time.sleep(0.002)
-        output, errors = process.communicate()
+        output, errors = repeat(number, process)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
     assert_finished(tmp_path)
@@ -184,10 +191,7 @@ def test_signals_that_are_repeated_while_the_record_is_closed_change_nothing(num
 def test_signals_that_are_repeated_while_training_leave_a_run_that_can_go_on(number, photographs, tmp_path):
     with started(SCRIPT, *flags(photographs, epochs=ENDLESS), cwd=tmp_path, stderr=subprocess.PIPE) as process:
         read_until(process, "epoch 2/")
-        while process.poll() is None:
-            process.send_signal(number)
-            time.sleep(0.002)
-        output, errors = process.communicate()
+        output, errors = repeat(number, process)
     assert process.returncode == 0, errors
     assert "Traceback" not in errors
     summary = summary_of(tmp_path)
