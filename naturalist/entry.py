@@ -154,7 +154,7 @@ def run_in_progress() -> Iterator[None]:
 
 @contextmanager
 def stops_held() -> Iterator[None]:
-    """A first signal is noted for whoever asks :func:`stop_requested`; after a second, a further one interrupts.
+    """A signal is noted for whoever asks :func:`stop_requested`; one more than :data:`SAME_REQUEST` later interrupts.
 
     Who asks ends where it can; an interrupt may come in the middle of anything, of an import as well. Within
     :func:`run_in_progress` all later ones are ignored: the record is closed next.

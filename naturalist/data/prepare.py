@@ -100,7 +100,7 @@ def _notes(folders: Folders, splits: dict[str, Split]) -> Iterator[str]:
     ignored = [path for split in splits.values() for path in split.ignored]
     if ignored:
         what = counted(len(ignored), "file or folder that is", "files or folders that are")
-        yield (f"Ignored {what} hidden, a system's or outside the class folders, such as {printable(ignored[0])}.")
+        yield f"Ignored {what} hidden, a system's or outside the class folders, such as {printable(ignored[0])}."
     for name, count in splits["test"].unknown.items() if "test" in splits else ():
         place = f"{splits['test'].folder.name}/{printable(name)}"
         left_out = counted(count, f"file in {place} is", f"files in {place} are")
