@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from naturalist.entry import IN_SWEEP
-from naturalist.errors import UserError
+from naturalist.errors import UserError, describe_error
 from naturalist.reading import DamagedRecord, read_json
 from naturalist.runs.environment import shell_path, without_private
 from naturalist.runs.schemas import WandbRecord
@@ -33,6 +33,9 @@ VARIABLES = {"run_name": "name", "run_notes": "notes", "run_tags": "tags", "run_
 
 INIT_TIMEOUT_SECONDS = 10
 """How long an online run may wait for the W&B server before it is recorded offline; W&B's default is 90."""
+
+CONNECT_TIMEOUT_SECONDS = 3
+"""How long each of three tries to reach the W&B server may take, before anything is started for it."""
 
 FINISH_TIMEOUT_SECONDS = 120
 """How long the end of a run may wait for uploads; W&B's default is for ever."""
@@ -73,6 +76,8 @@ def start_wandb(
         reason = "recorded offline"
     elif not logged_in:
         reason = "nobody is logged in, so the run is recorded offline"
+    elif not in_sweep and (cause := _why_unreachable(session.settings.base_url)):
+        reason = f"the server does not answer ({cause}), so the run is recorded offline"
     else:
         try:
             run = wandb.init(mode="online", config=config, settings=settings)
@@ -90,6 +95,32 @@ def start_wandb(
         raise UserError(f"W&B cannot record the run ({cause}); --wandb disabled leaves W&B out.") from error
     print(f"W&B: {reason}; upload it with: wandb sync {shell_path(run.settings.sync_dir)}", flush=True)
     return run
+
+
+def _why_unreachable(address: str) -> str | None:
+    """Why nothing can be sent to ``address`` now; None when it can, or when only W&B itself can find out.
+
+    W&B tries for as long as it may, whatever the reason; who works without a network should not wait for that.
+    """
+    import requests
+    from urllib3.util import Retry
+
+    adapter = requests.adapters.HTTPAdapter(max_retries=Retry(connect=2, redirect=0, backoff_factor=0.5))
+    try:
+        with requests.Session() as session:
+            for scheme in ("http://", "https://"):
+                session.mount(scheme, adapter)
+            session.head(address, timeout=CONNECT_TIMEOUT_SECONDS, allow_redirects=False)
+    except (requests.exceptions.SSLError, requests.exceptions.ProxyError):
+        return None  # W&B may have been told of other certificates, or another proxy
+    except requests.ConnectionError as error:
+        first: BaseException = error
+        while first.__context__:
+            first = first.__context__
+        return describe_error(first)
+    except requests.RequestException:
+        return None
+    return None
 
 
 def log_grid_to_finished_run(

@@ -1,7 +1,6 @@
 """What a run leaves behind, in its folder and at W&B."""
 
 import json
-import os
 import re
 import shlex
 import subprocess
@@ -291,8 +290,7 @@ def test_an_offline_run_resumed_online_sends_the_earlier_epochs_too(training, se
 def test_a_server_that_refuses_connections_means_offline_within_15_seconds(without_server):
     output, _ = without_server["alone"].communicate(timeout=TIMEOUT)
     assert re.search(r"W&B: the server does not answer .*offline; upload it with: wandb sync runs/demo/", output)
-    slowness = max(1, os.getloadavg()[0] / (os.cpu_count() or 1))  # of a machine that other tests run on
-    assert float(re.search(r"seconds to start: (.*)", output)[1]) < 15 * slowness
+    assert float(re.search(r"seconds to start: (.*)", output)[1]) < 15
     assert without_server["alone"].returncode == 0
 
 
