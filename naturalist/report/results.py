@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 
@@ -11,12 +12,18 @@ from naturalist.report.blocks import Block, Command, Heading, Missing, Picture, 
 from naturalist.report.found import Finished
 from naturalist.runs.environment import shell_path
 from naturalist.settings.display_names import Called
+from naturalist.settings.verbs import PictureFormat
 from naturalist.wording import counted, percent
 
 PAIRS_SHOWN = 8
 CLASSES_NAMED = 3
 CONFUSION = "Confusion matrix: rows are true classes, columns predicted ones, each cell the number of test images."
+ON_THE_GRID = "Test images of each class with their prediction and its confidence."
 GRID = "Three test images of each class, drawn by chance, so that they cannot flatter."
+MEASURED = {
+    "confusion_matrix.png": (CONFUSION, "Confusion matrix."),
+    "reliability.png": ("Accuracy over confidence: whether the confidence can be believed.", "Reliability."),
+}
 EXPLANATIONS = {
     "predictions.png": "Grad-CAM and occlusion: which parts of four photographs the prediction rests on.",
     "filters.png": "The filters of the first convolution, as small coloured squares.",
@@ -66,25 +73,39 @@ def about_test(found: Finished, called: Called) -> Iterator[Block]:
             ],
         )
     yield from _confused(folder / "predictions.csv", called)
-    for name, alternative, caption in (
-        ("confusion_matrix.png", CONFUSION, "Confusion matrix."),
-        ("predictions.png", "Test images of each class with their prediction and its confidence.", GRID),
-        ("reliability.png", "Accuracy over confidence: whether the confidence can be believed.", "Reliability."),
-    ):
-        if (folder / name).is_file():
-            yield Picture(folder / name, alternative, caption)
+    command = f"python -m naturalist evaluate {shell_path(found.folder)}"
+    yield from _pictures(folder, {**MEASURED, "predictions.png": (ON_THE_GRID, GRID)}, command)
 
 
 def about_explanations(found: Finished) -> Iterator[Block]:
     """What it has learnt, in pictures; or the command for them."""
-    pictures = {name: words for name, words in EXPLANATIONS.items() if (found.folder / "explanation" / name).is_file()}
     yield Heading("What it looks at")
-    if not pictures:
-        yield Missing(
-            f"{found.run.name} was not explained.", f"python -m naturalist explain {shell_path(found.folder)}"
-        )
-    for name, words in pictures.items():
-        yield Picture(found.folder / "explanation" / name, words, words)
+    command = f"python -m naturalist explain {shell_path(found.folder)}"
+    pictures = {name: (words, words) for name, words in EXPLANATIONS.items()}
+    shown = list(_pictures(found.folder / "explanation", pictures, command))
+    yield from shown or [Missing(f"{found.run.name} was not explained.", command)]
+
+
+def _pictures(folder: Path, names: dict[str, tuple[str, str]], command: str) -> Iterator[Picture | Missing]:
+    """Those that are there, and the command for those that were last drawn in another format.
+
+    Args:
+        folder: where they are.
+        names: file name → what the picture shows, and its caption.
+        command: draws them as PNG.
+    """
+    others = set()
+    for name, (alternative, caption) in names.items():
+        path = folder / name
+        drawn = [path.with_suffix(f".{kind}") for kind in get_args(PictureFormat)]
+        newest = max((one for one in drawn if one.is_file()), key=lambda one: one.stat().st_mtime, default=None)
+        if newest == path:
+            yield Picture(path, alternative, caption)
+        elif newest is not None:
+            others.add(newest.suffix[1:].upper())
+    if others:
+        kinds = " and ".join(sorted(others))
+        yield Missing(f"The last pictures in {folder.name} are {kinds}, and this page takes PNG alone.", command)
 
 
 def _confused(path: Path, called: Called) -> Iterator[Table]:

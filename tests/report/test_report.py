@@ -1,6 +1,7 @@
 """The report: it says what the folders say, and how to get what is missing; it asks nobody for anything."""
 
 import json
+import os
 import re
 import shutil
 import sys
@@ -181,6 +182,22 @@ def test_names_of_a_file_are_in_italics_and_escaped_on_the_page_and_in_markdown(
     with pytest.raises(UserError, match="names 'Avess', which is no class here; did you mean Aves?"):
         report_all(ReportOptions(**options, out=tmp_path / "none.html"))
     assert not (tmp_path / "none.html").exists()
+
+
+def test_pictures_last_drawn_for_papers_are_named_with_the_command_that_draws_them_for_the_page(tmp_path):
+    run = write_run(tmp_path / "runs" / "papers", 0.5)
+    measured = run / "evaluation" / "test"
+    (measured / "confusion_matrix.svg").write_text("<svg/>")
+    os.utime(measured / "confusion_matrix.png", (0, 0))
+    (run / "explanation").mkdir()
+    for name in ("filters.pdf", "exciting.svg"):
+        (run / "explanation" / name).write_bytes(b"")
+    Image.new("RGB", (60, 40)).save(run / "explanation" / "feature_maps.png")
+    options = ReportOptions(folders=[run], audit=tmp_path, format="md", out=tmp_path / "page.md")
+    text = report_all(options).read_text()
+    assert "The last pictures in test are SVG, and this page takes PNG alone" in text
+    assert "The last pictures in explanation are PDF and SVG, and this page takes PNG alone" in text
+    assert "![Confusion" not in text and "![What the first convolution makes" in text
 
 
 def test_runs_on_other_images_are_left_out_and_named(place, tmp_path):
