@@ -1,6 +1,6 @@
 """A W&B server for tests: real `wandb` clients talk to it on the loopback address, and it remembers all.
 
-It answers what `wandb.init/log/finish`, `wandb sync`, `wandb sweep`, `wandb agent` and artifacts ask in wandb
+It answers what `wandb.init/log/finish`, `wandb sync`, `wandb sweep`, `wandb agent`, artifacts and reports ask in wandb
 0.31. The protocol is private and may change with wandb. Everything is kept in memory:
 
     with FakeWandb() as server:
@@ -93,6 +93,7 @@ class FakeWandb:
         self.lock = threading.RLock()
         self.sweeps, self.runs, self.agents, self.artifacts = {}, {}, {}, {}
         self.files: dict[str, bytes] = {}
+        self.reports: list[dict] = []
         self.unknown: list[str] = []
         self.errors: list[str] = []
         self.httpd = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
@@ -168,7 +169,7 @@ class FakeWandb:
             }
         }
 
-    answer_get_viewer = answer_viewer
+    answer_get_viewer = answer_get_default_entity = answer_viewer
 
     def answer_server_info(self, v):
         return {"serverInfo": {"cliVersionInfo": {"max_cli_version": "99.0.0"}, "latestLocalVersionInfo": None}}
@@ -178,6 +179,26 @@ class FakeWandb:
 
     def answer_organization_core_weave_organizationid(self, v):
         return {"entity": {"organization": None}}
+
+    # Reports
+
+    def answer_get_projects(self, v):
+        return {
+            "models": {"edges": [], "pageInfo": {"__typename": "PageInfo", "hasNextPage": False, "endCursor": None}}
+        }
+
+    def answer_create_project(self, v):
+        return {"result": {"project": {"__typename": "Project", **_project(v["name"])}, "inserted": True}}
+
+    def answer_upsert_view(self, v):
+        self.reports.append(v)
+        view = {name: v[name] for name in ("type", "name", "displayName", "description", "spec")}
+        view |= {
+            "id": _id_of("View", v["name"]),
+            "project": _project(v["projectName"]),
+            "updatedAt": "2026-01-01T00:00",
+        }
+        return {"upsertView": {"view": view, "inserted": True}}
 
     # Runs
 

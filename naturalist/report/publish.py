@@ -3,9 +3,10 @@
 import os
 from typing import Any
 
-from naturalist.errors import UserError
+from naturalist.errors import UserError, describe_error
 from naturalist.report.blocks import Report, Section
 from naturalist.report.page import render_markdown
+from naturalist.runs.weights_and_biases import why_unreachable
 
 INSTALL = "pip install 'naturalist[wandb-report]'"
 LONGEST_TITLE = 128
@@ -13,7 +14,7 @@ SWEPT = ("learning_rate", "num_filters", "filter_organization", "activation", "b
 
 
 def require_login() -> None:
-    """Raise :class:`UserError` when the library is not installed, nobody is logged in, or W&B is switched off."""
+    """Raise :class:`UserError` when a report cannot be published: no library, no login, or no server that answers."""
     try:
         import wandb_workspaces.reports.v2  # noqa: F401
     except ImportError:
@@ -22,9 +23,11 @@ def require_login() -> None:
 
     if os.environ.get("WANDB_MODE") in ("offline", "disabled", "dryrun"):
         raise UserError("--wandb needs W&B's server, but WANDB_MODE switches it off; unset it, or leave --wandb out.")
-    wandb.setup(wandb.Settings(silent=True))
+    session = wandb.setup(wandb.Settings(silent=True))
     if not wandb.login(prompt=False, verify=False):
         raise UserError("nobody is logged in to W&B: run `wandb login`, or leave --wandb out.")
+    if cause := why_unreachable(session.settings.base_url):
+        raise UserError(f"W&B's server does not answer ({cause}); try again later, or leave --wandb out.")
 
 
 def publish(report: Report, project: str) -> str:
@@ -36,8 +39,6 @@ def publish(report: Report, project: str) -> str:
         UserError: when the server does not take it.
     """
     import wandb_workspaces.reports.v2 as reports
-    from requests import RequestException
-    from wandb.errors import Error
 
     project = os.environ.get("WANDB_PROJECT") or project
     blocks: list[Any] = [reports.TableOfContents()]
@@ -55,8 +56,8 @@ def publish(report: Report, project: str) -> str:
             blocks=blocks,
         )
         made.save()
-    except (Error, RequestException, ValueError) as error:
-        cause = " ".join(str(error).split())
+    except Exception as error:  # of many kinds: of W&B's library, of its transport, of the server
+        cause = describe_error(error)
         raise UserError(f"W&B did not take the report ({cause}); the page itself is written.") from error
     return str(made.url)
 

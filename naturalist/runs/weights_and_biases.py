@@ -76,7 +76,7 @@ def start_wandb(
         reason = "recorded offline"
     elif not logged_in:
         reason = "nobody is logged in, so the run is recorded offline"
-    elif not in_sweep and (cause := _why_unreachable(session.settings.base_url)):
+    elif not in_sweep and (cause := why_unreachable(session.settings.base_url)):
         reason = f"the server does not answer ({cause}), so the run is recorded offline"
     else:
         try:
@@ -97,7 +97,7 @@ def start_wandb(
     return run
 
 
-def _why_unreachable(address: str) -> str | None:
+def why_unreachable(address: str) -> str | None:
     """Why nothing can be sent to ``address`` now; None when it can, or when only W&B itself can find out.
 
     W&B tries for as long as it may, whatever the reason; who works without a network should not wait for that.
@@ -158,8 +158,8 @@ def log_grid_to_finished_run(
         run.log({})  # sends what was logged without being committed
         run.summary.update(summary)
         run.finish()
-    except (wandb.Error, ConnectionError, TimeoutError, ValueError) as error:
-        print(f"W&B: the grid was not sent ({str(error).partition(chr(10))[0]}).", flush=True)
+    except Exception as error:  # of many kinds: of W&B's library, its process, the server; the grid is in its folder
+        print(f"W&B: the grid was not sent ({describe_error(error)}).", flush=True)
     else:
         print(f"W&B: the grid is at {record.url}", flush=True)
 

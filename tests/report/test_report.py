@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from conftest import run_python
+from fake_wandb import FakeWandb
 from PIL import Image
 
 from naturalist.cli import main
@@ -263,6 +265,28 @@ def test_publishing_needs_the_library_and_a_login_and_says_so_before_anything_is
     with pytest.raises(UserError, match=r"pip install 'naturalist\[wandb-report\]'"):
         report_all(options)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_report_is_published_with_its_sections_and_panels_or_the_server_s_refusal_is_one_sentence(place, tmp_path):
+    pytest.importorskip("wandb_workspaces")
+    words = ["-m", "naturalist", "report", place / "runs", "--wandb", "--out"]
+    with FakeWandb() as server:
+        done = run_python(*words, "page.html", cwd=tmp_path, env=server.env(tmp_path))
+        server.answer_upsert_view = None
+        refused = run_python(*words, "other.html", cwd=tmp_path, env=server.env(tmp_path))
+    (published,) = server.reports
+    assert f"W&B: {server.url}/local/naturalist/reports/" in done.stdout and done.returncode == 0
+    blocks = json.loads(published["spec"])["blocks"]
+    assert [block["children"][0]["text"] for block in blocks if block["type"] == "heading"][:2] == ["In short", "Data"]
+    assert any("scratch is right about 50.0 %" in block.get("content", "") for block in blocks)
+    (grid,) = [block for block in blocks if block["type"] == "panel-grid"]
+    assert "parallel" in json.dumps(grid).lower()
+    assert refused.returncode == 2 and "the fake server does not know" in refused.stderr
+    assert re.fullmatch(r"error: W&B did not take the report \(.*\); the page itself is written.\n", refused.stderr)
+    assert (tmp_path / "other.html").is_file()
+    gone = run_python(*words, "none.html", cwd=tmp_path, env=server.env(tmp_path))  # the server has ended
+    assert gone.returncode == 2 and "does not answer (Connection refused); try again later" in gone.stderr
+    assert not (tmp_path / "none.html").exists()
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
