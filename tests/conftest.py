@@ -14,6 +14,8 @@ from types import CodeType, FunctionType
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
+from PIL import Image
 from warm import CAN_RUN_WARM, WarmPopen, warm_server
 
 from naturalist.data.sources.sample import CLASSES, draw
@@ -106,6 +108,16 @@ def make_classes(folder: Path, *names: str) -> Path:
         (folder / name).mkdir(parents=True)
         (folder / name / "photo.jpg").write_bytes(os.fsencode(name))
     return folder
+
+
+@pytest.fixture
+def blank_pictures(monkeypatch):
+    """Figures of this process end as blank files, for tests that look at something else: drawing takes seconds."""
+
+    def save_blank(_: Figure, path: Path, format: str, **__: object) -> None:
+        Path(path).write_bytes(b"") if format != "png" else Image.new("RGB", (8, 8)).save(path, format)
+
+    monkeypatch.setattr(Figure, "savefig", save_blank)
 
 
 @pytest.fixture

@@ -9,6 +9,8 @@ they are forked, too.
         WarmPopen([sys.executable, "partA/train.py", "--help"])  # as subprocess.Popen
 """
 
+import atexit
+import gc
 import json
 import multiprocessing
 import os
@@ -19,15 +21,17 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
 from typing import NoReturn
 
-LIBRARIES = ("torch._dynamo", "sympy", "jsonargparse", "scipy.stats", "sklearn.metrics", "matplotlib.pyplot")
+LIBRARIES = ("torch._dynamo", "sympy", "jsonargparse", "scipy.stats", "sklearn.ensemble", "matplotlib.pyplot", "optuna")
 ROOMS = ("cli", "training.start", "training.fit", "evaluation.closing", "evaluation.several", "evaluation.predict")
 MORE_ROOMS = ("explain.explain", "compare.compare", "models.summary", "models.strategies", "data.prepare", "export")
+STILL_MORE = ("sweeps.sweep", "sweeps.workers", "report.report")
 
 CAN_RUN_WARM = hasattr(os, "fork")
 """Not on Windows, where nothing forks."""
@@ -120,8 +124,12 @@ def _serve() -> dict:
         except TimeoutError:
             continue
         if not is_warm:
-            for name in (*LIBRARIES, *(f"naturalist.{room}" for room in (*ROOMS, *MORE_ROOMS))):
+            for name in (*LIBRARIES, "wandb", *(f"naturalist.{room}" for room in (*ROOMS, *MORE_ROOMS, *STILL_MORE))):
                 import_module(name)
+            for name in [name for name in sys.modules if name.partition(".")[0] == "wandb"]:
+                del sys.modules[name]  # it makes a folder when it is imported; what it imports may stay
+            gc.collect()
+            gc.freeze()  # what a program's collector does not touch need not be copied for it
             is_warm = True
         if os.fork() == 0:
             listener.close()
@@ -161,8 +169,27 @@ def _become(arguments: list[str], cwd: str, environment: dict[str, str], starts_
     sys.stdin = sys.__stdin__ = os.fdopen(0, closefd=False)
     sys.stdout = sys.__stdout__ = os.fdopen(1, "w", encoding="utf-8", closefd=False)
     sys.stderr = sys.__stderr__ = os.fdopen(2, "w", 1, encoding="utf-8", errors="backslashreplace", closefd=False)
+    os.register_at_fork(after_in_child=_forget_handlers)
     get_context = multiprocessing.get_context
     multiprocessing.get_context = lambda method=None: get_context("fork" if method == "spawn" else method)
+    try:
+        _run(arguments, cwd)
+        code = None
+    except SystemExit as end:
+        code = end.code
+        if not isinstance(code, int | None):
+            raise
+    _leave(code or 0)
+
+
+def _forget_handlers() -> None:
+    """A process that is forked in place of one that is spawned answers signals as that would."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _run(arguments: list[str], cwd: str) -> None:
     first, *rest = arguments
     if first == "-c":
         sys.argv, sys.path[0] = ["-c", *rest[1:]], ""
@@ -173,6 +200,18 @@ def _become(arguments: list[str], cwd: str, environment: dict[str, str], starts_
     else:
         sys.argv, sys.path[0] = arguments, str(Path(first).parent)
         runpy.run_path(first, run_name="__main__")
+
+
+def _leave(code: int) -> None:
+    """End as an interpreter does, without taking apart what was never its own, which takes two seconds."""
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    try:
+        for stream in {sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__} - {None}:
+            stream.flush()
+    except (OSError, ValueError):
+        sys.exit(code)  # an interpreter has words and a code of its own for that
+    os._exit(code)
 
 
 if __name__ == "__main__":

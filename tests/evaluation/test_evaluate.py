@@ -28,6 +28,8 @@ from naturalist.evaluation.several import evaluate_runs
 from naturalist.evaluation.variants import prior_of_run, with_uniform_prior
 from naturalist.runs.checkpoint import load_checkpoint
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory) -> Path:

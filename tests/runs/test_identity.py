@@ -29,6 +29,8 @@ TRAIN = REPOSITORY / "partA" / "train.py"
 TINY = ["--image_size=32", "--num_filters=4", "--filter_organization=same", "--dense_units=8", "--batch_size=8"]
 TINY += ["--device=cpu", "--wandb=disabled", "--no_validation_pictures", "--val_fraction=0.25"]
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory, photographs) -> Path:

@@ -110,7 +110,6 @@ class Place:
         (self.folder / "sweep.yaml").write_text(yaml.safe_dump(sweep, sort_keys=False))
 
     def start(self, *arguments: object, fresh: bool = False) -> subprocess.Popen:
-        """``fresh`` where signals matter: a worker that is forked would answer them as the sweep does."""
         return start_python(*self.command, *arguments, cwd=self.folder, start_new_session=True, fresh=fresh)
 
     def run(self, *arguments: object, code: int = 0) -> str:
@@ -216,7 +215,7 @@ def test_when_the_first_trials_all_fail_the_sweep_gives_up(place):
 
 def test_a_killed_sweep_takes_its_workers_along_and_goes_on_where_it_was(place):
     place.write({"pause": {"value": 0.4}})
-    process = place.start("--workers", 2, fresh=True)
+    process = place.start("--workers", 2)
     wait_until(lambda: len(list(place.folder.glob("sweeps/sweep/runs/*/metrics.jsonl"))) >= 3)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
@@ -233,7 +232,7 @@ def test_a_killed_sweep_takes_its_workers_along_and_goes_on_where_it_was(place):
 
 def test_ctrl_c_stops_cleanly_and_the_same_command_goes_on(place):
     place.write({"pause": {"value": 0.4}})
-    process = place.start("--workers", 2, fresh=True)
+    process = place.start("--workers", 2)
     wait_until(lambda: len(list(place.folder.glob("sweeps/sweep/runs/*/metrics.jsonl"))) >= 3)
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the sweep and its workers
     output, _ = process.communicate(timeout=TIMEOUT)
@@ -287,7 +286,7 @@ def test_a_cheap_round_does_not_end_at_the_target(place):
 
 def test_a_trial_that_ended_by_itself_when_the_sweep_was_stopped_is_kept(place):
     place.write({"pause": {"value": 1.5}, "ends": {"value": "finishes when it is stopped"}, "epochs": {"value": 50}})
-    process = place.start(fresh=True)
+    process = place.start(fresh=True)  # a worker that is forked would take a second signal for the first
     wait_until(lambda: list(place.folder.glob("sweeps/sweep/runs/*/metrics.jsonl")))
     time.sleep(0.5)  # in the middle of an epoch, not at its end, where the sweep would be asked
     os.kill(process.pid, signal.SIGINT)
