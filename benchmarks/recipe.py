@@ -2,11 +2,11 @@
 
     python -m benchmarks.recipe FOLDER [--image_size 64] [--epochs 8] [--seeds 3] [--only NAME …] [--base NAME …]
 
-Trains the base (the defaults, with the ingredients of ``--base``), then one ingredient after the other on top of the
-best so far, each with every seed on one split. What gains more than the standard error of the gain, over the same
-seeds, is kept. With a single seed there is none: nothing is kept, and each row is the base with one ingredient, as a
-first look. Results are lines of ``results.jsonl`` in ``--out``; what is there already is not trained again, so that
-the same command goes on, also with more seeds or rows.
+Trains the base (what the defaults were before anything was measured, with the ingredients of ``--base``), then one
+ingredient after the other on top of the best so far, each with every seed on one split. What gains more than the
+standard error of the gain, over the same seeds, is kept. With a single seed there is none: nothing is kept, and each
+row is the base with one ingredient, as a first look. Results are lines of ``results.jsonl`` in ``--out``; what is there
+already is not trained again, so that the same command goes on, also with more seeds or rows.
 """
 
 import argparse
@@ -32,30 +32,51 @@ from naturalist.reading import end_last_line, read_json_lines
 Flags = dict[str, Any]
 
 
+BEFORE: Flags = {
+    "num_filters": 32,
+    "dropout": 0.3,
+    "initialization": "noise",
+    "optimizer": "AdamW",
+    "learning_rate": 0.002,
+    "schedule": "cosine",
+    "crop_scale": 0.4,
+    "alternating_flip": False,
+    "rotation": 10,
+    "brightness": 0.2,
+    "contrast": 0.2,
+    "saturation": 0.2,
+    "random_erasing": 0.1,
+}
+"""The defaults before the recipe, where it has changed them."""
+
+
 def ingredients(size: int) -> dict[str, Flags]:
     """Name → settings, in the order in which they are tried, for images of ``size`` pixels."""
     return {
         "identity": {"initialization": "identity"},
         "patches": {"initialization": "patches"},
-        "rate ×2": {"learning_rate": 0.004},
-        "one-cycle": {"schedule": "one-cycle", "learning_rate": 0.004},
+        "one-cycle, rate ×2": {"schedule": "one-cycle", "learning_rate": 0.004},
+        "alternating flip": {"alternating_flip": True},
+        "larger crops": {"crop_scale": 0.8},
+        "whole images": {"crop_scale": 1.0},
+        "no colours": {"brightness": 0, "contrast": 0, "saturation": 0},
+        "no turns, nothing erased": {"rotation": 0, "random_erasing": 0},
+        "no dropout": {"dropout": 0},
         "Muon": {"optimizer": "Muon"},
-        "Muon, rate ×2": {"optimizer": "Muon", "learning_rate": 0.004},
-        "average": {"ema_decay": 0.995},
+        "rate ×3": {"learning_rate": 0.006},
+        "rate ×6": {"learning_rate": 0.012},
+        "average": {"ema_decay": 0.99},
         "average pooling": {"pooling": "average"},
         "biases ×16": {"bias_lr_scale": 16},
         "batch-norm momentum": {"batch_norm_momentum": 0.4},
-        "alternating flip": {"alternating_flip": True},
-        "larger crops": {"crop_scale": 0.6},
-        "no colours": {"brightness": 0, "contrast": 0, "saturation": 0},
         "smaller in training": {"pooling": "average", "train_image_size": size * 7 // 8},
         "growing": {"pooling": "average", "first_image_size": max(32, size // 2)},
-        "no dropout": {"dropout": 0},
         "decay ×2": {"weight_decay": 0.1},
         "smaller batches": {"batch_size": 32},
         "smoothing 0.2": {"label_smoothing": 0.2},
         "SGD": {"optimizer": "SGD", "learning_rate": 0.1, "weight_decay": 0.002},
-        "more in front": {"num_filters": [48, 96, 160, 192, 256]},
+        "ReLU": {"activation": "ReLU"},
+        "more in front": {"num_filters": [24, 48, 96, 128, 192]},
         "larger kernels in front": {"kernel_size": [5, 3, 3, 3, 3]},
     }
 
@@ -153,6 +174,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of each training; by default as many as there are cores")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="ingredients, in the order in which they are tried")
     parser.add_argument("--base", nargs="+", metavar="NAME", default=[], help="ingredients that the base has already")
+    parser.add_argument("--set", nargs="+", metavar="NAME=VALUE", default=[], help="settings of all runs")
     parser.add_argument("--out", type=Path, default=Path("runs") / "recipe", help="folder of results and runs")
     parser.add_argument("--table", type=Path, default=ROOT / "benchmarks" / "RECIPE.md")
     arguments = parser.parse_args()
@@ -166,6 +188,9 @@ def main() -> None:
             os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
         data = str(arguments.data.expanduser().resolve())
         common = {"data": data, "image_size": arguments.image_size, "epochs": arguments.epochs}
+        if wrong := [setting for setting in arguments.set if "=" not in setting]:
+            raise UserError(f"--set takes NAME=VALUE, not {wrong[0]!r}.")
+        common |= {**BEFORE, **dict(setting.split("=", 1) for setting in arguments.set)}
         bench = Bench(arguments.out, common, arguments.seeds)
         flags: Flags = {}
         for name in arguments.base:
@@ -182,14 +207,17 @@ def main() -> None:
 
 def heading(arguments: argparse.Namespace) -> str:
     """What stands above the table's lines."""
-    base = f" {shlex.join(['--base', *arguments.base])}" if arguments.base else ""
+    given = {"--base": arguments.base, "--set": arguments.set}
+    more = "".join(f" {shlex.join([flag, *values])}" for flag, values in given.items() if values)
+    before = " ".join(f"`{name}={value}`" for name, value in BEFORE.items())
     return (
         f"# Ingredients of Part A's recipe\n\n`python -m benchmarks.recipe {arguments.data.name} --image_size "
-        f"{arguments.image_size} --epochs {arguments.epochs} --seeds {arguments.seeds}{base}`\n\n"
+        f"{arguments.image_size} --epochs {arguments.epochs} --seeds {arguments.seeds}{more}`\n\n"
         f"{describe_environment(torch.device('cpu'))}\n\n"
+        f"The base: {before}, else the defaults.\n\n"
         "Validation accuracy of the best epoch, mean ± deviation over n seeds on one split; gain over the best row so "
         "far that was kept, ± its standard error; what gains more than that is kept.\n\n"
-        "| ingredient | settings beside the defaults | validation accuracy | n | seconds | gain | |\n"
+        "| ingredient | settings beside the base's | validation accuracy | n | seconds | gain | |\n"
         "|---|---|---|---|---|---|---|\n"
     )
 

@@ -95,7 +95,13 @@ def ranks(settings: Settings) -> Iterator[Row]:
     cores = available_cores()
     data = make_photographs(settings.folder / "photographs" / "train", settings.images).parent
     flags = {"data": data, "image_size": SIZE, "num_filters": 32, "filter_organization": "same", "epochs": RANK_EPOCHS}
-    flags |= {"batch_size": RANK_BATCH, "val_fraction": 0.1, "wandb": "disabled", "device": settings.device.type}
+    flags |= {
+        "batch_size": RANK_BATCH,
+        "optimizer": "AdamW",
+        "val_fraction": 0.1,
+        "wandb": "disabled",
+        "device": settings.device.type,
+    }
     flags |= {"runs_dir": settings.folder / "runs", "cache_dir": settings.folder / "cache", "checkpoint_seconds": 0}
     script = [str(ROOT / "partA" / "train.py"), *(f"--{flag}={value}" for flag, value in flags.items())]
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={RANKS}"]

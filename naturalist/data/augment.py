@@ -121,6 +121,8 @@ class Augmentation:
             draws.uniform(1 - amount, 1 + amount).view(-1, 1, 1, 1)
             for amount in (settings.brightness, settings.contrast, settings.saturation)
         )
+        if not (settings.brightness or settings.contrast or settings.saturation):
+            return images
         images = images * brightness
         gray = (images * per_channel(LUMA, images.device)).sum(dim=1, keepdim=True)
         images = torch.lerp(gray.expand_as(images), images, saturation.expand_as(images))
@@ -128,6 +130,8 @@ class Augmentation:
 
     def _erase(self, images: Tensor, draws: "Draws") -> Tensor:
         """Blank one rectangle of the chosen images with the mean colour, which is 0 after normalisation."""
+        if not self.settings.random_erasing:
+            return images
         size = images.shape[-1]
         area = draws.uniform(*ERASED_SHARE)
         ratio = draws.uniform(math.log(ERASED_RATIO[0]), math.log(ERASED_RATIO[1])).exp()

@@ -89,8 +89,8 @@ class AugmentationSettings:
     horizontal_flip: float = 0.5
     """Probability of a mirror image, in [0, 1]."""
     alternating_flip: bool = False
-    """Mirror every image in every other epoch, beginning with the first or the second by chance; horizontal_flip then
-    has no effect."""
+    """Mirror every image in every other epoch, beginning with the first or the second by chance, instead of by
+    horizontal_flip; not with a teacher, whose views are few."""
     rotation: float = 10.0
     """Largest rotation either way, in degrees, in [0, 180]."""
     brightness: float = 0.2

@@ -26,10 +26,11 @@ class Muon(torch.optim.AdamW):
         params: groups of parameters.
         lr: learning rate of both kinds of steps.
         momentum: Nesterov's, of the orthogonal steps.
+        fused: whether AdamW's steps are one kernel.
     """
 
-    def __init__(self, params: Any, lr: float, momentum: float) -> None:
-        super().__init__(params, lr=lr)
+    def __init__(self, params: Any, lr: float, momentum: float, *, fused: bool = False) -> None:
+        super().__init__(params, lr=lr, fused=fused)
         self.momentum = momentum
 
     @torch.no_grad()

@@ -39,7 +39,7 @@ def make_optimizer(groups: list[dict[str, Any]], settings: TrainingSettings, dev
             groups, lr=learning_rate, momentum=settings.momentum, nesterov=settings.momentum > 0, **fused
         )
     if settings.optimizer == "Muon":
-        return Muon(groups, learning_rate, settings.momentum)
+        return Muon(groups, learning_rate, settings.momentum, **fused)
     if settings.optimizer == "NAdam":
         return torch.optim.NAdam(groups, lr=learning_rate)
     adam = {"Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}[settings.optimizer]

@@ -42,7 +42,8 @@ class Teacher:
             UserError: when there is no room to keep the outputs.
         """
         model, shown = restore_model(self.checkpoint)
-        views = Views(settings.teacher.teacher_views, settings.augmentation, settings.training.seed)
+        shared = replace(settings.augmentation, alternating_flip=False)  # there are no turns in views
+        views = Views(settings.teacher.teacher_views, shared, settings.training.seed)
         with in_turn(this_rank()):
             own = _in_size(data, settings, shown.image_size)
         own = replace(own, preprocessing=replace(own.preprocessing, mean=shown.mean, std=shown.std))

@@ -233,7 +233,7 @@ HIDDEN = [
         {"batch_norm": [True, False]},
         "batch_norm is False in the sweep, but True by",
     ),
-    ([], {"dropout": [0.2]}, "dropout is 0.2 in the sweep, but 0.3 by the command"),
+    ([], {"dropout": [0.2]}, "dropout is 0.2 in the sweep, but 0.0 by the command"),
     (["${args}", "--dropout=0.7"], {"dropout": [0.2]}, "dropout is 0.2 in the sweep, but 0.7 by the command"),
     (
         ["${args}", "--no-batch-norm"],

@@ -91,7 +91,6 @@ def test_who_cannot_teach_is_refused_before_anything_is_written(photographs, tmp
     ("changes", "message"),
     [
         ({"mixup": 0.2}, "images that no teacher has seen"),
-        ({"alternating_flip": True}, "alternating_flip goes by an image's pixels"),
         ({"teacher_weight": 0.0}, "teacher_weight must be greater than 0"),
         ({"teacher_temperature": 0.0}, "teacher_temperature must be greater than 0"),
         ({"teacher_views": 0}, "teacher_views must be greater than 0"),
