@@ -40,6 +40,7 @@ def digests(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_sample_has_the_shape_of_nature_12k(drawn):
     for split, count in (("train", 300), ("test", 100)):
         assert tuple(sorted(path.name for path in (drawn / split).iterdir() if path.is_dir())) == CLASSES

@@ -29,6 +29,7 @@ def run(tmp_path_factory) -> Path:
     return make_run(folder / "runs" / "first", data, num_filters=64)
 
 
+@pytest.mark.slow
 def test_explain_draws_all_pictures_of_random_test_images(run, capsys):
     main(["explain", str(run), "--images", "2", "--units", "3"])
     assert "Grad-CAM at blocks.block5.activation: 2 × 2 cells are too few to tell a place" in capsys.readouterr().out
@@ -95,6 +96,7 @@ def noisy_photo(seed: int) -> Photo:
     return Photo(pixels, pixels, f"{seed}.jpg", None)
 
 
+@pytest.mark.slow
 def test_a_wrapped_torchvision_network_is_explained(tmp_path, photo):
     torch.manual_seed(0)
     model = torch.nn.Sequential(torchvision.models.resnet18(num_classes=10))

@@ -72,6 +72,7 @@ def test_the_least_size_is_what_the_network_can_take_and_less_is_refused(name, l
             models.get_model(name).train()(torch.empty(2, 3, least - 1, least - 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", backbone_names())
 def test_every_model_gets_a_new_head_and_stages_that_hold_every_parameter_once(name, on_meta):
     """All of torchvision's models, at the size of their weights, on the meta device: only shapes are computed."""

@@ -299,6 +299,7 @@ def test_streamed_features_train_to_the_bits_of_those_in_memory(train, monkeypat
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [

@@ -22,6 +22,8 @@ from naturalist.entry import STOP_SIGNALS
 from naturalist.runs.checkpoint import LAST, load_checkpoint
 from naturalist.settings.part_a import CnnSettings
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = REPOSITORY / "partA" / "train.py"
 TINY = {
     "image_size": 32,

@@ -356,6 +356,7 @@ def test_every_recipe_trains(recipe, pictures, tmp_path, monkeypatch):
     assert train(settings)["status"] == "finished"
 
 
+@pytest.mark.slow
 def test_all_ingredients_together_train_and_go_on_to_the_same_weights(pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(ROOT / "partA")

@@ -138,6 +138,7 @@ def test_the_same_seed_gives_the_same_weights_bit_for_bit(run, tmp_path):
     assert not torch.equal(weights(tmp_path / "one")["output.weight"], weights(tmp_path / "three")["output.weight"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
