@@ -9,6 +9,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from types import CodeType, FunctionType
 
@@ -52,23 +53,29 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
     """Mark tests that start programs or do all of a long verb's work as slow: few have to say so themselves."""
     for item in items:
         fixtures = [definition.func for found in item._fixtureinfo.name2fixturedefs.values() for definition in found]
-        if any(is_slow(function, set()) for function in (item.function, *fixtures)):
+        if any(map(is_slow, (item.function, *fixtures))):
             item.add_marker(pytest.mark.slow)
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])  # a long file that begins last would be waited for
 
 
-def is_slow(thing: object, seen: set[object]) -> bool:
+@cache  # a test has many cases
+def is_slow(thing: object) -> bool:
     """Whether a function or class of the tests names one of :data:`SLOW`, or another one of them that does."""
+    return names_slow(thing, set())
+
+
+def names_slow(thing: object, seen: set[object]) -> bool:
+    """The same, without those that were seen on the way."""
     module = sys.modules.get(getattr(thing, "__module__", None) or "")
     of_the_tests = Path(getattr(module, "__file__", None) or "/").is_relative_to(REPOSITORY / "tests")
     if not of_the_tests or not isinstance(thing, FunctionType | type) or thing in seen:
         return False
     seen.add(thing)
     if isinstance(thing, type):
-        return any(is_slow(member, seen) for member in vars(thing).values())
+        return any(names_slow(member, seen) for member in vars(thing).values())
     names = set(names_in(thing.__code__))
-    return bool(names & SLOW) or any(is_slow(thing.__globals__.get(name), seen) for name in names)
+    return bool(names & SLOW) or any(names_slow(thing.__globals__.get(name), seen) for name in names)
 
 
 def names_in(code: CodeType) -> Iterator[str]:

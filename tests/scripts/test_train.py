@@ -325,7 +325,7 @@ def test_the_smoke_recipe_runs_in_seconds(tmp_path, pictures):
     )
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - start < 60
-    assert (tmp_path / "runs" / "ep-2_nf-8_fo-same_ac-SiLU_da-1_bn-1_do-0.3_bs-64_lr-0.002").is_dir()
+    assert (tmp_path / "runs" / "ep-2_nf-8_fo-same_ac-SiLU_da-1_bn-1_do-0_bs-64_lr-0.006").is_dir()
 
 
 @pytest.mark.slow
