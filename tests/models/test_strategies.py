@@ -25,6 +25,8 @@ from naturalist.training.fit import fit
 from naturalist.training.kept import with_features
 from naturalist.training.start import Start
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 CPU = torch.device("cpu")
 STAGES = ["conv1", "layer1", "layer2", "layer3", "layer4", HEAD]
 RESNET = {"kind": "torchvision", "backbone": "resnet18", "num_classes": 3, "image_size": 32, "dropout": 0.2}

@@ -22,7 +22,7 @@ from naturalist.entry import STOP_SIGNALS
 from naturalist.runs.checkpoint import LAST, load_checkpoint
 from naturalist.settings.part_a import CnnSettings
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("blank_pictures")]
 
 SCRIPT = REPOSITORY / "partA" / "train.py"
 TINY = {

@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from contextlib import closing, nullcontext
@@ -418,18 +417,8 @@ def test_the_real_program_is_swept_from_the_original_file(tmp_path):
     (tmp_path / "partA").symlink_to(ROOT / "partA")
     shutil.copy(ROOT / "sweep.yaml", tmp_path)
     make_sample(tmp_path / "photographs", train_images=60, test_images=20)
-    command = [sys.executable, "-m", "naturalist", "sweep", "sweep.yaml", "--count", "1", "--data", "photographs"]
-    command += ["--set", "image_size=32", "--set", "dense_units=4"]
-    result = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        text=True,
-        timeout=240,
-        capture_output=True,
-        stdin=subprocess.DEVNULL,
-        check=False,
-    )
+    command = ["-m", "naturalist", "sweep", "sweep.yaml", "--count", "1", "--data", "photographs"]
+    result = run_python(*command, "--set", "image_size=32", "--set", "dense_units=4", cwd=tmp_path)
     assert result.returncode == 0, result.stderr
     report = tmp_path / "sweeps" / "sweep" / "report"
     assert {"runs.png", "runs.csv", "findings.txt", "best.yaml"} <= {path.name for path in report.iterdir()}

@@ -10,7 +10,6 @@ import optuna
 import pytest
 import yaml
 from fake_wandb import hyperband_stops
-from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
 from naturalist.errors import UserError
 from naturalist.sweeps.hyperband import HyperbandPruner, HyperbandRule
@@ -215,6 +214,8 @@ SHOWN = {
 
 @pytest.mark.parametrize("macro", ["args", "args_no_boolean_flags"])
 def test_a_macro_stands_for_what_an_agent_puts_there(tmp_path, macro):
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args  # imports more than all the rest
+
     agents = create_sweep_command_args({"args": {name: {"value": value} for name, value in SHOWN.items()}})
     head = ["${env}", "${interpreter}", "${program}"]
     assert command_line(sweep_of(tmp_path, command=[*head, f"${{{macro}}}"]), SHOWN) == agents[macro]

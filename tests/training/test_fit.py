@@ -24,6 +24,8 @@ from naturalist.training.epoch import Learner, NonFiniteLoss, _forward, evaluate
 from naturalist.training.fit import fit
 from naturalist.training.optim import Schedule, make_optimizer
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 CPU = torch.device("cpu")
 DESCRIPTION = {
     "kind": "five_block_cnn",

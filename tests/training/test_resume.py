@@ -35,7 +35,7 @@ from naturalist.training import fit as fit_module
 from naturalist.training import keeping, telling
 from naturalist.training.fit import fit
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("blank_pictures")]
 
 ROOT = Path(__file__).parents[2]
 TIMES = ("images_per_second", "epoch_seconds")

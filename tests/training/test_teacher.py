@@ -20,6 +20,8 @@ try:
 finally:
     sys.path.pop(0)
 
+pytestmark = pytest.mark.usefixtures("blank_pictures")
+
 
 def settings_for(photographs: Path, tmp_path: Path, whose: Path | None, **changes) -> CnnSettings:
     return CnnSettings.of(
