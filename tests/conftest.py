@@ -1,5 +1,6 @@
 """What several tests need: a small data set of real JPEG files, and a way to run programs as users do."""
 
+import gc
 import os
 import re
 import shutil
@@ -57,6 +58,12 @@ def pytest_collection_modifyitems(items: list[pytest.Function]) -> None:
             item.add_marker(pytest.mark.slow)
     slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -slow[item.path])  # a long file that begins last would be waited for
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported to itself: the collector would look through all of it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @cache  # a test has many cases

@@ -18,7 +18,7 @@ import optuna
 import pytest
 import yaml
 from conftest import TIMEOUT, run_python, start_python
-from optuna.storages import JournalStorage
+from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from rich.console import Console
 
@@ -119,8 +119,11 @@ class Place:
 
     def trials(self, url: str | None = None) -> list[optuna.trial.FrozenTrial]:
         journal = self.folder / "sweeps" / "sweep" / "journal.log"
-        storage = url or JournalStorage(JournalFileBackend(str(journal)))
-        return optuna.load_study(study_name="sweep", storage=storage).get_trials()
+        storage = RDBStorage(url) if url else JournalStorage(JournalFileBackend(str(journal)))
+        trials = optuna.load_study(study_name="sweep", storage=storage).get_trials()
+        if url:
+            storage.engine.dispose()  # else its connections are found open in the middle of another test
+        return trials
 
     def settings(self, *states: str) -> list[tuple]:
         """Settings of the trials in these states, sorted."""
