@@ -36,8 +36,8 @@ def sweep(settings: Settings) -> Iterator[Row]:
             }
         )
     )
-    fixed = (f"image_size={TRIAL_SIZE}", f"epochs={TRIAL_EPOCHS}", "num_filters=32", "filter_organization=same")
-    fixed += ("optimizer=AdamW",)  # the usual loop's steps cost as much
+    fixed = [f"image_size={TRIAL_SIZE}", f"epochs={TRIAL_EPOCHS}", "num_filters=32", "filter_organization=same"]
+    fixed.append("optimizer=AdamW")  # the usual loop's steps cost as much
     command = ["-m", "naturalist", "sweep", str(sweep_file), "--data", str(train.parent), "--workers", "1"]
     command += [word for item in (*fixed, f"cache_dir={settings.folder / 'cache'}") for word in ("--set", item)]
 
