@@ -105,7 +105,7 @@ def why_unreachable(address: str) -> str | None:
     import requests
     from urllib3.util import Retry
 
-    adapter = requests.adapters.HTTPAdapter(max_retries=Retry(connect=2, redirect=0, backoff_factor=0.5))
+    adapter = requests.adapters.HTTPAdapter(max_retries=Retry(connect=2, read=False, redirect=0, backoff_factor=0.5))
     try:
         with requests.Session() as session:
             for scheme in ("http://", "https://"):
