@@ -37,9 +37,9 @@ def sweep(settings: Settings) -> Iterator[Row]:
         )
     )
     fixed = [f"image_size={TRIAL_SIZE}", f"epochs={TRIAL_EPOCHS}", "num_filters=32", "filter_organization=same"]
-    fixed.append("optimizer=AdamW")  # the usual loop's steps cost as much
+    fixed += ["optimizer=AdamW", f"cache_dir={settings.folder / 'cache'}"]  # whose steps cost what the usual loop's do
     command = ["-m", "naturalist", "sweep", str(sweep_file), "--data", str(train.parent), "--workers", "1"]
-    command += [word for item in (*fixed, f"cache_dir={settings.folder / 'cache'}") for word in ("--set", item)]
+    command += [word for item in fixed for word in ("--set", item)]
 
     def ours() -> None:
         run_timed([*command, "--out", str(settings.folder / "sweeps")])

@@ -129,7 +129,10 @@ def blank_pictures(monkeypatch):
     """Figures of this process end as blank files, for tests that look at something else: drawing takes seconds."""
 
     def save_blank(_: Figure, path: Path, format: str, **__: object) -> None:
-        Path(path).write_bytes(b"") if format != "png" else Image.new("RGB", (8, 8)).save(path, format)
+        if format == "png":
+            Image.new("RGB", (8, 8)).save(path, format)
+        else:
+            Path(path).write_bytes(b"")
 
     monkeypatch.setattr(Figure, "savefig", save_blank)
 

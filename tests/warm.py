@@ -30,8 +30,8 @@ from typing import NoReturn
 
 LIBRARIES = ("torch._dynamo", "sympy", "jsonargparse", "scipy.stats", "sklearn.ensemble", "matplotlib.pyplot", "optuna")
 ROOMS = ("cli", "training.start", "training.fit", "evaluation.closing", "evaluation.several", "evaluation.predict")
-MORE_ROOMS = ("explain.explain", "compare.compare", "models.summary", "models.strategies", "data.prepare", "export")
-STILL_MORE = ("sweeps.sweep", "sweeps.workers", "report.report")
+ROOMS += ("explain.explain", "compare.compare", "models.summary", "models.strategies", "data.prepare", "export")
+ROOMS += ("sweeps.sweep", "sweeps.workers", "report.report")
 
 CAN_RUN_WARM = hasattr(os, "fork")
 """Not on Windows, where nothing forks."""
@@ -124,7 +124,7 @@ def _serve() -> dict:
         except TimeoutError:
             continue
         if not is_warm:
-            for name in (*LIBRARIES, "wandb", *(f"naturalist.{room}" for room in (*ROOMS, *MORE_ROOMS, *STILL_MORE))):
+            for name in (*LIBRARIES, "wandb", *(f"naturalist.{room}" for room in ROOMS)):
                 import_module(name)
             for name in [name for name in sys.modules if name.partition(".")[0] == "wandb"]:
                 del sys.modules[name]  # it makes a folder when it is imported; what it imports may stay

@@ -175,9 +175,10 @@ def _metavar(name: str, hint: Any) -> str:
 
 
 def _words(dataclass_: type) -> dict[str, str]:
-    """The string below every field, those of base classes included."""
+    """The string below every field; where a class only changes a default, that of its base."""
     words: dict[str, str] = {}
     for base in reversed(dataclass_.__mro__[:-1]):
         for entry in parse_from_object(base).params:
-            words[entry.arg_name] = " ".join((entry.description or "").split())
+            if entry.description:
+                words[entry.arg_name] = " ".join(entry.description.split())
     return words

@@ -26,6 +26,8 @@ ResizeMode = Literal["squash", "crop", "crop-bicubic"]
 Normalization = Literal["dataset", "imagenet", "half"]
 ClassWeights = Literal["none", "balanced", "sqrt"]
 Sampling = Literal["shuffle", "balanced"]
+OptimizerName = Literal["Adam", "AdamW", "SGD", "NAdam", "Muon"]
+ScheduleName = Literal["none", "cosine", "one-cycle", "plateau"]
 SelectBy = Literal["val_accuracy", "val_balanced_accuracy", "val_loss"]
 
 
@@ -134,7 +136,7 @@ class TrainingSettings:
     """Passes over the training images."""
     batch_size: int = 64
     """Images per step."""
-    optimizer: Literal["Adam", "AdamW", "SGD", "NAdam", "Muon"] = "AdamW"
+    optimizer: OptimizerName = "AdamW"
     """Optimiser; SGD uses Nesterov momentum. Muon makes the steps of convolutions' filters orthogonal, as long as
     AdamW's, which takes all other steps."""
     learning_rate: float = 0.002
@@ -144,7 +146,7 @@ class TrainingSettings:
     (decoupled), 0.0005 for SGD, none for Adam and NAdam."""
     momentum: float = 0.9
     """Momentum of SGD and Muon, in [0, 1)."""
-    schedule: Literal["none", "cosine", "one-cycle", "plateau"] = "cosine"
+    schedule: ScheduleName = "cosine"
     """Course of the learning rate after warm-up; plateau divides it by ten when val_loss stalls."""
     warmup_epochs: float = 1.0
     """Epochs, or a part of one, in which the learning rate rises to its peak."""

@@ -6,7 +6,13 @@ from typing import ClassVar, Literal
 
 from naturalist.errors import UserError
 from naturalist.settings.arguments import option
-from naturalist.settings.groups import AugmentationSettings, DataSettings, TrainingSettings
+from naturalist.settings.groups import (
+    AugmentationSettings,
+    DataSettings,
+    OptimizerName,
+    ScheduleName,
+    TrainingSettings,
+)
 from naturalist.settings.rules import require, require_below_one, require_positive, require_positive_share
 from naturalist.settings.run_settings import RunSettings
 
@@ -16,28 +22,19 @@ class CnnDataSettings(DataSettings):
     """Which photographs, and which pixels of them; small ones, so that a CPU will do."""
 
     image_size: int = 96
-    """Side of the square images that the model sees, in pixels."""
 
 
 @dataclass(frozen=True)
 class CnnAugmentationSettings(AugmentationSettings):
-    """How training batches are varied: as little as a few epochs bear; for many, see configs/partA/best.yaml."""
+    """How training batches are varied: as little as a few epochs bear."""
 
     crop_scale: float = 0.8
-    """Smallest share of the area that a random resized crop keeps, in (0, 1]; 1 keeps the whole image."""
     alternating_flip: bool = True
-    """Mirror every image in every other epoch, beginning with the first or the second by chance, instead of by
-    horizontal_flip; not with a teacher, whose views are few."""
     rotation: float = 0.0
-    """Largest rotation either way, in degrees, in [0, 180]."""
     brightness: float = 0.0
-    """Largest relative change of brightness, in [0, 1]."""
     contrast: float = 0.0
-    """Largest relative change of contrast, in [0, 1]."""
     saturation: float = 0.0
-    """Largest relative change of saturation, in [0, 1]."""
     random_erasing: float = 0.0
-    """Probability that a rectangle of the image is blanked, in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -45,14 +42,9 @@ class CnnTrainingSettings(TrainingSettings):
     """How the model learns: about ten minutes on two CPU cores for 8,000 photographs."""
 
     epochs: int = 8
-    """Passes over the training images."""
-    optimizer: Literal["Adam", "AdamW", "SGD", "NAdam", "Muon"] = "Muon"
-    """Optimiser; SGD uses Nesterov momentum. Muon makes the steps of convolutions' filters orthogonal, as long as
-    AdamW's, which takes all other steps."""
+    optimizer: OptimizerName = "Muon"
     learning_rate: float = 0.006
-    """Peak learning rate."""
-    schedule: Literal["none", "cosine", "one-cycle", "plateau"] = "one-cycle"
-    """Course of the learning rate after warm-up; plateau divides it by ten when val_loss stalls."""
+    schedule: ScheduleName = "one-cycle"
 
 
 @dataclass(frozen=True)

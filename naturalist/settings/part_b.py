@@ -54,7 +54,6 @@ class FinetuneTrainingSettings(TrainingSettings):
     """How the model learns; fewer epochs and a lower rate than from scratch."""
 
     epochs: int = 10
-    """Passes over the training images."""
     learning_rate: float = 0.001
     """Peak learning rate of the new head."""
 
