@@ -47,6 +47,9 @@ class CachedPath:
         self.loader = self._load(device)
         schedule = Schedule(optimizer, settings, len(self.loader), 1)
         self.learner = Learner(model, optimizer, schedule, settings, compute)
+        self.captured = self.learner.captured_step()
+        if self.captured is not None:
+            self.augment.capture()
 
     def build(self) -> None:
         """Decode all photographs into a new cache."""
@@ -67,7 +70,7 @@ class CachedPath:
 
     def train(self) -> None:
         """One epoch of training with augmentation."""
-        train_one_epoch(self.learner, self.loader, self.augment, epoch=0)
+        train_one_epoch(self.learner, self.loader, self.augment, epoch=0, captured=self.captured)
 
     def validate(self) -> None:
         """One pass over all images, as after an epoch."""
@@ -106,29 +109,39 @@ def read(settings: Settings) -> Iterator[Row]:
     yield rate_row("input", in_turns(ours.read, usual.decode, settings.repeats, settings.device), settings.images)
 
 
-def epoch(settings: Settings) -> Iterator[Row]:
-    """An epoch of training; ours augments. The large network gets fewer images."""
-    for name, make, share in (("32 filters", small_network, 1.0), ("original, 64 doubling", original_network, 0.2)):
+def cases(settings: Settings) -> Iterator[tuple[str, Callable[[int], FiveBlockCNN], int, int]]:
+    """Names, networks, sizes and how many images; a CPU gets fewer for the large network."""
+    share = 0.2 if settings.device.type == "cpu" else 1.0
+    for name, make, images in (
+        ("32 filters", small_network, settings.images),
+        ("original, 64 doubling", original_network, max(2 * BATCH_SIZE, int(settings.images * share))),
+    ):
         for size in (128, 224):
-            images = max(2 * BATCH_SIZE, int(settings.images * share))
-            ours, usual = _both(settings, size, images, make)
-            times = in_turns(ours.train, usual.train, settings.repeats, settings.device)
-            note = f"{images} images, {ours.learner.compute.precision}, {usual.workers} workers"
-            yield rate_row(f"epoch: {name}, {size} px", times, images, note=note)
+            yield f"{name}, {size} px", make, size, images
+
+
+def epoch(settings: Settings) -> Iterator[Row]:
+    """An epoch of training; ours augments."""
+    for name, make, size, images in cases(settings):
+        ours, usual = _both(settings, size, images, make)
+        times = in_turns(ours.train, usual.train, settings.repeats, settings.device)
+        note = f"{images} images, {ours.learner.compute.precision}, {usual.workers} workers"
+        yield rate_row(f"epoch: {name}", times, images, note=note)
 
 
 def data_path(settings: Settings) -> Iterator[Row]:
     """An epoch against the same steps on a batch that is there already, not augmented: what the data path costs."""
-    ours, _ = _both(settings, SIZE, settings.images)
-    there = SameBatch(ours.loader.cache, ours.loader.indices, BATCH_SIZE, settings.device, shuffle_seed=0)
+    for name, make, size, images in cases(settings):
+        ours = _ours(settings, size, images, make)
+        there = SameBatch(ours.loader.cache, ours.loader.indices, BATCH_SIZE, settings.device, shuffle_seed=0)
 
-    def steps() -> None:
-        train_one_epoch(ours.learner, there, ours.preprocessing, epoch=0)
+        def steps(ours: CachedPath = ours, there: BatchLoader = there) -> None:
+            train_one_epoch(ours.learner, there, ours.preprocessing, epoch=0, captured=ours.captured)
 
-    times = in_turns(ours.train, steps, settings.repeats, settings.device)
-    costs = [our / other - 1 for our, other in times]
-    note = f"reading and augmenting cost {statistics.median(costs):.1%} ({min(costs):.1%}–{max(costs):.1%})"
-    yield rate_row("data path", times, settings.images, note=note)
+        times = in_turns(ours.train, steps, settings.repeats, settings.device)
+        costs = [our / other - 1 for our, other in times]
+        note = f"reading and augmenting cost {statistics.median(costs):.1%} ({min(costs):.1%}–{max(costs):.1%})"
+        yield rate_row(f"data path: {name}", times, images, note=note)
 
 
 def validation(settings: Settings) -> Iterator[Row]:
@@ -142,9 +155,12 @@ def _both(
     settings: Settings, size: int, images: int, make: Callable[[int], FiveBlockCNN] = small_network
 ) -> tuple[CachedPath, UsualLoop]:
     """Both ways on the same photographs, with a network each."""
+    ours = _ours(settings, size, images, make)
+    return ours, UsualLoop(ours.folder / "train", size, make(size), settings.device)
+
+
+def _ours(settings: Settings, size: int, images: int, make: Callable[[int], FiveBlockCNN]) -> CachedPath:
     folder = settings.folder / f"{images}"
-    train = folder / "train"
-    if not train.is_dir():
-        make_photographs(train, images)
-    ours = CachedPath(folder, size, make(size), settings.device)
-    return ours, UsualLoop(train, size, make(size), settings.device)
+    if not (folder / "train").is_dir():
+        make_photographs(folder / "train", images)
+    return CachedPath(folder, size, make(size), settings.device)

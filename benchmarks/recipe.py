@@ -6,28 +6,35 @@ Trains the base (what the defaults were before anything was measured, with the i
 ingredient after the other on top of the best so far, each with every seed on one split. What gains more than the
 standard error of the gain, over the same seeds, is kept. With a single seed there is none: nothing is kept, and each
 row is the base with one ingredient, as a first look. Results are lines of ``results.jsonl`` in ``--out``; what is there
-already is not trained again, so that the same command goes on, also with more seeds or rows.
+already is not trained again, so that the same command goes on, also with more seeds or rows. On a GPU, which one
+training does not fill, ``--workers`` trains several seeds at once.
 """
 
 import argparse
+import contextlib
 import json
 import math
+import multiprocessing
 import os
+import runpy
 import shlex
 import statistics
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import yaml
 from msgspec import Struct, structs
 
-from benchmarks.commands import ROOT, run_timed
+from benchmarks.commands import ROOT
 from benchmarks.measuring import describe_environment
+from naturalist.device import choose_device
 from naturalist.entry import entry_point
 from naturalist.errors import UserError
 from naturalist.files import append_line, write_atomically
 from naturalist.reading import end_last_line, read_json_lines
+from naturalist.settings.part_a import CnnSettings
 
 Flags = dict[str, Any]
 
@@ -106,20 +113,29 @@ class Run(Struct):
 
 
 class Bench:
-    """Runs of ``partA/train.py``, remembered.
+    """Trainings of Part A's network, remembered.
 
     Args:
         out: folder of results, runs and decoded images.
-        common: settings of all runs.
+        common: settings of all trainings.
+        seeds: of each.
+        workers: processes that train.
     """
 
-    def __init__(self, out: Path, common: Flags, seeds: int) -> None:
+    def __init__(self, out: Path, common: Flags, seeds: int, workers: int) -> None:
         self.out, self.common, self.seeds = out, common, seeds
         self.file = out / "results.jsonl"
+        self.pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
 
     def result(self, name: str, flags: Flags) -> Result:
         """Train what is not trained yet."""
-        runs = [self._run({**self.common, **flags, "seed": seed}) for seed in range(self.seeds)]
+        wanted = [{**self.common, **flags, "seed": seed} for seed in range(self.seeds)]
+        known = self._read()
+        missing = [flags for flags in wanted if not any(run.flags == flags for run in known)]
+        for run in self.pool.map(train, missing, [self.out] * len(missing)):
+            append_line(self.file, json.dumps(structs.asdict(run)) + "\n")
+            known.append(run)
+        runs = [next(run for run in known if run.flags == flags) for flags in wanted]
         result = Result(name, flags, [run.val_accuracy for run in runs], [run.seconds for run in runs])
         print(f"{name}: {spread(result.accuracies)}", flush=True)
         return result
@@ -130,18 +146,15 @@ class Bench:
         end_last_line(self.file)
         return read_json_lines(self.file, Run, "delete that line, and it is trained again", leave_out=print)
 
-    def _run(self, flags: Flags) -> Run:
-        for known in self._read():
-            if known.flags == flags:
-                return known
-        places = {"runs_dir": self.out / "runs", "name": "run", "wandb": "disabled", "cache_dir": self.out / "cache"}
-        words = [f"--{name}={value}" for name, value in {**flags, **places, "validation_pictures": False}.items()]
-        _, printed = run_timed([str(ROOT / "partA" / "train.py"), *words])
-        folder = next(line for line in printed.splitlines() if line.startswith("Run: ")).removeprefix("Run: ")
-        summary = json.loads((Path(folder) / "summary.json").read_text(encoding="utf-8"))
-        run = Run(flags, summary["best_val_accuracy"], summary["seconds"])
-        append_line(self.file, json.dumps(structs.asdict(run)) + "\n")
-        return run
+
+def train(flags: Flags, out: Path) -> Run:
+    """Train once, in this process; what is said lies beside the runs."""
+    places = {"runs_dir": str(out / "runs"), "name": "run", "wandb": "disabled", "cache_dir": str(out / "cache")}
+    settings = CnnSettings.of(**{**flags, **places, "validation_pictures": False})
+    script = runpy.run_path(str(ROOT / "partA" / "train.py"))
+    with (out / f"said-{os.getpid()}.txt").open("a", encoding="utf-8") as said, contextlib.redirect_stdout(said):
+        summary = script["train"](settings)
+    return Run(flags, summary["best_val_accuracy"], summary["seconds"])
 
 
 def spread(values: list[float]) -> str:
@@ -171,6 +184,7 @@ def main() -> None:
     parser.add_argument("--image_size", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=1, help="seeds that are trained at once")
     parser.add_argument("--threads", type=int, help="of each training; by default as many as there are cores")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="ingredients, in the order in which they are tried")
     parser.add_argument("--base", nargs="+", metavar="NAME", default=[], help="ingredients that the base has already")
@@ -182,16 +196,18 @@ def main() -> None:
         known = ingredients(arguments.image_size)
         if unknown := {*(arguments.only or known), *arguments.base} - set(known):
             raise UserError(f"there is no ingredient {min(unknown)!r}; there are: {', '.join(known)}.")
-        if arguments.seeds < 1:
-            raise UserError("--seeds must be at least 1.")
+        if arguments.seeds < 1 or arguments.workers < 1:
+            raise UserError("--seeds and --workers must be at least 1.")
         if arguments.threads:
             os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
         data = str(arguments.data.expanduser().resolve())
         common = {"data": data, "image_size": arguments.image_size, "epochs": arguments.epochs}
         if wrong := [setting for setting in arguments.set if "=" not in setting]:
             raise UserError(f"--set takes NAME=VALUE, not {wrong[0]!r}.")
-        common |= {**BEFORE, **dict(setting.split("=", 1) for setting in arguments.set)}
-        bench = Bench(arguments.out, common, arguments.seeds)
+        pairs = (setting.split("=", 1) for setting in arguments.set)
+        common |= {**BEFORE, **{name: yaml.safe_load(value) for name, value in pairs}}
+        arguments.out.mkdir(parents=True, exist_ok=True)
+        bench = Bench(arguments.out, common, arguments.seeds, arguments.workers)
         flags: Flags = {}
         for name in arguments.base:
             flags |= known[name]
@@ -213,7 +229,8 @@ def heading(arguments: argparse.Namespace) -> str:
     return (
         f"# Ingredients of Part A's recipe\n\n`python -m benchmarks.recipe {arguments.data.name} --image_size "
         f"{arguments.image_size} --epochs {arguments.epochs} --seeds {arguments.seeds}{more}`\n\n"
-        f"{describe_environment(torch.device('cpu'))}\n\n"
+        f"{describe_environment(choose_device('auto'))}"
+        f"{f'; {arguments.workers} trainings at once' * (arguments.workers > 1)}\n\n"
         f"The base: {before}, else the defaults.\n\n"
         "Validation accuracy of the best epoch, mean ± deviation over n seeds on one split; gain over the best row so "
         "far that was kept, ± its standard error; what gains more than that is kept.\n\n"

@@ -9,19 +9,21 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from benchmarks.measuring import Row, Settings, Work, in_turns, rate_row, seconds_of, time_row
-from benchmarks.pipeline import small_network
+from benchmarks.pipeline import cases, small_network
 from benchmarks.usual import BATCH_SIZE
 from naturalist.device import Compute, choose_device, multiplies_bf16, peak_memory_mb
+from naturalist.models.cnn import FiveBlockCNN
 from naturalist.models.parameter_groups import parameter_groups
 from naturalist.settings.groups import TrainingSettings
-from naturalist.training.optim import make_optimizer
+from naturalist.training.epoch import Learner
+from naturalist.training.optim import Schedule, make_optimizer
 
 SIZE = 128
 STEPS = 6
@@ -30,15 +32,19 @@ LEFT_ALONE = {"GLIBC_TUNABLES": "glibc.malloc.check=0"}
 MATRIX, COPY_BYTES = 3072, 2**28
 
 
-def step_of(compute: Compute, size: int = SIZE) -> Work:
+def step_of(compute: Compute, size: int = SIZE, make: Callable[[int], FiveBlockCNN] = small_network) -> Work:
     """A step of training on a batch that is there already."""
-    model = compute.place(small_network(size)).train()
-    settings = TrainingSettings()
+    model = compute.place(make(size)).train()
+    settings = TrainingSettings(label_smoothing=0)
     optimizer = make_optimizer(parameter_groups(model, settings.decay), settings, compute.device)
     images = compute.lay_out(torch.randn(BATCH_SIZE, 3, size, size, device=compute.device))
     labels = torch.randint(10, (BATCH_SIZE,), device=compute.device)
+    captured = Learner(model, optimizer, Schedule(optimizer, settings, 1, 1), settings, compute).captured_step()
 
     def step() -> None:
+        if captured is not None:
+            captured(images, labels)
+            return
         with compute.autocast():
             logits = model(images)
         cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]  # of torch
@@ -101,6 +107,17 @@ def precision(settings: Settings) -> Iterator[Row]:
     yield rate_row(name, times, STEPS * BATCH_SIZE)
 
 
+def replayed(settings: Settings) -> Iterator[Row]:
+    """Steps that are replayed as a CUDA graph against the same ones kernel by kernel."""
+    if settings.device.type != "cuda":
+        yield Row("step: replayed", "", "", [], "only on a CUDA GPU")
+        return
+    for name, make, size, _ in cases(settings):
+        steps = [step_of(Compute(settings.device, cuda_graphs=graphs), size, make) for graphs in (True, False)]
+        times = in_turns(_several(steps[0]), _several(steps[1]), settings.repeats, settings.device)
+        yield rate_row(f"step: replayed, {name}", times, STEPS * BATCH_SIZE)
+
+
 def floor(settings: Settings) -> Iterator[Row]:
     """A step against the larger of its FLOPs over the measured matrix rate and its bytes over the measured bandwidth.
 
@@ -108,16 +125,17 @@ def floor(settings: Settings) -> Iterator[Row]:
     outputs of these layers, also three times: as if all that lies between them were free. No program reaches both.
     """
     compute = Compute(settings.device)
-    flops, numbers = _work_of(small_network(SIZE))
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[compute.precision]
-    step, rates = step_of(compute), _hardware_rates(settings.device, dtype)
-    lowest = max(flops / rates[0], numbers * dtype.itemsize / rates[1])
-    times = [(seconds_of(_several(step), settings.device) / STEPS, lowest) for _ in range(settings.repeats + 1)][1:]
-    note = (
-        f"{flops / 1e9:,.1f} GFLOP at {rates[0] / 1e9:,.0f} GFLOP/s, "
-        f"{numbers * dtype.itemsize / 1e9:.2f} GB at {rates[1] / 1e9:,.1f} GB/s; {compute.precision}"
-    )
-    yield time_row("step against the floor", times, note)
+    rates = _hardware_rates(settings.device, dtype)
+    for name, make, size, _ in cases(settings):
+        flops, numbers = _work_of(make(size), size)
+        step, lowest = step_of(compute, size, make), max(flops / rates[0], numbers * dtype.itemsize / rates[1])
+        times = [(seconds_of(_several(step), settings.device) / STEPS, lowest) for _ in range(settings.repeats + 1)][1:]
+        note = (
+            f"{flops / 1e9:,.1f} GFLOP at {rates[0] / 1e9:,.0f} GFLOP/s, "
+            f"{numbers * dtype.itemsize / 1e9:.2f} GB at {rates[1] / 1e9:,.1f} GB/s; {compute.precision}"
+        )
+        yield time_row(f"floor: {name}", times, note)
 
 
 def _several(step: Work) -> Work:
@@ -128,7 +146,7 @@ def _several(step: Work) -> Work:
     return steps
 
 
-def _work_of(model: nn.Module) -> tuple[float, float]:
+def _work_of(model: nn.Module, size: int) -> tuple[float, float]:
     """FLOPs of a step, and numbers that its layers read and write."""
     flops = numbers = 0.0
 
@@ -141,7 +159,7 @@ def _work_of(model: nn.Module) -> tuple[float, float]:
     layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
     hooks = [module.register_forward_hook(count) for module in layers]
     with torch.no_grad():
-        model(torch.zeros(BATCH_SIZE, 3, SIZE, SIZE))
+        model(torch.zeros(BATCH_SIZE, 3, size, size))
     for hook in hooks:
         hook.remove()
     return 3 * flops, 3 * numbers

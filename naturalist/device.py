@@ -143,7 +143,15 @@ def _outputs_and_gradients(model: Module, inputs: torch.Tensor) -> tuple[torch.T
 
 
 class Compute:
-    """How a device computes: its arithmetic (fp32, bf16, or fp16 with gradient scaling), its layout and its memory."""
+    """How a device computes: its arithmetic (fp32, bf16, or fp16 with gradient scaling), its layout and its memory.
+
+    Args:
+        device: see :func:`choose_device`.
+        precision: auto is bf16 where the hardware multiplies it natively, else fp32.
+        channels_last: layout of images and filters.
+        device_memory: see :func:`naturalist.data.placing.choose_place`.
+        cuda_graphs: whether steps on a GPU are recorded and replayed.
+    """
 
     def __init__(
         self,
@@ -152,11 +160,13 @@ class Compute:
         *,
         channels_last: bool = True,
         device_memory: DeviceMemory = "auto",
+        cuda_graphs: bool = True,
     ) -> None:
         if precision == "auto":
             precision = "bf16" if multiplies_bf16(device) else "fp32"
         self.device, self.precision, self.channels_last = device, precision, channels_last
         self.device_memory = device_memory
+        self.captures = cuda_graphs and device.type == "cuda"
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
         self.scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")

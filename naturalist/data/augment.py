@@ -6,11 +6,13 @@ It runs on whole batches on the device, with parameters drawn for every image by
 
 import math
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from naturalist.captured import Captured
 from naturalist.data.preprocessing import Preprocessing, per_channel
 from naturalist.data.share import Part
 from naturalist.seeding import derive_seed, generator
@@ -38,6 +40,7 @@ class Augmentation:
         self, settings: AugmentationSettings, seed: int, preprocessing: Preprocessing, num_classes: int
     ) -> None:
         self.settings, self.seed, self.preprocessing = settings, seed, preprocessing
+        self._vary: Callable[..., tuple[Tensor, ...]] = self._vary_by
         self.mixes: list[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = []
         if settings.mixes:
             from torchvision.transforms import v2  # takes as long to import as torch, and few runs mix
@@ -66,8 +69,8 @@ class Augmentation:
         numbers = Draws.numbers(batch, generator(self.seed, "augment", epoch, step))
         if part is not None:
             numbers = numbers[:, part.rows]
-        turn = (_coin(images, self.seed) + epoch) % 2 if self.settings.alternating_flip else None
-        pictures = self.vary(images, Draws(numbers.to(images.device, non_blocking=True)), turn)
+        turns = [(_coin(images, self.seed) + epoch) % 2] if self.settings.alternating_flip else []
+        (pictures,) = self._vary(images, numbers.to(images.device, non_blocking=True), *turns)
         if self.mixes:
             # torchvision draws from the global CPU generator; torch.manual_seed would reseed the GPU's as well.
             with torch.random.fork_rng(devices=[]):
@@ -75,6 +78,13 @@ class Augmentation:
                 mix = self.mixes[int(torch.randint(len(self.mixes), ()))]
                 pictures, labels = mix(pictures, labels)
         return pictures, labels
+
+    def capture(self) -> None:
+        """Replay from now on what it computes on the GPU, see :mod:`naturalist.captured`."""
+        self._vary = Captured(self._vary_by, "the augmentation's steps")
+
+    def _vary_by(self, images: Tensor, numbers: Tensor, turn: Tensor | None = None) -> tuple[Tensor]:
+        return (self.vary(images, Draws(numbers), turn),)
 
     def vary(self, images: Tensor, draws: "Draws", turn: Tensor | None = None) -> Tensor:
         """Vary each image by its own draws, and mix none.
@@ -152,8 +162,14 @@ def _coin(images: Tensor, seed: int) -> Tensor:
     It is the parity of the lowest bits at random places, as good as a coin for each image, and another one for each
     seed.
     """
-    places = torch.randint(2, images.shape[1:], generator=generator(seed, "mirror"), dtype=torch.uint8)
-    return (images & places.to(images.device, non_blocking=True)).sum(dim=(1, 2, 3)) % 2
+    return (images & _places(images.shape[1:], seed, images.device)).sum(dim=(1, 2, 3)) % 2
+
+
+@lru_cache(maxsize=4)
+def _places(shape: torch.Size, seed: int, device: torch.device) -> Tensor:
+    """Random 0 and 1, uint8 of a shape."""
+    with torch.inference_mode(False):
+        return torch.randint(2, shape, generator=generator(seed, "mirror"), dtype=torch.uint8).to(device)
 
 
 class Draws:

@@ -47,6 +47,11 @@ class Growing:
     def __init__(self, vary: Augmentation | Callable[[Tensor], Tensor], growth: Growth) -> None:
         self.vary, self.growth = vary, growth
 
+    def capture(self) -> None:
+        """See :class:`naturalist.data.augment.Augmentation`."""
+        if isinstance(self.vary, Augmentation):
+            self.vary.capture()
+
     def __call__(
         self, images: Tensor, labels: Tensor, epoch: int, step: int, part: Part | None = None
     ) -> tuple[Tensor, Tensor]:

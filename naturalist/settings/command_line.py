@@ -11,8 +11,9 @@ import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser
@@ -79,8 +80,10 @@ class Command:
 
     def _values(self, tokens: Tokens, run: dict[str, Any] | None = None) -> dict[str, Any]:
         """What the tokens say, on top of the defaults or of a run's own settings."""
-        parser = self._parser()
-        parser.set_defaults(**run or {})
+        parser = self._parser
+        if run:
+            parser = self._make_parser()
+            parser.set_defaults(**run)
         hint = QUOTES
         try:
             config = parser.parse_object(tokens.config, defaults=False) if tokens.config else None
@@ -120,7 +123,12 @@ class Command:
         refuse_changes(own, {name: resumed[name] for name in own})
         return resumed
 
+    @cached_property
     def _parser(self) -> ArgumentParser:
+        """Kept, because it takes longer to make than to use, and a sweep's worker reads a command line per trial."""
+        return self._make_parser()
+
+    def _make_parser(self) -> ArgumentParser:
         parser = ArgumentParser(
             prog=self.program,
             usage=self._usage(),
@@ -201,10 +209,8 @@ def parse_settings(
     ``--print_config`` print and exit with code 0. Under a W&B agent, which chooses the settings of the run, they must
     be those that its server shows.
     """
-    arguments = tuple(argument for group in settings_class.groups().values() for argument in arguments_of(group))
-    summary += f"\n\nSettings come from the defaults, then --config, then the flags. {BOOLEANS}"
-    program = f"python {settings_class.SCRIPT}"
-    command = Command(program, summary, arguments, example, True, recipes, information or {})
+    shown_by = tuple((information or {}).items())
+    command = _command_of_script(cast(type, settings_class), summary, example, recipes, shown_by)
     values = command.parse(sys.argv[1:] if argv is None else argv)
     if argv is None and (shown := flags_of_agent()):
         meant = command.parse([*sys.argv[1:], *shown])
@@ -214,9 +220,22 @@ def parse_settings(
     return settings
 
 
+@lru_cache
+def _command_of_script(
+    settings_class: type[RunSettings],
+    summary: str,
+    example: str,
+    recipes: Path | None,
+    information: tuple[tuple[str, Information], ...],
+) -> Command:
+    arguments = tuple(argument for group in settings_class.groups().values() for argument in arguments_of(group))
+    summary += f"\n\nSettings come from the defaults, then --config, then the flags. {BOOLEANS}"
+    return Command(f"python {settings_class.SCRIPT}", summary, arguments, example, True, recipes, dict(information))
+
+
 def parse_options(options_class: type[Options], program: str, argv: Sequence[str]) -> Options:
     """Fill a verb's options; raises :class:`UserError` as :func:`parse_settings` does."""
-    return _checked(options_class(**command_of(options_class, program).parse(argv)))
+    return _checked(options_class(**command_of(cast(type, options_class), program).parse(argv)))
 
 
 def parse_options_and_rest(
@@ -227,13 +246,7 @@ def parse_options_and_rest(
     Returns:
         The options, and the flags of ``others`` that were given, to be handed on as they are.
     """
-    passed_on = {
-        argument.name: argument
-        for settings_class in others
-        for group in settings_class.groups().values()
-        for argument in arguments_of(group)
-    }
-    command = command_of(options_class, program, passed_on)
+    command = command_of(cast(type, options_class), program, tuple(others))
     return _checked(options_class(**command.parse(argv))), Tokens(argv, command.known).passed_on
 
 
@@ -244,11 +257,24 @@ def _checked(options: Options) -> Options:
     return options
 
 
-def command_of(options_class: type, program: str, passed_on: Mapping[str, Argument] | None = None) -> Command:
-    """A verb, by the dataclass of its options: its docstring is the summary, ``EXAMPLE`` an example."""
+@lru_cache
+def command_of(options_class: type, program: str, others: tuple[type[RunSettings], ...] = ()) -> Command:
+    """A verb, by the dataclass of its options: its docstring is the summary, ``EXAMPLE`` an example.
+
+    Args:
+        options_class: the dataclass.
+        program: what is typed before the options.
+        others: settings of other programs, which the verb hands on.
+    """
     summary = " ".join((options_class.__doc__ or "").split())
     example = getattr(options_class, "EXAMPLE", "")
-    return Command(program, summary, arguments_of(options_class), example, passed_on=passed_on or {})
+    passed_on = {
+        argument.name: argument
+        for settings_class in others
+        for group in settings_class.groups().values()
+        for argument in arguments_of(group)
+    }
+    return Command(program, summary, arguments_of(options_class), example, passed_on=passed_on)
 
 
 def _add(group: Any, argument: Argument) -> None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +20,7 @@ from naturalist.ranks import Agreement, Rank
 from naturalist.seeding import derive_seed
 from naturalist.settings.groups import TrainingSettings
 from naturalist.training.average import WeightAverage
+from naturalist.training.captured import CapturedStep
 from naturalist.training.optim import Schedule
 from naturalist.training.parallel import Parallel
 from naturalist.training.state import EpochSoFar
@@ -76,6 +77,24 @@ class Learner:
         """The network that is measured and kept: the average where there is one."""
         return self.model if self.average is None else self.average.model
 
+    def captured_step(self) -> CapturedStep | None:
+        """A step that a GPU replays, for as long as the same weights learn; None where its steps differ or must wait.
+
+        Those of several ranks and of several batches wait for each other; NAdam's depend on their number, and fp16's on
+        each other's overflows.
+        """
+        is_alike = self.parallel is None and self.settings.accumulate == 1 and self.settings.optimizer != "NAdam"
+        if not self.compute.captures or not is_alike or self.compute.scaler.is_enabled():
+            return None
+
+        def learn(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+            loss, logits = _loss(self, inputs, targets)
+            loss.backward()  # type: ignore[no-untyped-call]  # of torch
+            _update(self)
+            return loss.detach(), logits.detach()
+
+        return CapturedStep(learn, self.optimizer)
+
 
 def train_one_epoch(
     learner: Learner,
@@ -86,6 +105,7 @@ def train_one_epoch(
     so_far: EpochSoFar | None = None,
     after_step: Callable[[], None] | None = None,
     bar: ProgressBar | None = None,
+    captured: CapturedStep | None = None,
 ) -> dict[str, float]:
     """Train on every batch of one epoch that it has not been trained on; of several ranks, each on its part of them.
 
@@ -101,6 +121,7 @@ def train_one_epoch(
         so_far: where to begin, and what the batches before came to; kept up to date. By default the beginning.
         after_step: called after every step of the optimiser, when learner and ``so_far`` are all there is to save.
         bar: told about every batch.
+        captured: the learner's step, to be replayed.
 
     Returns:
         ``train_loss``, ``train_accuracy``, ``learning_rate`` (at the last step), ``images_per_second``.
@@ -114,18 +135,15 @@ def train_one_epoch(
     sizes, asked, last_sync = loader.batches, Agreement(rank), time.perf_counter()
     start = last_sync - so_far.seconds
     for step, batch in enumerate(loader.epoch(epoch, so_far.batches), so_far.batches):
-        first_in_group = step - step % accumulate
-        group_size = min(accumulate, len(loader) - first_in_group)
-        ends_group = step + 1 == first_in_group + group_size
+        group_size = min(accumulate, len(loader) - (step - step % accumulate))
+        ends_group = step % accumulate + 1 == group_size
         part = None if share is None else share.part(sizes[step])
-        with _gradients(learner, ends_group):
-            loss, logits, targets = _forward(learner, augment, batch, epoch, step, part)
-            # DistributedDataParallel averages over the ranks, whose losses are shares of one sum.
-            learner.compute.scaler.scale(loss / (group_size / rank.count)).backward()  # type: ignore[no-untyped-call]
-        so_far.add(loss.detach(), logits.detach(), targets, sizes[step])
         if ends_group:
-            earlier = epoch * optimizer_steps(len(loader), accumulate)
-            so_far.learning_rate = _step(learner, earlier + step // accumulate)
+            number = epoch * optimizer_steps(len(loader), accumulate) + step // accumulate
+            so_far.learning_rate = learner.schedule.set_learning_rate(number)
+        parts = group_size / rank.count
+        learnt = _learn(learner, augment, batch, epoch, step, part, captured, parts, ends_group=ends_group)
+        so_far.add(*learnt, sizes[step])
         so_far.seconds = time.perf_counter() - start
         if bar is not None:
             (is_due,) = asked.soon(time.perf_counter() - last_sync >= SYNC_SECONDS)
@@ -206,9 +224,35 @@ def _note(learner: Learner, so_far: EpochSoFar, share: Share | None, epoch: int)
     return f"loss {metrics['train_loss']:.3f} {percent(metrics['train_accuracy'])}"
 
 
-def _gradients(learner: Learner, ends_group: bool) -> AbstractContextManager[object]:
-    """Around a pass forward and back."""
-    return nullcontext() if learner.parallel is None else learner.parallel.gradients(ends_group=ends_group)
+def _learn(
+    learner: Learner,
+    augment: Varied | Transform,
+    batch: tuple[Tensor, Tensor],
+    epoch: int,
+    step: int,
+    part: Part | None,
+    captured: CapturedStep | None,
+    parts: float,
+    *,
+    ends_group: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Learn from one batch, whose gradients are those of the loss over ``parts``; returns :func:`_forward`'s results.
+
+    DistributedDataParallel averages over the ranks, whose losses are shares of one sum, so that each rank's is a part
+    the less. The last batch of a group takes the optimiser's step, at the rate that is set.
+    """
+    if captured is not None:
+        inputs, targets = _vary(learner, augment, batch, epoch, step, part)
+        loss, logits = captured(inputs, targets)
+    else:
+        with nullcontext() if learner.parallel is None else learner.parallel.gradients(ends_group=ends_group):
+            loss, logits, targets = _forward(learner, augment, batch, epoch, step, part)
+            learner.compute.scaler.scale(loss / parts).backward()  # type: ignore[no-untyped-call]
+        if ends_group:
+            _update(learner)
+    if ends_group and learner.average is not None:
+        learner.average.update(learner.model)
+    return loss.detach(), logits.detach(), targets
 
 
 def _forward(
@@ -219,10 +263,30 @@ def _forward(
     step: int,
     part: Part | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Loss, logits in float32 and targets of one batch; all chance in it comes from (seed, purpose, epoch, step).
+    """Loss, logits in float32 and targets of one batch.
 
     Of a part, logits and targets are those of the rank's own rows, and the loss is their share of the batch's mean.
     """
+    inputs, targets = _vary(learner, augment, batch, epoch, step, part)
+    places = targets if part is None else targets[: part.own]
+    taught = distillation_of(augment)
+    if taught is None:
+        return *_loss(learner, inputs, places, part), places
+    targets = taught.labels_of(places)
+    loss, logits = _loss(learner, inputs, targets, part)
+    loss = taught.blend(loss, logits, places, epoch, len(places) if part is None else part.batch)
+    return loss, logits, targets
+
+
+def _vary(
+    learner: Learner,
+    augment: Varied | Transform,
+    batch: tuple[Tensor, Tensor],
+    epoch: int,
+    step: int,
+    part: Part | None,
+) -> tuple[Tensor, Tensor]:
+    """A batch's inputs and targets; all chance, the dropout's too, comes from (seed, purpose, epoch, step)."""
     images, labels = batch
     torch.manual_seed(derive_seed(learner.settings.seed, "dropout", epoch, step))
     if not isinstance(augment, Varied):
@@ -231,28 +295,24 @@ def _forward(
         inputs, targets = augment(images, labels, epoch, step)
     else:
         inputs, targets = augment(images, labels, epoch, step, part)
-    inputs = learner.compute.lay_out(inputs)
+    return learner.compute.lay_out(inputs), targets
+
+
+def _loss(learner: Learner, inputs: Tensor, targets: Tensor, part: Part | None = None) -> tuple[Tensor, Tensor]:
+    """Loss, and logits in float32; of a part's inputs, and of the targets of the rank's own rows."""
     with learner.compute.autocast():
         if learner.parallel is None or part is None:
             logits: Tensor = learner.model(inputs)
         else:
-            logits, targets = learner.parallel(inputs, part), targets[: part.own]
-    logits, smoothing, places = logits.float(), learner.settings.label_smoothing, targets
-    images_of_batch = len(targets) if part is None else part.batch
-    taught = distillation_of(augment)
-    if taught is not None:
-        targets = taught.labels_of(places)
+            logits = learner.parallel(inputs, part)
+    logits, smoothing = logits.float(), learner.settings.label_smoothing
     # Divided by images and not by their weights: a batch with many rare ones counts for more, whoever shares it.
     loss = cross_entropy(logits, targets, learner.class_weights, label_smoothing=smoothing, reduction="sum")
-    loss = loss / images_of_batch
-    if taught is not None:
-        loss = taught.blend(loss, logits, places, epoch, images_of_batch)
-    return loss, logits, targets
+    return loss / (len(targets) if part is None else part.batch), logits
 
 
-def _step(learner: Learner, number: int) -> float:
-    """One step of the optimiser, counted from 0 over all epochs; returns its learning rate."""
-    learning_rate = learner.schedule.set_learning_rate(number)
+def _update(learner: Learner) -> None:
+    """Change the weights by their gradients, which are used up."""
     optimizer, scaler = learner.optimizer, learner.compute.scaler
     if learner.settings.gradient_clip:
         scaler.unscale_(optimizer)
@@ -260,9 +320,6 @@ def _step(learner: Learner, number: int) -> float:
     scaler.step(optimizer)
     scaler.update()
     optimizer.zero_grad(set_to_none=True)
-    if learner.average is not None:
-        learner.average.update(learner.model)
-    return learning_rate
 
 
 def _parameters(optimizer: Optimizer) -> Iterable[Tensor]:

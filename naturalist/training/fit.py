@@ -10,7 +10,8 @@ from typing import Any
 from torch import nn
 
 from naturalist.data.balance import loss_weights
-from naturalist.data.dataset import Loading, TrainingData
+from naturalist.data.dataset import Loading, TrainingData, Varied
+from naturalist.data.distillation import distillation_of
 from naturalist.data.share import Share
 from naturalist.device import COMPARED, Compute, forget_peak_memory, peak_memory_mb, tell_difference
 from naturalist.entry import stop_requested, stops_held
@@ -24,6 +25,7 @@ from naturalist.runs.checkpoint import BEST, fill_model, load_checkpoint, load_f
 from naturalist.runs.tracking import Tracker
 from naturalist.settings.groups import AugmentationSettings, TrainingSettings
 from naturalist.training.average import WeightAverage
+from naturalist.training.captured import CapturedStep
 from naturalist.training.epoch import (
     Learner,
     evaluate,
@@ -138,6 +140,7 @@ class _Fit:
         average = WeightAverage(model, training.ema_decay) if training.ema_decay else None
         weights = loss_weights(data.plan.counts, training.class_weights, compute.device)
         self.learner = Learner(model, optimizer, schedule, training, compute, average, parallel, weights)
+        self.captured = self._capture()
         self.asked = Agreement(self.rank)
         told = {"class_names": data.class_names, "preprocessing": data.preprocessing, **about}
         self.keeper = Keeper(tracker.folder, self.learner, told, checkpoint_seconds, writes=self.rank.is_first)
@@ -252,6 +255,7 @@ class _Fit:
                 so_far=so_far,
                 after_step=self._after_step,
                 bar=bar,
+                captured=self.captured,
             )
         if learner.parallel is not None:
             take_from_first(learner.evaluated)
@@ -325,7 +329,16 @@ class _Fit:
         groups = self.release.groups(epoch) if self.release is not None else []
         for group in groups:
             self.learner.schedule.add_group(group)
+        if groups:
+            self.captured = self._capture()
         return bool(groups)
+
+    def _capture(self) -> CapturedStep | None:
+        """The step that is replayed while the same weights learn; a teacher's lessons change from epoch to epoch."""
+        step = None if distillation_of(self.augment) else self.learner.captured_step()
+        if step is not None and isinstance(self.augment, Varied):
+            self.augment.capture()
+        return step
 
 
 def _epoch_of(checkpoint: Path) -> int | None:

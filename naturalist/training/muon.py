@@ -42,14 +42,15 @@ class Muon(torch.optim.AdamW):
                     continue
                 state = self.state[weight]
                 if not state:  # AdamW takes up no state without a step
-                    state["step"], state["momentum_buffer"] = torch.zeros(()), torch.zeros_like(weight)
+                    state["step"] = torch.zeros((), device=weight.device)
+                    state["momentum_buffer"] = torch.zeros_like(weight)
                 state["step"] += 1
                 average = state["momentum_buffer"]
                 average.lerp_(weight.grad, 1 - self.momentum)
                 step = orthogonal(weight.grad.lerp(average, self.momentum).flatten(1))
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 length = MATCH * math.sqrt(max(step.shape))
-                weight.add_(step.reshape(weight.shape), alpha=-group["lr"] * length)
+                weight.sub_(step.reshape(weight.shape) * (group["lr"] * length))  # the rate may be a tensor
                 weight.grad = None  # AdamW passes over it
         return super().step(closure)
 

@@ -47,6 +47,7 @@ def start_training(settings: RunSettings, scan: Scan | None = None) -> Start:
         machine.precision,
         channels_last=machine.channels_last,
         device_memory=machine.device_memory,
+        cuda_graphs=machine.cuda_graphs,
     )
     if training.sync_batch_norm and compute.device.type != "cuda":
         raise UserError(f"sync_batch_norm works between GPUs only, not on {compute.device}; leave it out.")

@@ -398,7 +398,7 @@ def test_a_fit_on_the_gpu_learns_whether_images_are_resident_or_streamed(data, t
         folder = tmp_path / str(share)
         folder.mkdir()
         tracker = Tracker(folder, {}, "disabled", project="p", name="gpu", job_type="test")
-        settings = settings_for(epochs=8)
+        settings = settings_for(epochs=16)  # in bf16
         summary = fit(
             build_model(DESCRIPTION),
             data,
@@ -414,11 +414,12 @@ def test_a_fit_on_the_gpu_learns_whether_images_are_resident_or_streamed(data, t
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("place", ["device", "file"])
-def test_no_step_waits_for_the_gpu(data, monkeypatch, place):
+@pytest.mark.parametrize("cuda_graphs", [False, True])
+def test_no_step_waits_for_the_gpu(data, monkeypatch, place, cuda_graphs):
     monkeypatch.setattr(ImageCache, "release", lambda self: None)
     device = torch.device("cuda")
     settings = settings_for(mixup=0.2, cutmix=1.0, random_erasing=0.5, gradient_clip=1.0)
-    compute = Compute(device)
+    compute = Compute(device, cuda_graphs=cuda_graphs)
     model = compute.place(build_model(DESCRIPTION))
     optimizer = make_optimizer(parameter_groups(model, 0.0), settings.training, device)
     augment = Augmentation(settings.augmentation, settings.training.seed, data.preprocessing, 3)
@@ -435,6 +436,9 @@ def test_no_step_waits_for_the_gpu(data, monkeypatch, place):
     monkeypatch.setattr(loader, "epoch", watched)
     try:
         schedule = Schedule(optimizer, settings.training, len(loader), 1)
-        train_one_epoch(Learner(model, optimizer, schedule, settings.training, compute), loader, augment, epoch=0)
+        learner = Learner(model, optimizer, schedule, settings.training, compute)
+        captured = learner.captured_step()
+        train_one_epoch(learner, loader, augment, epoch=0, captured=captured)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+    assert (captured is not None) is cuda_graphs
