@@ -6,7 +6,10 @@ https://docs.pytorch.org/docs/stable/notes/cuda.html#cuda-graphs for what may be
 
 import contextlib
 import gc
+import warnings
 from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +22,7 @@ Work = Callable[..., tuple[Tensor, ...]]
 WARM_UPS = 3
 """Calls before the recording: cuDNN chooses its algorithms and the optimiser makes its state."""
 KEPT = 2
-"""Recordings that are kept, each with memory of its own: of whole batches, and of the smaller one at an epoch's end."""
+"""Recordings that are kept: of whole batches, and of the smaller one at an epoch's end. They share their memory."""
 
 
 class Captured:
@@ -35,6 +38,7 @@ class Captured:
 
     def __init__(self, work: Work, what: str) -> None:
         self._work, self._what = work, what
+        self._pool = torch.cuda.graph_pool_handle() if torch.cuda.is_available() else None
         self._recordings: dict[object, _Recording] = {}
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -44,7 +48,7 @@ class Captured:
             UserError: when it cannot be recorded; torch's generators are in disorder then.
         """
         shapes = tuple((value.shape, value.stride(), value.dtype) for value in inputs)
-        recording = self._recordings.pop(shapes, None) or _Recording(self._work)
+        recording = self._recordings.pop(shapes, None) or _Recording(self._work, self._pool)
         self._recordings[shapes] = recording  # the last is the one used last
         while len(self._recordings) > KEPT:
             del self._recordings[next(iter(self._recordings))]
@@ -53,7 +57,7 @@ class Captured:
                 recording.record(*inputs)
             except torch.OutOfMemoryError:
                 raise
-            except RuntimeError as error:
+            except (RuntimeError, UserWarning) as error:
                 raise UserError(
                     f"{self._what} cannot be recorded as a CUDA graph ({one_line(str(error))}); give --no_cuda_graphs, "
                     "and they run kernel by kernel."
@@ -62,12 +66,11 @@ class Captured:
 
 
 class _Recording:
-    """The function for inputs of one shape."""
+    """The function for inputs of one shape, all on one device."""
 
-    def __init__(self, work: Work) -> None:
-        self._work, self.calls = work, 0
+    def __init__(self, work: Work, pool: Any) -> None:
+        self._work, self._pool, self.calls = work, pool, 0
         self._graph: torch.cuda.CUDAGraph | None = None
-        self._side: torch.cuda.Stream | None = None
         self._inputs: tuple[Tensor, ...] = ()
         self._outputs: tuple[Tensor, ...] = ()
 
@@ -77,11 +80,15 @@ class _Recording:
 
     def record(self, *inputs: Tensor) -> None:
         """Record, and compute nothing."""
+        device = inputs[0].device
         self._inputs = tuple(value.clone() for value in inputs)
         graph = torch.cuda.CUDAGraph()
-        # Threads that read ahead may go on to allocate.
-        with no_collection(), torch.cuda.graph(graph, capture_error_mode="thread_local"):
-            self._outputs = self._work(*self._inputs)
+        with no_collection(), torch.cuda.device(device), warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*graph is empty")
+            # Threads that read ahead may go on to allocate.
+            how = {"stream": stream_of(device), "pool": self._pool, "capture_error_mode": "thread_local"}
+            with torch.cuda.graph(graph, **how):
+                self._outputs = self._work(*self._inputs)
         self._graph = graph
 
     def __call__(self, *inputs: Tensor) -> tuple[Tensor, ...]:
@@ -95,13 +102,19 @@ class _Recording:
 
     def _beside(self, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Run on another stream than the default one, which nothing may have touched that is recorded later."""
-        current = torch.cuda.current_stream()
-        side = self._side = self._side or torch.cuda.Stream()  # type: ignore[no-untyped-call]  # of torch
+        device = inputs[0].device
+        current, side = torch.cuda.current_stream(device), stream_of(device)
         side.wait_stream(current)
         with torch.cuda.stream(side):
             outputs = self._work(*inputs)
         current.wait_stream(side)
         return outputs
+
+
+@lru_cache
+def stream_of(device: torch.device) -> torch.cuda.Stream:
+    """On which all is recorded. Always the same: torch gives out few, one after the other, again and again."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # of torch
 
 
 @contextlib.contextmanager

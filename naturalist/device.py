@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import gc
 import re
 import sys
 from pathlib import Path
@@ -47,7 +48,7 @@ def choose_device(name: str) -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("there is no device 'mps' here; use --device cpu or --device auto.")
     if device.type == "cuda":
-        if not this_rank().is_alone:
+        if device.index is not None:
             torch.cuda.set_device(device)
         torch.backends.cudnn.benchmark = True
         torch.set_float32_matmul_precision("high")
@@ -79,6 +80,8 @@ def forget_peak_memory(device: torch.device) -> None:
     """
     give_memory_back()
     if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
     with contextlib.suppress(OSError):  # not Linux, or a container without it
         Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # see proc_pid_clear_refs(5)

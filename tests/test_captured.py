@@ -1,6 +1,7 @@
 """Replayed steps: what a GPU replays is what it computes kernel by kernel, and what cannot be replayed is said."""
 
 import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from torch import nn
 
 from naturalist import captured as captured_module
 from naturalist.captured import KEPT, WARM_UPS, Captured, no_collection
+from naturalist.data.augment import Augmentation
 from naturalist.data.dataset import TrainingData
 from naturalist.data.images import ImageCache
 from naturalist.data.preprocessing import Preprocessing
@@ -19,7 +21,7 @@ from naturalist.models.parameter_groups import Release, split_parameters
 from naturalist.runs.checkpoint import LAST, load_checkpoint
 from naturalist.runs.tracking import Tracker
 from naturalist.settings.part_a import CnnSettings
-from naturalist.training.captured import rates_on_device
+from naturalist.training.captured import CapturedStep, rates_on_device
 from naturalist.training.fit import fit
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
@@ -60,6 +62,20 @@ def test_what_an_earlier_recording_left_is_collected_before_the_next_and_nothing
         Earlier()
         assert not gc.isenabled() and not ended
     assert gc.isenabled()
+
+
+def test_what_was_recorded_ends_with_what_it_is_of():
+    preprocessing = Preprocessing(32, 32, "squash", (0.4,) * 3, (0.3,) * 3)
+    augment = Augmentation(CnnSettings().augmentation, 0, preprocessing, 3)
+    augment.capture()
+    step = CapturedStep(lambda inputs, targets: (inputs, targets), torch.optim.SGD([torch.ones(1)]))
+    left = [weakref.ref(augment), weakref.ref(augment._captured), weakref.ref(step), weakref.ref(step._captured)]
+    gc.disable()
+    try:
+        del augment, step
+        assert [reference() for reference in left] == [None] * 4
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("kind", [torch.optim.SGD, torch.optim.AdamW])

@@ -6,6 +6,7 @@ It runs on whole batches on the device, with parameters drawn for every image by
 
 import math
 from collections.abc import Callable, Iterator
+from copy import copy
 from functools import lru_cache
 
 import torch
@@ -40,7 +41,7 @@ class Augmentation:
         self, settings: AugmentationSettings, seed: int, preprocessing: Preprocessing, num_classes: int
     ) -> None:
         self.settings, self.seed, self.preprocessing = settings, seed, preprocessing
-        self._vary: Callable[..., tuple[Tensor, ...]] = self._vary_by
+        self._captured: Captured | None = None
         self.mixes: list[Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = []
         if settings.mixes:
             from torchvision.transforms import v2  # takes as long to import as torch, and few runs mix
@@ -70,7 +71,8 @@ class Augmentation:
         if part is not None:
             numbers = numbers[:, part.rows]
         turns = [(_coin(images, self.seed) + epoch) % 2] if self.settings.alternating_flip else []
-        (pictures,) = self._vary(images, numbers.to(images.device, non_blocking=True), *turns)
+        vary = self._captured or self._vary_by
+        (pictures,) = vary(images, numbers.to(images.device, non_blocking=True), *turns)
         if self.mixes:
             # torchvision draws from the global CPU generator; torch.manual_seed would reseed the GPU's as well.
             with torch.random.fork_rng(devices=[]):
@@ -81,7 +83,8 @@ class Augmentation:
 
     def capture(self) -> None:
         """Replay from now on what it computes on the GPU, see :mod:`naturalist.captured`."""
-        self._vary = Captured(self._vary_by, "the augmentation's steps")
+        # Of a copy, because what refers to itself outlives its use.
+        self._captured = Captured(copy(self)._vary_by, "the augmentation's steps")
 
     def _vary_by(self, images: Tensor, numbers: Tensor, turn: Tensor | None = None) -> tuple[Tensor]:
         return (self.vary(images, Draws(numbers), turn),)

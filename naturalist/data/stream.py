@@ -11,6 +11,7 @@ import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 from typing import BinaryIO
 
 import numpy as np
@@ -104,7 +105,7 @@ def streamed(file: RowFile, batches: Iterable[NDArray[np.int64]], device: torch.
     Raises:
         OSError, UserError: as :meth:`RowFile.read`, when the batch's turn comes.
     """
-    sending = torch.cuda.Stream(device) if device.type == "cuda" else None  # type: ignore[no-untyped-call]  # of torch
+    sending = _sending(device) if device.type == "cuda" else None
 
     def read(batch: tuple[NDArray[np.int64], list[NDArray[np.int64]]]) -> tuple[Tensor, torch.cuda.Event | None]:
         numbers, announced = batch
@@ -124,6 +125,12 @@ def streamed(file: RowFile, batches: Iterable[NDArray[np.int64]], device: torch.
             current.wait_event(sent)
             rows.record_stream(current)  # its memory is the other stream's, and must not be used again before
         yield rows.to(device)
+
+
+@lru_cache
+def _sending(device: torch.device) -> torch.cuda.Stream:
+    """Always the same: torch gives out few, one after the other, again and again, also those that others work on."""
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]  # of torch
 
 
 def _with_announcements(

@@ -19,10 +19,15 @@ class CapturedStep:
     """
 
     def __init__(self, learn: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]], optimizer: Optimizer) -> None:
-        self._learn, self._optimizer = learn, optimizer
         groups = optimizer.param_groups
-        self._rates = torch.zeros(len(groups), device=groups[0]["params"][0].device)
-        self._captured = Captured(self._step, "the training's steps")
+        rates = torch.zeros(len(groups), device=groups[0]["params"][0].device)
+
+        def step(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+            is_recorded = torch.cuda.is_current_stream_capturing()
+            with rates_on_device(optimizer, rates) if is_recorded else contextlib.nullcontext():
+                return learn(inputs, targets)
+
+        self._optimizer, self._rates, self._captured = optimizer, rates, Captured(step, "the training's steps")
 
     def __call__(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Loss and logits, which the next step overwrites."""
@@ -30,11 +35,6 @@ class CapturedStep:
         self._rates.copy_(rates, non_blocking=True)
         loss, logits = self._captured(inputs, targets)
         return loss, logits
-
-    def _step(self, inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        is_recorded = torch.cuda.is_current_stream_capturing()
-        with rates_on_device(self._optimizer, self._rates) if is_recorded else contextlib.nullcontext():
-            return self._learn(inputs, targets)
 
 
 @contextlib.contextmanager

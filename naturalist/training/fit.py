@@ -330,6 +330,7 @@ class _Fit:
         for group in groups:
             self.learner.schedule.add_group(group)
         if groups:
+            self.captured = None  # whose memory the next one's first steps can use
             self.captured = self._capture()
         return bool(groups)
 

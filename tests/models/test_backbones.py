@@ -73,6 +73,7 @@ def test_the_least_size_is_what_the_network_can_take_and_less_is_refused(name, l
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize("name", backbone_names())
 def test_every_model_gets_a_new_head_and_stages_that_hold_every_parameter_once(name, on_meta):
     """All of torchvision's models, at the size of their weights, on the meta device: only shapes are computed."""
@@ -101,6 +102,7 @@ def test_every_model_gets_a_new_head_and_stages_that_hold_every_parameter_once(n
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "image_size"), ONE_PER_FAMILY.items())
 def test_a_model_of_every_family_computes_what_torchvision_does_and_learns(name, image_size):
     """One or two small models of each family, random weights, two small images, forward and backward on the CPU.
@@ -126,6 +128,7 @@ def test_a_model_of_every_family_computes_what_torchvision_does_and_learns(name,
     assert all(parameter.grad is not None and torch.isfinite(parameter.grad).all() for parameter in model.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "image_size"), ONE_PER_FAMILY.items())
 def test_every_family_can_be_cut_at_every_stage(name, image_size, on_meta):
     """Passing the images through stage by stage, each sees only what the one before it made."""
@@ -137,6 +140,7 @@ def test_every_family_can_be_cut_at_every_stage(name, image_size, on_meta):
     assert values.shape == (2, 5)
 
 
+@pytest.mark.slow
 def test_a_copy_shares_nothing_with_its_original_once_it_has_run():
     model = StagedNetwork("vit_b_32", 3, 32).eval()
     images = torch.randn(2, 3, 32, 32)

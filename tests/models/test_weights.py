@@ -65,6 +65,7 @@ def test_densenets_official_files_have_older_names_and_load(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_a_vits_positions_are_interpolated_to_the_image_size(tmp_path):
     official = models.vision_transformer.VisionTransformer(64, 32, 12, 12, 768, 3072).state_dict()
     torch.save(official, tmp_path / "vit.pth")

@@ -11,8 +11,9 @@ import yaml
 
 from naturalist.entry import show_tracebacks, shows_tracebacks
 from naturalist.errors import UserError
-from naturalist.settings.command_line import parse_settings
+from naturalist.settings.command_line import parse_options, parse_settings
 from naturalist.settings.part_a import CnnSettings
+from naturalist.settings.verbs import SweepOptions
 
 ROOT = Path(__file__).parents[2]
 TRAIN = ROOT / "partA" / "train.py"
@@ -70,6 +71,22 @@ def test_a_later_config_file_overrides_an_earlier_one(tmp_path):
 def test_every_spelling_of_a_boolean_is_understood(spelling, value):
     assert parse(*spelling).batch_norm is value
     assert parse(*spelling, "--epochs", "3").epochs == 3
+
+
+def test_a_command_line_is_read_as_if_none_had_been_read_before():
+    def filters(*argv: str) -> object:
+        return parse_settings(CnnSettings, "", argv).model.num_filters
+
+    assert filters("--num_filters", "[4, 5, 6, 7, 8]") == [4, 5, 6, 7, 8]
+    with pytest.raises(UserError):
+        filters("--num_filters", "many", "--epochs", "3")
+    assert filters() == CnnSettings().model.num_filters
+    first, second = (parse_options(SweepOptions, "sweep", ["sweep.yaml", "--set", "epochs=1"]) for _ in range(2))
+    first.fixed.append("seed=1")
+    assert (
+        second.fixed == parse_options(SweepOptions, "sweep", ["sweep.yaml", "--set", "epochs=1"]).fixed == ["epochs=1"]
+    )
+    assert parse_options(SweepOptions, "sweep", ["sweep.yaml"]).fixed == []
 
 
 def test_filters_and_kernels_may_be_lists_of_five():
