@@ -83,8 +83,8 @@ class Augmentation:
 
     def capture(self) -> None:
         """Replay from now on what it computes on the GPU, see :mod:`naturalist.captured`."""
-        # Of a copy, because what refers to itself outlives its use.
-        self._captured = Captured(copy(self)._vary_by, "the augmentation's steps")
+        if self._captured is None:  # of a copy, because what refers to itself outlives its use
+            self._captured = Captured(copy(self)._vary_by, "the augmentation's steps")
 
     def _vary_by(self, images: Tensor, numbers: Tensor, turn: Tensor | None = None) -> tuple[Tensor]:
         return (self.vary(images, Draws(numbers), turn),)
