@@ -31,7 +31,7 @@ reproduce: $(INSTALLED)  ## do all of it (audit, sweep, train, test, explain, fi
 test: $(INSTALLED)  ## set up and run the tests
 	$(RUN) $(PYTEST)
 
-test-fast: $(INSTALLED)  ## run the tests that start no programs and train nothing to its end
+test-fast: $(INSTALLED)  ## run the tests that start no programs, train nothing to its end and make no whole page
 	$(RUN) $(PYTEST) -m "not slow"
 
 test-oldest:  ## run the tests with the oldest versions allowed (make test-oldest PYTHON=python3.10)

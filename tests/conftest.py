@@ -35,8 +35,11 @@ SMALL_CLASSES = CLASSES[:4]
 TIMEOUT = 300
 """Seconds after which a program hangs rather than being slow, also on a busy machine."""
 IMAGES_PER_CLASS = {"train": 12, "test": 4}
-SLOW = {"subprocess", "WarmPopen", "fit", "evaluate_run", "evaluate_runs", "explain_run", "export_run"}
-"""Names whose use makes a test slow, as a whole training does; `make test-fast` leaves it out."""
+SLOW = {
+    *("subprocess", "WarmPopen", "fit", "evaluate_run", "evaluate_runs", "explain_run", "export_run"),
+    *("report_all", "report_runs", "make_sample", "create_sweep_command_args"),  # imports more than all the rest
+}
+"""Names whose use makes a test slow: programs, whole trainings, a long verb's pages; `make test-fast` leaves it out."""
 FOR_INTERPRETERS = re.compile("PYTHON[A-Z]|OMP_|LC_|LANG")
 """Variables that Python and the libraries read when they begin."""
 

@@ -214,7 +214,7 @@ SHOWN = {
 
 @pytest.mark.parametrize("macro", ["args", "args_no_boolean_flags"])
 def test_a_macro_stands_for_what_an_agent_puts_there(tmp_path, macro):
-    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args  # imports more than all the rest
+    from wandb.sdk.launch.sweeps.utils import create_sweep_command_args
 
     agents = create_sweep_command_args({"args": {name: {"value": value} for name, value in SHOWN.items()}})
     head = ["${env}", "${interpreter}", "${program}"]
