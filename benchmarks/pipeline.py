@@ -39,7 +39,7 @@ class CachedPath:
     def __init__(self, folder: Path, size: int, model: nn.Module, device: torch.device) -> None:
         self.folder, self.size = folder, size
         settings = TrainingSettings(batch_size=BATCH_SIZE)
-        compute = Compute(device)
+        compute = Compute(device, cuda_graphs=True)
         self.preprocessing = Preprocessing(size, size, "squash", MEAN, STD)
         self.augment = Augmentation(AugmentationSettings(), settings.seed, self.preprocessing, len(CLASSES))
         model = compute.place(model)

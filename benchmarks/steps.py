@@ -124,7 +124,7 @@ def floor(settings: Settings) -> Iterator[Row]:
     FLOPs are those of convolutions and dense layers, three times those of the forward pass. Bytes are inputs and
     outputs of these layers, also three times: as if all that lies between them were free. No program reaches both.
     """
-    compute = Compute(settings.device)
+    compute = Compute(settings.device, cuda_graphs=True)
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[compute.precision]
     rates = _hardware_rates(settings.device, dtype)
     for name, make, size, _ in cases(settings):

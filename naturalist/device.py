@@ -163,7 +163,7 @@ class Compute:
         *,
         channels_last: bool = True,
         device_memory: DeviceMemory = "auto",
-        cuda_graphs: bool = True,
+        cuda_graphs: bool = False,
     ) -> None:
         if precision == "auto":
             precision = "bf16" if multiplies_bf16(device) else "fp32"

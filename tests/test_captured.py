@@ -28,10 +28,10 @@ pytestmark = pytest.mark.usefixtures("blank_pictures")
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
 
-def test_a_gpu_records_unless_told_not_to_and_other_devices_never_do():
-    assert Compute(torch.device("cuda"), "fp32").captures
-    assert not Compute(torch.device("cuda"), "fp32", cuda_graphs=False).captures
-    assert not Compute(torch.device("cpu"), "fp32").captures
+def test_a_gpu_records_when_told_to_and_other_devices_never_do():
+    assert Compute(torch.device("cuda"), "fp32", cuda_graphs=True).captures
+    assert not Compute(torch.device("cuda"), "fp32").captures
+    assert not Compute(torch.device("cpu"), "fp32", cuda_graphs=True).captures
 
 
 def test_what_cannot_be_recorded_is_said_with_the_way_out(monkeypatch):
@@ -43,7 +43,9 @@ def test_what_cannot_be_recorded_is_said_with_the_way_out(monkeypatch):
     double = Captured(lambda values: (2 * values,), "doublings")
     for number in range(WARM_UPS):
         assert double(torch.tensor([number]))[0] == 2 * number
-    with pytest.raises(UserError, match=r"^doublings cannot .*permitted when stream.*; give --no_cuda_graphs, [^\n]*$"):
+    with pytest.raises(
+        UserError, match=r"^doublings cannot .*permitted when stream.*; leave out --cuda_graphs, [^\n]*$"
+    ):
         double(torch.tensor([0]))
 
 
@@ -174,8 +176,8 @@ def train(tmp_path, monkeypatch):
     ids=lambda changes: " ".join(changes) or "defaults",
 )
 def test_a_replayed_training_is_the_one_that_runs_kernel_by_kernel(train, changes):
-    state, history = train("replayed", **changes)
-    expected, plain = train("plain", cuda_graphs=False, **changes)
+    state, history = train("replayed", cuda_graphs=True, **changes)
+    expected, plain = train("plain", **changes)
     for ours, theirs in zip(history, plain, strict=True):
         assert ours["learning_rate"] == pytest.approx(theirs["learning_rate"], rel=1e-5)
         assert ours["train_loss"] == pytest.approx(theirs["train_loss"], abs=0.02)

@@ -207,8 +207,9 @@ class MachineSettings:
     """Arithmetic; auto is bf16 where the hardware multiplies it natively, else fp32."""
     channels_last: bool = True
     """Store images and filters channels last, which is faster nearly everywhere."""
-    cuda_graphs: bool = True
-    """On a CUDA GPU, record a step once and replay it, so that no kernel waits for Python. Results are the same."""
+    cuda_graphs: bool = False
+    """On a CUDA GPU, record a step once and replay it, so that no kernel waits for Python. Results are the same. What
+    cannot be recorded, such as some backbone's step, is refused."""
     device_memory: DeviceMemory = "auto"
     """Where decoded images, or features, lie: resident keeps all of them in the GPU's memory (without a GPU, as many as
     the system can in the machine's), stream reads each batch from the disk ahead of its turn; auto streams what would

@@ -5,7 +5,7 @@ from typing import ClassVar, Literal
 
 from naturalist.errors import UserError
 from naturalist.settings.arguments import option
-from naturalist.settings.groups import DataSettings, MachineSettings, Normalization, ResizeMode, TrainingSettings
+from naturalist.settings.groups import DataSettings, Normalization, ResizeMode, TrainingSettings
 from naturalist.settings.rules import (
     require,
     require_below_one,
@@ -56,13 +56,6 @@ class FinetuneTrainingSettings(TrainingSettings):
     epochs: int = 10
     learning_rate: float = 0.001
     """Peak learning rate of the new head."""
-
-
-@dataclass(frozen=True)
-class BackboneMachineSettings(MachineSettings):
-    """Where and in which arithmetic to compute; whether a backbone's steps can be replayed depends on what it does."""
-
-    cuda_graphs: bool = False
 
 
 @dataclass(frozen=True)
@@ -142,7 +135,6 @@ class FinetuneSettings(RunSettings):
 
     data: BackboneDataSettings = field(default_factory=BackboneDataSettings)
     training: FinetuneTrainingSettings = field(default_factory=FinetuneTrainingSettings)
-    machine: BackboneMachineSettings = field(default_factory=BackboneMachineSettings)
     model: BackboneSettings = field(default_factory=BackboneSettings)
     strategy: StrategySettings = field(default_factory=StrategySettings)
 
