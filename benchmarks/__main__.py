@@ -28,6 +28,7 @@ ROWS: dict[str, tuple[Callable[[Settings], Iterator[Row]], str]] = {
     "floor": (steps.floor, "a step, against what the hardware would allow (CUDA: to reach half of it)"),
     "memory": (steps.memory_kept, "a step with freed memory kept, against malloc as it comes"),
     "replayed": (steps.replayed, "a step as a CUDA graph, against kernel by kernel"),
+    "compiled": (steps.compiled, "a step by torch.compile, against the step as it is"),
     "precision": (steps.precision, "a step in the arithmetic of --precision auto, against the other"),
     "validation": (pipeline.validation, "a pass over the validation images, against the usual loop"),
     "finetuning": (finetuning.finetuning, "head and upper stages on kept features, against the whole network"),

@@ -39,14 +39,15 @@ def step_of(compute: Compute, size: int = SIZE, make: Callable[[int], FiveBlockC
     optimizer = make_optimizer(parameter_groups(model, settings.decay), settings, compute.device)
     images = compute.lay_out(torch.randn(BATCH_SIZE, 3, size, size, device=compute.device))
     labels = torch.randint(10, (BATCH_SIZE,), device=compute.device)
-    captured = Learner(model, optimizer, Schedule(optimizer, settings, 1, 1), settings, compute).captured_step()
+    learner = Learner(model, optimizer, Schedule(optimizer, settings, 1, 1), settings, compute)
+    captured = learner.captured_step()
 
     def step() -> None:
         if captured is not None:
             captured(images, labels)
             return
         with compute.autocast():
-            logits = model(images)
+            logits = learner.network(images)
         cross_entropy(logits.float(), labels).backward()  # type: ignore[no-untyped-call]  # of torch
         optimizer.step()
         optimizer.zero_grad()
@@ -116,6 +117,15 @@ def replayed(settings: Settings) -> Iterator[Row]:
         steps = [step_of(Compute(settings.device, cuda_graphs=graphs), size, make) for graphs in (True, False)]
         times = in_turns(_several(steps[0]), _several(steps[1]), settings.repeats, settings.device)
         yield rate_row(f"step: replayed, {name}", times, STEPS * BATCH_SIZE)
+
+
+def compiled(settings: Settings) -> Iterator[Row]:
+    """Steps whose passes are compiled against the same ones as they are; on a CUDA GPU both are replayed."""
+    for name, make, size, _ in cases(settings):
+        computes = [Compute(settings.device, cuda_graphs=True, compiles=compiles) for compiles in (True, False)]
+        steps = [step_of(compute, size, make) for compute in computes]
+        times = in_turns(_several(steps[0]), _several(steps[1]), settings.repeats, settings.device)
+        yield rate_row(f"step: compiled, {name}", times, STEPS * BATCH_SIZE)
 
 
 def floor(settings: Settings) -> Iterator[Row]:

@@ -154,6 +154,7 @@ class Compute:
         channels_last: layout of images and filters.
         device_memory: see :func:`naturalist.data.placing.choose_place`.
         cuda_graphs: whether steps on a GPU are recorded and replayed.
+        compiles: whether torch.compile makes larger kernels of training passes.
     """
 
     def __init__(
@@ -164,11 +165,13 @@ class Compute:
         channels_last: bool = True,
         device_memory: DeviceMemory = "auto",
         cuda_graphs: bool = False,
+        compiles: bool = False,
     ) -> None:
         if precision == "auto":
             precision = "bf16" if multiplies_bf16(device) else "fp32"
         self.device, self.precision, self.channels_last = device, precision, channels_last
         self.device_memory = device_memory
+        self.compiles = compiles
         self.captures = cuda_graphs and device.type == "cuda"
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self._dtype = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]

@@ -22,6 +22,7 @@ from naturalist.data import store
 from naturalist.data.augment import Augmentation
 from naturalist.data.dataset import Batches, Loading, TrainingData, Transform
 from naturalist.data.feature_loader import FeatureLoader, rows_of
+from naturalist.data.growth import scaled
 from naturalist.data.images import ImageCache
 from naturalist.data.index import FORMAT_VERSION as PIXELS_VERSION
 from naturalist.data.loader import BatchLoader
@@ -75,13 +76,16 @@ class Views:
     count: int
     augmentation: AugmentationSettings
     seed: int
+    side: int | None = None
+    """To which they are scaled down, in pixels; None for ``image_size``."""
 
     def recipe(self) -> dict[str, Any]:
         """What tells views from others."""
+        side = {} if self.side is None else {"side": self.side}
         if not self.augmentation.data_augmentation:
-            return {"views": 1}
+            return {"views": 1, **side}
         amounts = {name: getattr(self.augmentation, name) for name in VIEW_SETTINGS}
-        return {"views": self.count, "seed": self.seed, **amounts}
+        return {"views": self.count, "seed": self.seed, **amounts, **side}
 
 
 @dataclass(frozen=True)
@@ -231,6 +235,8 @@ class _FeatureStore:
         for view in range(count):
             for step, (pixels, labels) in enumerate(loader.epoch()):
                 inputs = augment(pixels, labels, view, step)[0] if augment else preprocessing(pixels)
+                if views is not None and views.side is not None:
+                    inputs = scaled(inputs, views.side)
                 with self.compute.autocast():
                     features = self.prefix(self.compute.lay_out(inputs))
                 yield features.cpu()

@@ -36,8 +36,15 @@ class Growth:
         return f"{self.first} px, growing to {self.last} px within {self.epochs:g} epochs"
 
 
+def scaled(images: Tensor, side: int) -> Tensor:
+    """Square images of at most this side, in pixels; larger ones are scaled down, with antialiasing."""
+    if side >= images.shape[-1]:
+        return images
+    return interpolate(images, (side, side), mode="bilinear", antialias=True, align_corners=False)
+
+
 class Growing:
-    """What turns a training batch into inputs, and scales those, with antialiasing, to the side of the epoch.
+    """What turns a training batch into inputs, and scales those to the side of the epoch; features stay as they are.
 
     Args:
         vary: comes before.
@@ -60,7 +67,6 @@ class Growing:
             inputs, targets = self.vary(images, labels, epoch, step, part)
         else:
             inputs, targets = self.vary(images), labels
-        side = self.growth.side(epoch)
-        if side < inputs.shape[-1]:
-            inputs = interpolate(inputs, (side, side), mode="bilinear", antialias=True, align_corners=False)
-        return inputs, targets
+        if images.is_floating_point():
+            return inputs, targets
+        return scaled(inputs, self.growth.side(epoch)), targets

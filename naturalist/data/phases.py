@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from naturalist.data.augment import Augmentation
-from naturalist.data.dataset import Batches, Loading, TrainingData, Transform
+from naturalist.data.dataset import Batches, Loading, TrainingData, Transform, Varied
 from naturalist.data.features import FeatureData
+from naturalist.data.growth import Growing
 from naturalist.data.share import Part
 from naturalist.settings.groups import AugmentationSettings
 
@@ -28,11 +29,12 @@ class PhasedData(TrainingData):
         leading = _PhasedLoader(*train, self.first_epochs)
         return leading, _FollowingLoader(*val, leading)
 
-    def transforms(self, augmentation: AugmentationSettings, seed: int) -> tuple[Augmentation | Transform, Transform]:
+    def transforms(self, augmentation: AugmentationSettings, seed: int) -> tuple[Varied | Transform, Transform]:
         """What images go through in training, and in validation; nothing is left to do to features."""
+        vary: Augmentation | Transform = self._prepare
         if augmentation.data_augmentation:
-            return _OfImages(augmentation, seed, self.preprocessing, len(self.class_names)), self._prepare
-        return self._prepare, self._prepare
+            vary = _OfImages(augmentation, seed, self.preprocessing, len(self.class_names))
+        return vary if self.growth is None else Growing(vary, self.growth), self._prepare
 
     def _prepare(self, inputs: Tensor) -> Tensor:
         return inputs if inputs.is_floating_point() else self.preprocessing(inputs)

@@ -77,6 +77,18 @@ class StagedNetwork(nn.Module):
         """Steps of all stages below ``stage``."""
         return self.steps[: self.steps.index(self.stages[stage][0])]
 
+    def require_side(self, side: int) -> None:
+        """Raise :class:`UserError` when it cannot take square images of this side, in pixels, as well."""
+        with torch.device("meta"), torch.no_grad():
+            try:
+                blank = StagedNetwork(self.backbone, 2, self.image_size).eval()
+                blank(torch.empty(1, 3, side, side))
+            except (AssertionError, ValueError, RuntimeError):
+                raise UserError(
+                    f"{self.backbone} for images of {self.image_size} px cannot take training images of {side} px; "
+                    "give another train_image_size, or none."
+                ) from None
+
     def freeze(self, stages: frozenset[str]) -> None:
         """Freeze these stages and no others: no gradients, and evaluation mode whatever :meth:`train` says."""
         self.frozen = stages

@@ -42,7 +42,7 @@ def settings_from_weights(settings: FinetuneSettings) -> FinetuneSettings:
     of the model's default weights; so does ``weights: none``.
 
     Raises:
-        UserError: for a backbone or weights that there are not.
+        UserError: for a backbone or weights that there are not, or for training images that are larger than the others.
     """
     data, model = settings.data, settings.model
     transforms = _find_weights(model).transforms()
@@ -62,12 +62,14 @@ def settings_from_weights(settings: FinetuneSettings) -> FinetuneSettings:
             f"the weights {model.weights} of {model.backbone} are no classifier, but a part of other "
             f"networks; use {' or '.join(others)}."
         )
-    return settings.changed(
+    filled = settings.changed(
         image_size=image_size,
         cache_size=cache_size,
         resize_mode=resize_mode,
         normalization=data.normalization or normalization,
     )
+    filled.data.validate()
+    return filled
 
 
 def load_weights(model: StagedNetwork, settings: BackboneSettings) -> str:

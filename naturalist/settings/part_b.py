@@ -35,6 +35,9 @@ class BackboneDataSettings(DataSettings):
     """By default as the weights were made for: scale the short side, with their interpolation, and crop the centre."""
     normalization: Normalization = None  # type: ignore[assignment]
     """Mean and deviation per channel; by default those the weights were made for."""
+    train_image_size: int | None = None
+    """Side of the training images, in pixels, at most image_size, which validation and test see: smaller ones are
+    cheaper, and cropped, which shows things larger (Touvron et al. 2019). By default image_size."""
 
     OPEN: ClassVar[tuple[str, ...]] = ("image_size", "resize_mode", "normalization")
     """What may be left to the weights."""
@@ -46,6 +49,9 @@ class BackboneDataSettings(DataSettings):
         require_positive_share(self, ["train_fraction"])
         if self.image_size is not None:
             require_positive(self, ["image_size"])
+        side, largest = self.train_image_size, self.image_size
+        is_possible = side is None or 0 < side <= (largest or side)
+        require("train_image_size", side, is_possible, f"must be at most image_size ({largest}) and greater than 0")
         self._validate_cache_size(self.image_size or 1)
 
 

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from naturalist.seeding import derive_seed
 from naturalist.settings.groups import TrainingSettings
 from naturalist.training.average import WeightAverage
 from naturalist.training.captured import CapturedStep
+from naturalist.training.compiled import Compiled
 from naturalist.training.optim import Schedule
 from naturalist.training.parallel import Parallel
 from naturalist.training.state import EpochSoFar
@@ -71,6 +73,11 @@ class Learner:
     """Around the model, where several ranks teach it."""
     class_weights: Tensor | None = None
     """What each class weighs in the loss, ``[classes]``, on the device; None where all weigh the same."""
+
+    @cached_property
+    def network(self) -> Callable[[Tensor], Tensor]:
+        """The model as it is called to learn from one process' batches."""
+        return Compiled(self.model, self.settings.batch_size) if self.compute.compiles else self.model
 
     @property
     def evaluated(self) -> nn.Module:
@@ -142,7 +149,8 @@ def train_one_epoch(
             number = epoch * optimizer_steps(len(loader), accumulate) + step // accumulate
             so_far.learning_rate = learner.schedule.set_learning_rate(number)
         parts = group_size / rank.count
-        learnt = _learn(learner, augment, batch, epoch, step, part, captured, parts, ends_group=ends_group)
+        given = _Batch(*batch, epoch, step, part)
+        learnt = _learn(learner, augment, given, captured, parts, ends_group=ends_group)
         so_far.add(*learnt, sizes[step])
         so_far.seconds = time.perf_counter() - start
         if bar is not None:
@@ -224,13 +232,23 @@ def _note(learner: Learner, so_far: EpochSoFar, share: Share | None, epoch: int)
     return f"loss {metrics['train_loss']:.3f} {percent(metrics['train_accuracy'])}"
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """Images or features, and where they stand in a training."""
+
+    images: Tensor
+    labels: Tensor
+    epoch: int
+    step: int
+    """Batches before it in its epoch."""
+    part: Part | None
+    """Which of the rows are this rank's; None for all."""
+
+
 def _learn(
     learner: Learner,
     augment: Varied | Transform,
-    batch: tuple[Tensor, Tensor],
-    epoch: int,
-    step: int,
-    part: Part | None,
+    batch: _Batch,
     captured: CapturedStep | None,
     parts: float,
     *,
@@ -242,11 +260,11 @@ def _learn(
     the less. The last batch of a group takes the optimiser's step, at the rate that is set.
     """
     if captured is not None:
-        inputs, targets = _vary(learner, augment, batch, epoch, step, part)
+        inputs, targets = _vary(learner, augment, batch)
         loss, logits = captured(inputs, targets)
     else:
         with nullcontext() if learner.parallel is None else learner.parallel.gradients(ends_group=ends_group):
-            loss, logits, targets = _forward(learner, augment, batch, epoch, step, part)
+            loss, logits, targets = _forward(learner, augment, batch)
             learner.compute.scaler.scale(loss / parts).backward()  # type: ignore[no-untyped-call]
         if ends_group:
             _update(learner)
@@ -255,46 +273,32 @@ def _learn(
     return loss.detach(), logits.detach(), targets
 
 
-def _forward(
-    learner: Learner,
-    augment: Varied | Transform,
-    batch: tuple[Tensor, Tensor],
-    epoch: int,
-    step: int,
-    part: Part | None,
-) -> tuple[Tensor, Tensor, Tensor]:
+def _forward(learner: Learner, augment: Varied | Transform, batch: _Batch) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, logits in float32 and targets of one batch.
 
     Of a part, logits and targets are those of the rank's own rows, and the loss is their share of the batch's mean.
     """
-    inputs, targets = _vary(learner, augment, batch, epoch, step, part)
+    (inputs, targets), part = _vary(learner, augment, batch), batch.part
     places = targets if part is None else targets[: part.own]
     taught = distillation_of(augment)
     if taught is None:
         return *_loss(learner, inputs, places, part), places
     targets = taught.labels_of(places)
     loss, logits = _loss(learner, inputs, targets, part)
-    loss = taught.blend(loss, logits, places, epoch, len(places) if part is None else part.batch)
+    loss = taught.blend(loss, logits, places, batch.epoch, len(places) if part is None else part.batch)
     return loss, logits, targets
 
 
-def _vary(
-    learner: Learner,
-    augment: Varied | Transform,
-    batch: tuple[Tensor, Tensor],
-    epoch: int,
-    step: int,
-    part: Part | None,
-) -> tuple[Tensor, Tensor]:
+def _vary(learner: Learner, augment: Varied | Transform, batch: _Batch) -> tuple[Tensor, Tensor]:
     """A batch's inputs and targets; all chance, the dropout's too, comes from (seed, purpose, epoch, step)."""
-    images, labels = batch
+    images, labels, epoch, step = batch.images, batch.labels, batch.epoch, batch.step
     torch.manual_seed(derive_seed(learner.settings.seed, "dropout", epoch, step))
     if not isinstance(augment, Varied):
         inputs, targets = augment(images), labels
-    elif part is None:
+    elif batch.part is None:
         inputs, targets = augment(images, labels, epoch, step)
     else:
-        inputs, targets = augment(images, labels, epoch, step, part)
+        inputs, targets = augment(images, labels, epoch, step, batch.part)
     return learner.compute.lay_out(inputs), targets
 
 
@@ -302,7 +306,7 @@ def _loss(learner: Learner, inputs: Tensor, targets: Tensor, part: Part | None =
     """Loss, and logits in float32; of a part's inputs, and of the targets of the rank's own rows."""
     with learner.compute.autocast():
         if learner.parallel is None or part is None:
-            logits: Tensor = learner.model(inputs)
+            logits = learner.network(inputs)
         else:
             logits = learner.parallel(inputs, part)
     logits, smoothing = logits.float(), learner.settings.label_smoothing

@@ -36,7 +36,8 @@ def with_features(
         return data, 0.0, None
     if 0 < probe <= finished_epochs:
         return data, None, None
-    views = Views(settings.strategy.views, settings.augmentation, settings.training.seed)
+    seed, side = settings.training.seed, settings.data.train_image_size
+    views = Views(settings.strategy.views, settings.augmentation, seed, side)
     if probe:  # no epoch shows more than one
         views = replace(views, count=min(views.count, probe))
     prefix = FrozenPrefix(start.compute.place(model), strategy.first_trained_stage)

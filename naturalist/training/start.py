@@ -41,6 +41,8 @@ def start_training(settings: RunSettings, scan: Scan | None = None) -> Start:
     """
     if settings.record.find_lr and not this_rank().is_alone:
         raise UserError("find_lr works in one process: run it without torchrun, with batch_size as it is to be.")
+    if settings.machine.compile and not this_rank().is_alone:
+        raise UserError("compile works in one process: leave it out under torchrun.")
     machine, training, rank = settings.machine, settings.training, join()
     compute = Compute(
         choose_device(machine.device),
@@ -48,6 +50,7 @@ def start_training(settings: RunSettings, scan: Scan | None = None) -> Start:
         channels_last=machine.channels_last,
         device_memory=machine.device_memory,
         cuda_graphs=machine.cuda_graphs,
+        compiles=machine.compile,
     )
     if training.sync_batch_norm and compute.device.type != "cuda":
         raise UserError(f"sync_batch_norm works between GPUs only, not on {compute.device}; leave it out.")

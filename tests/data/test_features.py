@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections import namedtuple
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,18 @@ def test_features_are_those_of_every_view_and_image_in_order(find, dtype):
     assert torch.equal(data.val_features[0], Means(dtype)(data.preprocessing(pixels)))
     again = Means(dtype)
     assert torch.equal(find(again, views).train_features, data.train_features) and again.calls == 0
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_smaller_training_images_have_features_of_their_own_and_validation_sees_the_whole_size(find, augmented):
+    class Sides(Means):
+        def __call__(self, inputs: Tensor) -> Tensor:
+            return torch.full((len(inputs), 1), float(inputs.shape[-1]))
+
+    views = Views(2, AugmentationSettings(data_augmentation=augmented), seed=0)
+    usual, smaller = find(Sides(), views), find(Sides(), replace(views, side=12))
+    assert usual.train_features.unique().tolist() == usual.val_features.unique().tolist() == [16.0]
+    assert smaller.train_features.unique().tolist() == [12.0] and smaller.val_features.unique().tolist() == [16.0]
 
 
 @pytest.mark.parametrize("side", [1, 2])

@@ -40,3 +40,9 @@ def test_smaller_images_are_averages_and_not_every_other_pixel():
     stripes = (255 * (torch.arange(64) % 2)).byte().expand(1, 3, 64, 64)
     small, _ = Growing(PLAIN, Growth(32, 32, 1))(stripes, torch.zeros(1).long(), 0, 0)
     torch.testing.assert_close(small[..., 1:-1], torch.full((1, 3, 32, 30), 0.5), atol=0.01, rtol=0)
+
+
+def test_features_have_no_side_to_change():
+    features = torch.rand(2, 3, 48, 48)
+    same, _ = Growing(lambda inputs: inputs, Growth(32, 32, 0))(features, torch.arange(2), 0, 0)
+    assert same is features

@@ -334,3 +334,9 @@ def test_a_file_with_an_official_name_takes_that_files_transforms(tmp_path):
 def test_every_official_file_has_a_hash_in_its_name():
     for backbone in backbone_names():
         assert all(HASH_IN_NAME.search(Path(weights.url).name) for weights in models.get_model_weights(backbone))
+
+
+def test_training_images_are_at_most_of_the_weights_size():
+    settings = FinetuneSettings.of(backbone="squeezenet1_1", weights="none", train_image_size=225)
+    with pytest.raises(UserError, match=r"train_image_size must be at most image_size \(224\)"):
+        settings_from_weights(settings)

@@ -90,6 +90,14 @@ def test_a_run_can_be_trained_resumed_and_evaluated(pictures, tmp_path):
         ),
         (["--backbone", "mobilenetv2"], "there is no backbone 'mobilenetv2'; did you mean mobilenet_v2?"),
         (["--strategy", "parital"], "strategy cannot be 'parital'; did you mean partial?"),
+        (
+            ["--train_image_size", "33"],
+            "train_image_size must be at most image_size (32) and greater than 0, but is 33",
+        ),
+        (
+            ["--backbone", "vit_b_32", "--train_image_size", "31"],
+            "vit_b_32 for images of 32 px cannot take training images of 31 px; give another train_image_size, or none",
+        ),
         (["--unfrese_from", "layer3"], "there is no setting --unfrese_from; did you mean unfreeze_from?"),
     ],
 )
@@ -121,7 +129,10 @@ def test_every_recipe_trains(recipe, pictures, tmp_path):
     settings = parse_settings(
         FinetuneSettings,
         "",
-        [*weights, "--config", str(recipe), "--data", str(pictures), *TINY, "--runs_dir", str(tmp_path / "runs")],
+        [
+            *[*weights, "--config", str(recipe), "--data", str(pictures), *TINY],
+            *["--train_image_size", "24", "--runs_dir", str(tmp_path / "runs")],
+        ],
     )
     sys.path.insert(0, str(ROOT / "partB"))
     try:

@@ -80,11 +80,12 @@ def test_it_goes_with_no_other_request(tmp_path, other):
         settings.validate()
 
 
-def test_it_is_no_part_of_a_run_and_no_work_for_several_processes(monkeypatch):
-    settings = parse_settings(CnnSettings, "", ["--find-lr"])
-    assert settings.record.find_lr and "find_lr" not in settings.recorded()
+@pytest.mark.parametrize("flag", ["find_lr", "compile"])
+def test_it_is_no_part_of_a_run_and_no_work_for_several_processes(monkeypatch, flag):
+    settings = parse_settings(CnnSettings, "", [f"--{flag}"])
+    assert (flag in settings.recorded()) is (flag != "find_lr")
     names = {"RANK": 1, "LOCAL_RANK": 1, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": 1}
     for name, value in names.items():
         monkeypatch.setenv(name, str(value))
-    with pytest.raises(UserError, match="find_lr works in one process"):
+    with pytest.raises(UserError, match=f"{flag} works in one process"):
         start_training(settings)

@@ -19,8 +19,10 @@ from naturalist.models.parameter_groups import parameter_groups
 from naturalist.runs.checkpoint import BEST, LAST, load_checkpoint, restore_model
 from naturalist.runs.tracking import Tracker
 from naturalist.settings.part_a import CnnSettings
+from naturalist.training import epoch as epoch_module
 from naturalist.training.average import WeightAverage
-from naturalist.training.epoch import Learner, NonFiniteLoss, _forward, evaluate, train_one_epoch
+from naturalist.training.compiled import Compiled
+from naturalist.training.epoch import Learner, NonFiniteLoss, _Batch, _forward, evaluate, train_one_epoch
 from naturalist.training.fit import fit
 from naturalist.training.optim import Schedule, make_optimizer
 
@@ -91,7 +93,7 @@ def run(tmp_path, data, monkeypatch):
             data,
             settings.training,
             settings.augmentation,
-            Compute(CPU, settings.machine.precision),
+            Compute(CPU, settings.machine.precision, compiles=settings.machine.compile),
             tracker,
             settings.origin(DESCRIPTION),
             resume=resume,
@@ -307,14 +309,14 @@ def test_the_weighted_loss_is_the_sum_by_hand_over_the_images_whatever_is_smooth
         targets = mix(None, hard, 0, 0)[1] if isinstance(augment, Augmentation) else nn.functional.one_hot(hard, 3)
         smoothed = targets * (1 - smoothing) + smoothing / 3
         by_hand = float(-(weights * smoothed * logits.log_softmax(1)).sum() / 7)
-        loss, *_ = _forward(learner, augment, (logits, hard), 0, 0, None)
+        loss, *_ = _forward(learner, augment, _Batch(logits, hard, 0, 0, None))
         assert float(loss.detach()) == pytest.approx(by_hand)
     # Two ranks' parts of a batch, the larger of which has not half of the weight, are shares of one sum.
     parts = [
-        _forward(learner, lambda x: x, (logits[rows], hard[rows]), 0, 0, Part(7, rows, len(rows)))[0]
+        _forward(learner, lambda x: x, _Batch(logits[rows], hard[rows], 0, 0, Part(7, rows, len(rows))))[0]
         for rows in (np.arange(4), np.arange(4, 7))
     ]
-    whole = _forward(learner, lambda x: x, (logits, hard), 0, 0, None)[0]
+    whole = _forward(learner, lambda x: x, _Batch(logits, hard, 0, 0, None))[0]
     assert float(sum(parts).detach()) == pytest.approx(float(whole.detach()))
 
 
@@ -409,6 +411,22 @@ def test_a_fit_on_the_gpu_learns_whether_images_are_resident_or_streamed(data, t
             settings.origin(DESCRIPTION),
         )
         assert summary["best_val_accuracy"] > 0.9
+
+
+def test_a_compiled_training_is_the_plain_one_to_rounding(run, tmp_path, monkeypatch):
+    run("plain")
+    called = []
+
+    def compiled(model: nn.Module, batch_size: int) -> Compiled:
+        called.append(batch_size)
+        return Compiled(model, batch_size, "aot_eager")  # without making kernels, which takes a compiler and long
+
+    monkeypatch.setattr(epoch_module, "Compiled", compiled)
+    run("compiled", compile=True)
+    assert called == [8]
+    plain = weights(tmp_path / "plain")
+    for name, values in weights(tmp_path / "compiled").items():
+        torch.testing.assert_close(values, plain[name], rtol=1e-3, atol=1e-4, msg=name)
 
 
 @pytest.mark.gpu
