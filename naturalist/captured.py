@@ -59,8 +59,8 @@ class Captured:
                 raise
             except (RuntimeError, UserWarning) as error:
                 raise UserError(
-                    f"{self._what} cannot be recorded as a CUDA graph ({one_line(str(error))}); leave out "
-                    "--cuda_graphs, and they run kernel by kernel."
+                    f"{self._what} cannot be recorded as a CUDA graph ({one_line(str(error))}); with "
+                    "--no_cuda_graphs they run kernel by kernel."
                 ) from error
         return recording(*inputs)
 

@@ -74,7 +74,7 @@ def train(
         "dropout": settings.model.dropout,
     }
     torch.manual_seed(derive_seed(settings.training.seed, "weights"))
-    model, side = StagedNetwork(**arguments), settings.data.train_image_size
+    model, side = StagedNetwork(**arguments), settings.data.smaller_side
     if side is not None:
         model.require_side(side)
     content: dict[str, Any] = {"epoch": 0}
@@ -84,7 +84,7 @@ def train(
         weights, planned_epochs = f"the weights of {record.resume}", content["training"]["planned_epochs"]
     else:
         weights, planned_epochs = load_weights(model, settings.model), None
-    strategy = Strategy(model, settings.strategy, settings.training, planned_epochs)
+    strategy = Strategy(model, settings.strategy, settings.training, planned_epochs, side)
     print(f"Data: {start.plan.description}")
     print(f"Model: {backbone} with {weights}, strategy {settings.strategy.strategy}: {strategy.describe()}")
     strategy.show()

@@ -55,6 +55,7 @@ class StagedNetwork(nn.Module):
         self.stages = _stages(self.network, self.steps)
         self.first_step = 0
         self.frozen: frozenset[str] = frozenset()
+        self._part(0, len(self.steps))  # not within a pass: torch.compile would compile the next one again
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Normalised images ``[B, 3, image_size, image_size]`` → logits ``[B, num_classes]``.
@@ -72,6 +73,7 @@ class StagedNetwork(nn.Module):
     def start_at(self, stage: str) -> None:
         """Have :meth:`forward` take the inputs of ``stage``, too, from now on."""
         self.first_step = len(self.steps_before(stage))
+        self._part(self.first_step, len(self.steps))
 
     def steps_before(self, stage: str) -> list[str]:
         """Steps of all stages below ``stage``."""
@@ -124,6 +126,11 @@ class StagedNetwork(nn.Module):
 
     def _run(self, start: int, stop: int, values: Tensor) -> Tensor:
         """Pass ``values`` through the steps from ``start`` on, ``stop`` not included."""
+        outputs: Tensor = self._part(start, stop)(values)
+        return outputs
+
+    def _part(self, start: int, stop: int) -> fx.GraphModule:
+        """What does these steps."""
         if (start, stop) not in self._parts:
             nodes = list(self.graph.nodes)  # the input, the steps, the output
             part = fx.Graph()
@@ -133,8 +140,7 @@ class StagedNetwork(nn.Module):
             part.output(copies[nodes[stop]])
             # In a dict, where it is no submodule: its modules and parameters are the network's own.
             self._parts[start, stop] = fx.GraphModule(self.network, part)
-        outputs: Tensor = self._parts[start, stop](values)
-        return outputs
+        return self._parts[start, stop]
 
 
 class _StepTracer(fx.Tracer):

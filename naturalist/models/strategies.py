@@ -54,6 +54,7 @@ class Strategy:
         settings: what learns, from when on.
         training: how fast, and how many epochs.
         planned_epochs: of the run that is resumed: what it has released does not wait again when it gets more epochs.
+        side: of the training images, in pixels; by default the model's ``image_size``.
 
     Raises:
         UserError: for a stage that there is not, when no stage is left to freeze or to train, or when batches of one
@@ -66,6 +67,7 @@ class Strategy:
         settings: StrategySettings,
         training: TrainingSettings,
         planned_epochs: int | None = None,
+        side: int | None = None,
     ) -> None:
         self.model, self._weight_decay = model, training.decay
         epochs = planned_epochs or training.epochs
@@ -90,13 +92,12 @@ class Strategy:
             for stage, parameters in model.parameters_by_stage().items()
         )
         if training.batch_size == 1:  # no other batch is of one image, see batch_bounds
-            self._refuse_single_images()
+            self._refuse_single_images(side or model.image_size)
 
-    def _refuse_single_images(self) -> None:
+    def _refuse_single_images(self, size: int) -> None:
         """Raise :class:`UserError` where batch normalisation that learns would get one value for a channel."""
-        size = self.model.image_size
         with torch.device("meta"), torch.no_grad():
-            blank = StagedNetwork(self.model.backbone, 2, size)
+            blank = StagedNetwork(self.model.backbone, 2, self.model.image_size)
             blank.freeze(frozenset(stage.name for stage in self.plan if stage.release_epoch is None))
             try:
                 blank.train()(torch.empty(1, 3, size, size))

@@ -42,6 +42,11 @@ class BackboneDataSettings(DataSettings):
     OPEN: ClassVar[tuple[str, ...]] = ("image_size", "resize_mode", "normalization")
     """What may be left to the weights."""
 
+    @property
+    def smaller_side(self) -> int | None:
+        """Side of the training images, None where they are as large as the others."""
+        return None if self.train_image_size == self.image_size else self.train_image_size
+
     def validate(self) -> None:
         """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
         require("val_fraction", self.val_fraction, 0 < self.val_fraction < 1, "must lie between 0 and 1, both excluded")
@@ -49,9 +54,11 @@ class BackboneDataSettings(DataSettings):
         require_positive_share(self, ["train_fraction"])
         if self.image_size is not None:
             require_positive(self, ["image_size"])
-        side, largest = self.train_image_size, self.image_size
-        is_possible = side is None or 0 < side <= (largest or side)
-        require("train_image_size", side, is_possible, f"must be at most image_size ({largest}) and greater than 0")
+        if self.train_image_size is not None:
+            require_positive(self, ["train_image_size"])
+        side, largest = self.smaller_side, self.image_size
+        is_possible = side is None or largest is None or side < largest
+        require("train_image_size", side, is_possible, f"must be at most image_size ({largest})")
         self._validate_cache_size(self.image_size or 1)
 
 

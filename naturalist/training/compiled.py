@@ -1,14 +1,16 @@
 """A network whose training passes torch.compile turns into few, larger kernels."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
 
-from naturalist.errors import UserError
+from naturalist.errors import UserError, is_out_of_memory
 from naturalist.reading import one_line
 
 Options = dict[str, str | int | bool | Callable[..., object]] | None
+Compiler = str | Callable[..., object]
 
 
 class Compiled:
@@ -16,7 +18,8 @@ class Compiled:
 
     Batch normalisation, activation and pooling then read and write their numbers once instead of several times each.
     What is computed is the same to rounding, with the same chance. It is compiled anew when the images' size changes,
-    or other parameters learn. See https://docs.pytorch.org/docs/stable/generated/torch.compile.html.
+    or other parameters learn. See https://docs.pytorch.org/docs/stable/generated/torch.compile.html, and
+    :func:`failures_told` for what goes wrong.
 
     Args:
         model: stays what learns, and what is kept and measured.
@@ -24,7 +27,7 @@ class Compiled:
         compiler: what torch.compile has for a backend.
     """
 
-    def __init__(self, model: nn.Module, batch_size: int, compiler: str = "inductor") -> None:
+    def __init__(self, model: nn.Module, batch_size: int, compiler: Compiler = "inductor") -> None:
         self._model, self._batch_size = model, batch_size
         # Dropout is to draw as torch does, not as the compiler would.
         options: Options = {"fallback_random": True} if compiler == "inductor" else None
@@ -34,27 +37,29 @@ class Compiled:
         self._compiled_for: tuple[object, ...] = ()
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """The network's outputs.
-
-        Raises:
-            UserError: when it cannot be compiled here.
-        """
+        """The network's outputs."""
         if len(inputs) != self._batch_size:
             outputs: Tensor = self._model(inputs)
             return outputs
         wanted = inputs.shape, *(parameter.requires_grad for parameter in self._model.parameters())
-        if wanted == self._compiled_for:
-            return self._passes(inputs)
-        print("Compiling the network: about a minute, once.", flush=True)
-        torch.compiler.reset()  # else the eighth is the last to be compiled, and the others are slow without a word
-        try:
-            outputs = self._passes(inputs)
-        except torch.OutOfMemoryError:
+        if wanted != self._compiled_for:
+            print("Compiling what learns, which takes about a minute.", flush=True)
+            torch.compiler.reset()  # else the eighth is the last to be compiled, and the others are slow without a word
+            self._compiled_for = wanted
+        return self._passes(inputs)
+
+
+@contextlib.contextmanager
+def failures_told() -> Iterator[None]:
+    """Around passes forward and back: one that cannot be compiled raises a :class:`UserError`."""
+    try:
+        yield
+    except RuntimeError as error:
+        from torch._dynamo.exc import TorchDynamoException  # it takes a second to import
+
+        if not isinstance(error, TorchDynamoException) or is_out_of_memory(error):
             raise
-        except RuntimeError as error:
-            problem = one_line(str(error).split("\n\n")[0])  # what follows is for torch's developers
-            raise UserError(
-                f"the network cannot be compiled here ({problem}); leave out --compile, and it runs as it is."
-            ) from error
-        self._compiled_for = wanted
-        return outputs
+        problem = one_line(str(error).split("\n\n")[0])  # what follows is for torch's developers
+        raise UserError(
+            f"the network cannot be compiled here ({problem}); with --no_compile it runs as it is."
+        ) from error

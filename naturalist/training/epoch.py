@@ -22,7 +22,7 @@ from naturalist.seeding import derive_seed
 from naturalist.settings.groups import TrainingSettings
 from naturalist.training.average import WeightAverage
 from naturalist.training.captured import CapturedStep
-from naturalist.training.compiled import Compiled
+from naturalist.training.compiled import Compiled, failures_told
 from naturalist.training.optim import Schedule
 from naturalist.training.parallel import Parallel
 from naturalist.training.state import EpochSoFar
@@ -103,6 +103,7 @@ class Learner:
         return CapturedStep(learn, self.optimizer)
 
 
+@failures_told()
 def train_one_epoch(
     learner: Learner,
     loader: Batches,
@@ -135,6 +136,7 @@ def train_one_epoch(
 
     Raises:
         NonFiniteLoss: when the loss became infinite or no number.
+        UserError: when it is to be compiled, and cannot be.
     """
     learner.model.train()
     so_far, accumulate, share = so_far or EpochSoFar(loader.device), learner.settings.accumulate, loader.share

@@ -36,7 +36,7 @@ def with_features(
         return data, 0.0, None
     if 0 < probe <= finished_epochs:
         return data, None, None
-    seed, side = settings.training.seed, settings.data.train_image_size
+    seed, side = settings.training.seed, settings.data.smaller_side
     views = Views(settings.strategy.views, settings.augmentation, seed, side)
     if probe:  # no epoch shows more than one
         views = replace(views, count=min(views.count, probe))

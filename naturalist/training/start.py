@@ -42,7 +42,7 @@ def start_training(settings: RunSettings, scan: Scan | None = None) -> Start:
     if settings.record.find_lr and not this_rank().is_alone:
         raise UserError("find_lr works in one process: run it without torchrun, with batch_size as it is to be.")
     if settings.machine.compile and not this_rank().is_alone:
-        raise UserError("compile works in one process: leave it out under torchrun.")
+        raise UserError("compile works in one process: give --no_compile under torchrun.")
     machine, training, rank = settings.machine, settings.training, join()
     compute = Compute(
         choose_device(machine.device),

@@ -64,6 +64,12 @@ def test_batches_of_one_image_are_refused_where_they_leave_nothing_to_normalise_
         strategy_of(model, image_size=size, strategy=strategy, batch_size=1)
 
 
+def test_batches_of_one_are_judged_by_the_training_images_side():
+    settings = settings_for(image_size=64, strategy="full", batch_size=1)
+    with pytest.raises(UserError, match="a single image of 32 px"):
+        Strategy(build_model({**RESNET, "image_size": 64}), settings.strategy, settings.training, side=32)
+
+
 @pytest.fixture
 def data(tmp_path, monkeypatch) -> TrainingData:
     """Three classes of 32×32 noise, told apart by their colour, in a memory map."""

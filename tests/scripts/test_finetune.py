@@ -92,7 +92,7 @@ def test_a_run_can_be_trained_resumed_and_evaluated(pictures, tmp_path):
         (["--strategy", "parital"], "strategy cannot be 'parital'; did you mean partial?"),
         (
             ["--train_image_size", "33"],
-            "train_image_size must be at most image_size (32) and greater than 0, but is 33",
+            "train_image_size must be at most image_size (32), but it is 33",
         ),
         (
             ["--backbone", "vit_b_32", "--train_image_size", "31"],
@@ -126,6 +126,7 @@ def test_stages_are_listed_from_the_image_to_the_head(tmp_path):
 def test_every_recipe_trains(recipe, pictures, tmp_path):
     """With a small backbone of random weights, small images and two epochs."""
     weights = [] if recipe.stem == "smoke" else TINY
+    parse_settings(FinetuneSettings, "", ["--config", str(recipe)])  # as it is, too
     settings = parse_settings(
         FinetuneSettings,
         "",
