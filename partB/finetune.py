@@ -6,7 +6,6 @@ python partB/finetune.py --help_backbones
 python partB/finetune.py --help_stages resnet50
 """
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +50,6 @@ def train(
     # Imported now, so that --help does not wait for torch, and nobody waits for the line above.
     import torch
 
-    from naturalist.data.growth import Growth
     from naturalist.evaluation.closing import finish_run
     from naturalist.models.backbones import StagedNetwork
     from naturalist.models.strategies import Strategy
@@ -75,8 +73,7 @@ def train(
     }
     torch.manual_seed(derive_seed(settings.training.seed, "weights"))
     model, side = StagedNetwork(**arguments), settings.data.smaller_side
-    if side is not None:
-        model.require_side(side)
+    model.require_side(side)
     content: dict[str, Any] = {"epoch": 0}
     if record.resume and goes_on(record.resume):
         content = load_for_resume(Path(record.resume))
@@ -91,15 +88,13 @@ def train(
     if start.data is None:
         print(start.steps)
         return {"status": "dry run"}
-    data = start.data if side is None else replace(start.data, growth=Growth(side, side, 0))
-    start = replace(start, data=data)
     if record.find_lr:
         data, *_ = with_features(model, strategy, settings, start, 0)
         return find_learning_rate(model, data, settings, start.compute, strategy.release(0))
 
     with record_run(settings, job_type="partB", may_begin=True) as tracker:
         tracker.write("model.txt", f"{strategy}\n")
-        origin = identify_run(tracker.folder, settings, data, {"kind": "torchvision", **arguments})
+        origin = identify_run(tracker.folder, settings, start.data, {"kind": "torchvision", **arguments})
         data, seconds, seconds_now = with_features(model, strategy, settings, start, content["epoch"])
         cost = {"feature_seconds": content.get("feature_seconds", 0.0) if seconds is None else seconds}
         tracker.set_summary({**strategy.summary(), **cost})

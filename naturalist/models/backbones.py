@@ -79,8 +79,10 @@ class StagedNetwork(nn.Module):
         """Steps of all stages below ``stage``."""
         return self.steps[: self.steps.index(self.stages[stage][0])]
 
-    def require_side(self, side: int) -> None:
-        """Raise :class:`UserError` when it cannot take square images of this side, in pixels, as well."""
+    def require_side(self, side: int | None) -> None:
+        """Raise :class:`UserError` when it cannot take square images of this side, as well; None is its own."""
+        if side is None:
+            return
         with torch.device("meta"), torch.no_grad():
             try:
                 blank = StagedNetwork(self.backbone, 2, self.image_size).eval()

@@ -212,8 +212,8 @@ class MachineSettings:
     cannot be recorded, such as some backbone's step, is refused."""
     compile: bool = False
     """Have torch.compile make fewer, larger kernels of the training's passes, which takes about a minute first and is
-    meant for GPUs: what it makes for a CPU is slower. Results are the same to rounding. Needs a C++ compiler, and
-    Triton for a GPU."""
+    meant for GPUs: what it makes for a CPU is slower. Results are the same to rounding. Needs a compiler such
+    as clang, and Triton for a GPU."""
     device_memory: DeviceMemory = "auto"
     """Where decoded images, or features, lie: resident keeps all of them in the GPU's memory (without a GPU, as many as
     the system can in the machine's), stream reads each batch from the disk ahead of its turn; auto streams what would

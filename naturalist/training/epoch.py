@@ -150,9 +150,8 @@ def train_one_epoch(
         if ends_group:
             number = epoch * optimizer_steps(len(loader), accumulate) + step // accumulate
             so_far.learning_rate = learner.schedule.set_learning_rate(number)
-        parts = group_size / rank.count
-        given = _Batch(*batch, epoch, step, part)
-        learnt = _learn(learner, augment, given, captured, parts, ends_group=ends_group)
+        placed = _Batch(*batch, epoch, step, part)
+        learnt = _learn(learner, augment, placed, captured, group_size / rank.count, ends_group=ends_group)
         so_far.add(*learnt, sizes[step])
         so_far.seconds = time.perf_counter() - start
         if bar is not None:

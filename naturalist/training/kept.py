@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from naturalist.data.dataset import TrainingData
 from naturalist.data.features import Views, cache_features
+from naturalist.data.growth import Growth
 from naturalist.data.phases import PhasedData
 from naturalist.models.backbones import StagedNetwork
 from naturalist.models.prefix import FrozenPrefix
@@ -15,7 +16,7 @@ from naturalist.training.start import Start
 def with_features(
     model: StagedNetwork, strategy: Strategy, settings: FinetuneSettings, start: Start, finished_epochs: int
 ) -> tuple[TrainingData, float | None, float | None]:
-    """The data to train on: features instead of images where those can be kept, and in a probe.
+    """The data to train on: features instead of images where those can be kept, and in a probe; images of their side.
 
     The model is placed on its device, and takes features as well.
 
@@ -31,13 +32,13 @@ def with_features(
         before the run went on; what of it was now, None without features.
     """
     assert start.data is not None, "this is no dry run"
-    data, probe = start.data, strategy.probe_epochs
+    probe, side = strategy.probe_epochs, settings.data.smaller_side
+    data = start.data if side is None else replace(start.data, growth=Growth(side, side, 0))
     if not settings.uses_features or not strategy.keeps_features:
         return data, 0.0, None
     if 0 < probe <= finished_epochs:
         return data, None, None
-    seed, side = settings.training.seed, settings.data.smaller_side
-    views = Views(settings.strategy.views, settings.augmentation, seed, side)
+    views = Views(settings.strategy.views, settings.augmentation, settings.training.seed, side)
     if probe:  # no epoch shows more than one
         views = replace(views, count=min(views.count, probe))
     prefix = FrozenPrefix(start.compute.place(model), strategy.first_trained_stage)

@@ -132,7 +132,7 @@ def test_every_recipe_trains(recipe, pictures, tmp_path):
         "",
         [
             *[*weights, "--config", str(recipe), "--data", str(pictures), *TINY],
-            *["--train_image_size", "24", "--runs_dir", str(tmp_path / "runs")],
+            *["--train_image_size", "24", "--val_fraction", "0.2", "--runs_dir", str(tmp_path / "runs")],
         ],
     )
     sys.path.insert(0, str(ROOT / "partB"))
