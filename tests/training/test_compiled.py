@@ -25,9 +25,8 @@ def step(network, model: nn.Module, seed: int) -> tuple[torch.Tensor, list[torch
 
 def assert_alike(ours, theirs) -> None:
     for one, other in zip([ours[0], *ours[1]], [theirs[0], *theirs[1]], strict=True):
-        torch.testing.assert_close(
-            one, other, rtol=1e-4, atol=1e-5
-        )  # biases before a normalisation have no gradient but rounding
+        # Biases before a normalisation have no gradient but rounding.
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture
