@@ -11,6 +11,7 @@ import torch
 import torchvision
 
 from naturalist.data.images import available_cores
+from naturalist.device import multiplies_bf16
 
 Work = Callable[[], object]
 
@@ -87,11 +88,13 @@ def describe_environment(device: torch.device) -> str:
 
 
 def describe_hardware(device: torch.device) -> str:
-    """The GPU's name, or the processor's with the number of cores."""
+    """The GPU's name, or the processor's with the number of cores and the instructions that torch's kernels use."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     names = [line.split(": ")[1] for line in _lines(Path("/proc/cpuinfo")) if line.startswith("model name")]
-    return f"{available_cores()} CPU cores ({names[0] if names else platform.processor() or 'unnamed'})"
+    name = names[0] if names else platform.processor() or "unnamed"
+    instructions = torch.backends.cpu.get_cpu_capability() + " and bf16" * multiplies_bf16(device)
+    return f"{available_cores()} CPU cores ({name}, {instructions})"
 
 
 def _lines(path: Path) -> list[str]:

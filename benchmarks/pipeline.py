@@ -19,7 +19,8 @@ from naturalist.data.sources.sample import CLASSES
 from naturalist.device import Compute
 from naturalist.models.cnn import FiveBlockCNN
 from naturalist.models.parameter_groups import parameter_groups
-from naturalist.settings.groups import AugmentationSettings, TrainingSettings
+from naturalist.settings.groups import TrainingSettings
+from naturalist.settings.part_a import CnnAugmentationSettings
 from naturalist.training.epoch import Learner, evaluate, train_one_epoch
 from naturalist.training.optim import Schedule, make_optimizer
 
@@ -41,7 +42,7 @@ class CachedPath:
         settings = TrainingSettings(batch_size=BATCH_SIZE)
         compute = Compute(device, cuda_graphs=True)
         self.preprocessing = Preprocessing(size, size, "squash", MEAN, STD)
-        self.augment = Augmentation(AugmentationSettings(), settings.seed, self.preprocessing, len(CLASSES))
+        self.augment = Augmentation(CnnAugmentationSettings(), settings.seed, self.preprocessing, len(CLASSES))
         model = compute.place(model)
         optimizer = make_optimizer(parameter_groups(model, settings.decay), settings, device)
         self.loader = self._load(device)
