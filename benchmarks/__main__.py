@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from datetime import date
 from pathlib import Path
 
-from benchmarks import commands, finetuning, growth, pipeline, steps, streaming
+from benchmarks import commands, finetuning, growth, pipeline, steps, streaming, tuning
 from benchmarks.measuring import HEADING, Row, Settings, describe_environment
 from naturalist.device import choose_device
 from naturalist.entry import entry_point
@@ -30,6 +30,7 @@ ROWS: dict[str, tuple[Callable[[Settings], Iterator[Row]], str]] = {
     "replayed": (steps.replayed, "a step as a CUDA graph, against kernel by kernel"),
     "compiled": (steps.compiled, "a step by torch.compile, against the step as it is"),
     "precision": (steps.precision, "a step in the arithmetic of --precision auto, against the other"),
+    "tuning": (tuning.tuning, "an epoch with knobs turned that are left alone, against one as it is (on a CPU)"),
     "validation": (pipeline.validation, "a pass over the validation images, against the usual loop"),
     "finetuning": (finetuning.finetuning, "head and upper stages on kept features, against the whole network"),
     "sweep": (commands.sweep, "29 trials, against 29 scripts of the usual loop"),
