@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
-from torch.nn.functional import affine_grid, grid_sample
+from torch.nn.functional import grid_sample
 
 from naturalist.captured import Captured
 from naturalist.data.preprocessing import Preprocessing, per_channel
@@ -124,8 +124,9 @@ class Augmentation:
             ],
             dim=1,
         )
-        grid = affine_grid(maps, [len(images), 3, size, size], align_corners=False)
-        return grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+        return grid_sample(
+            images, sampling_grid(maps, size), mode="bilinear", padding_mode="reflection", align_corners=False
+        )
 
     def _jitter_colors(self, images: Tensor, draws: "Draws") -> Tensor:
         """Brightness, contrast and saturation as in torchvision's ColorJitter, in one pass over the pixels."""
@@ -159,20 +160,34 @@ class Augmentation:
         return images.masked_fill(hole[:, None], 0)
 
 
+def sampling_grid(maps: Tensor, size: int) -> Tensor:
+    """Where each pixel comes from, ``[B, S, S, 2]`` in [-1, 1], by maps ``[B, 2, 3]``.
+
+    To rounding it is torch's ``affine_grid`` with ``align_corners=False``, whose matrix product takes a CPU longer
+    than the interpolation does.
+    """
+    centers = (torch.arange(size, device=maps.device) + 0.5) * (2 / size) - 1
+    by_column = maps[:, :, 0, None] * centers
+    by_row = maps[:, :, 1, None] * centers + maps[:, :, 2, None]
+    return (by_row[:, :, :, None] + by_column[:, :, None, :]).permute(0, 2, 3, 1)
+
+
 def _coin(images: Tensor, seed: int) -> Tensor:
     """0 or 1 for each image of uint8 ``[B, 3, S, S]``, by its content: the same in every epoch, order and process.
 
     It is the parity of the lowest bits at random places, as good as a coin for each image, and another one for each
     seed.
     """
-    return (images & _places(images.shape[1:], seed, images.device)).sum(dim=(1, 2, 3)) % 2
+    pixels = images.permute(0, 2, 3, 1)  # as they lie in memory
+    return (pixels & _places(images.shape[1:], seed, images.device)).sum(dim=(1, 2, 3)) % 2
 
 
 @lru_cache(maxsize=4)
 def _places(shape: torch.Size, seed: int, device: torch.device) -> Tensor:
-    """Random 0 and 1, uint8 of a shape."""
+    """Random 0 and 1, uint8 ``[S, S, 3]`` for a shape ``[3, S, S]``."""
     with torch.inference_mode(False):
-        return torch.randint(2, shape, generator=generator(seed, "mirror"), dtype=torch.uint8).to(device)
+        places = torch.randint(2, shape, generator=generator(seed, "mirror"), dtype=torch.uint8)
+        return places.permute(1, 2, 0).contiguous().to(device)
 
 
 class Draws:

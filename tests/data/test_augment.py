@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
+from torch.nn.functional import affine_grid, interpolate
 
-from naturalist.data.augment import Augmentation
+from naturalist.data.augment import Augmentation, sampling_grid
 from naturalist.data.decode import decode_file
 from naturalist.data.preprocessing import Preprocessing, channel_statistics
 from naturalist.settings.groups import AugmentationSettings
@@ -145,6 +145,13 @@ def test_rotation_turns_without_stretching():
     disc = (coordinates[:, None] ** 2 + coordinates**2 < 15**2).byte() * 255
     pictures = augment(disc.expand(20, 3, SIZE, SIZE), rotation=180.0)
     assert (pictures - disc.float() / 255).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("size", [7, 32])
+def test_places_to_sample_are_those_of_torchs_affine_grid(size):
+    maps = torch.randn(5, 2, 3)
+    theirs = affine_grid(maps, [5, 3, size, size], align_corners=False)
+    torch.testing.assert_close(sampling_grid(maps, size), theirs)
 
 
 def test_what_a_rotation_uncovers_is_filled_from_the_picture():
