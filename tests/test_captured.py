@@ -171,6 +171,7 @@ def train(tmp_path, monkeypatch):
         {"optimizer": "AdamW", "ema_decay": 0.9, "crop_scale": 0.4, "brightness": 0.2, "random_erasing": 0.5},
         {"optimizer": "SGD", "learning_rate": 0.02, "gradient_clip": 0.5, "class_weights": "balanced"},
         {"optimizer": "Adam", "mixup": 0.2, "cutmix": 1.0, "alternating_flip": False},
+        {"optimizer": "AdamW", "trivial_augment": True},
         {"optimizer": "NAdam"},
         {"optimizer": "AdamW", "data_augmentation": False, "accumulate": 2},
         {"optimizer": "AdamW", "device_memory": "stream"},

@@ -16,6 +16,7 @@ from torch.nn.functional import grid_sample
 from naturalist.captured import Captured
 from naturalist.data.preprocessing import Preprocessing, per_channel
 from naturalist.data.share import Part
+from naturalist.data.trivial import Trivial
 from naturalist.seeding import derive_seed, generator
 from naturalist.settings.groups import AugmentationSettings
 
@@ -100,12 +101,15 @@ class Augmentation:
         Returns:
             Normalised float32 ``[B, 3, image_size, image_size]``.
         """
-        pictures = self._warp(images.float() / 255, draws, turn)
-        pictures = self._jitter_colors(pictures, draws)
+        trivial = Trivial(*(draws.uniform(0, 1) for _ in range(3))) if self.settings.trivial_augment else None
+        pictures = self._warp(images.float() / 255, draws, turn, trivial)
+        pictures = self._jitter_colors(pictures, draws, trivial)
+        if trivial is not None:
+            pictures = trivial.retouch(pictures)
         return self._erase(self.preprocessing.normalize(pictures), draws)
 
-    def _warp(self, images: Tensor, draws: "Draws", turn: Tensor | None) -> Tensor:
-        """Crop, mirror and rotate by one affine map per image; what lies outside is filled by reflection."""
+    def _warp(self, images: Tensor, draws: "Draws", turn: Tensor | None, trivial: Trivial | None) -> Tensor:
+        """Crop, mirror, rotate and shear by one affine map per image; what lies outside is filled by reflection."""
         settings, size = self.settings, self.preprocessing.image_size
         area = draws.uniform(settings.crop_scale, 1)
         log_ratio = draws.uniform(math.log(ASPECT_RATIO[0]), math.log(ASPECT_RATIO[1]))
@@ -124,19 +128,27 @@ class Augmentation:
             ],
             dim=1,
         )
+        if trivial is not None:
+            linear, center = maps[:, :, :2], maps[:, :, 2:]
+            maps = torch.cat([linear @ trivial.linear(), linear @ trivial.shift() + center], dim=2)
         return grid_sample(
             images, sampling_grid(maps, size), mode="bilinear", padding_mode="reflection", align_corners=False
         )
 
-    def _jitter_colors(self, images: Tensor, draws: "Draws") -> Tensor:
+    def _jitter_colors(self, images: Tensor, draws: "Draws", trivial: Trivial | None) -> Tensor:
         """Brightness, contrast and saturation as in torchvision's ColorJitter, in one pass over the pixels."""
         settings = self.settings
         brightness, contrast, saturation = (
-            draws.uniform(1 - amount, 1 + amount).view(-1, 1, 1, 1)
+            draws.uniform(1 - amount, 1 + amount)
             for amount in (settings.brightness, settings.contrast, settings.saturation)
         )
-        if not (settings.brightness or settings.contrast or settings.saturation):
+        if trivial is not None:
+            brightness = brightness * (1 + trivial.amount("brightness"))
+            contrast = contrast * (1 + trivial.amount("contrast"))
+            saturation = saturation * (1 + trivial.amount("saturation"))
+        elif not (settings.brightness or settings.contrast or settings.saturation):
             return images
+        brightness, contrast, saturation = (factor.view(-1, 1, 1, 1) for factor in (brightness, contrast, saturation))
         images = images * brightness
         gray = (images * per_channel(LUMA, images.device)).sum(dim=1, keepdim=True)
         images = torch.lerp(gray.expand_as(images), images, saturation.expand_as(images))
@@ -197,7 +209,7 @@ class Draws:
         numbers: of :meth:`numbers`, a column for each image.
     """
 
-    COUNT = 16
+    COUNT = 20
     """Numbers set aside per image: all are drawn, and sent to the device, at once."""
 
     def __init__(self, numbers: Tensor) -> None:

@@ -51,6 +51,7 @@ VIEW_SETTINGS = (
     "contrast",
     "saturation",
     "random_erasing",
+    "trivial_augment",
 )
 """What the views of an image depend on, beside the seed."""
 

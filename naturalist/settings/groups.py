@@ -103,6 +103,9 @@ class AugmentationSettings:
     """Largest relative change of saturation, in [0, 1]."""
     random_erasing: float = 0.1
     """Probability that a rectangle of the image is blanked, in [0, 1]."""
+    trivial_augment: bool = False
+    """TrivialAugment: one more change for each image, of a random kind (of fourteen, such as shear, rotation, contrast,
+    equalizing) and strength; for long runs."""
     mixup: float = 0.0
     """MixUp's alpha, 0 for none; with CutMix too, every batch gets one of the two."""
     cutmix: float = 0.0

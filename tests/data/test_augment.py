@@ -112,6 +112,13 @@ def test_gpu_gets_the_pictures_of_the_cpu_and_keeps_its_random_numbers(batch):
     torch.testing.assert_close(pictures.cpu(), augment(batch, mixup=0.2, **AMOUNTS), atol=1e-3, rtol=0)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_gpu_gets_the_trivially_augmented_pictures_of_the_cpu(batch):
+    far = (augment(batch.cuda(), trivial_augment=True).cpu() - augment(batch, trivial_augment=True)).abs() > 1e-3
+    assert far.float().mean() < 0.01  # a value at a threshold falls on either side of it
+
+
 def test_mirror_images_are_exact_and_as_frequent_as_asked(batch):
     torch.testing.assert_close(augment(batch, horizontal_flip=1.0), PLAIN(batch).flip(3), atol=1e-5, rtol=0)
     many = augment(same_picture(batch, 1000), horizontal_flip=0.3)

@@ -52,7 +52,11 @@ def test_loaders_give_each_rank_its_rows_of_the_batches_that_one_process_has(mon
                 assert torch.equal(together, torch.cat([piece[:own] for piece, own in zip(pieces, owns, strict=True)]))
 
 
-@pytest.mark.parametrize("mixes", [{}, {"mixup": 0.5}, {"cutmix": 1.0}, {"mixup": 0.5, "cutmix": 1.0}], ids=str)
+@pytest.mark.parametrize(
+    "mixes",
+    [{}, {"mixup": 0.5}, {"cutmix": 1.0}, {"mixup": 0.5, "cutmix": 1.0}, {"trivial_augment": True}],
+    ids=str,
+)
 @pytest.mark.parametrize("batch", [2, 9])
 def test_a_part_is_varied_and_mixed_as_in_the_whole_batch(batch, mixes):
     images = torch.randint(0, 256, (batch, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
