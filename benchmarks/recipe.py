@@ -85,6 +85,7 @@ def ingredients(size: int) -> dict[str, Flags]:
         "ReLU": {"activation": "ReLU"},
         "more in front": {"num_filters": [24, 48, 96, 128, 192]},
         "larger kernels in front": {"kernel_size": [5, 3, 3, 3, 3]},
+        "TrivialAugment": {"trivial_augment": True},
     }
 
 
@@ -169,9 +170,10 @@ def line_of(result: Result, best: Result | None) -> tuple[str, bool]:
     if best is not None:
         mean, error = result.gains_over(best)
         is_kept = mean > error
-        gain = f"{100 * mean:+.1f}" + ("" if math.isnan(error) else f" ± {100 * error:.1f}")
+        gain = f"{100 * mean:+.1f}".replace("-", "−") + ("" if math.isnan(error) else f" ± {100 * error:.1f}")
         verdict = "one seed decides nothing" if math.isnan(error) else "kept" if is_kept else "left out"
-    flags = " ".join(f"`{name}={value}`" for name, value in result.flags.items())
+    known = best.flags if best else {}
+    flags = " ".join(f"`{name}={value}`" for name, value in result.flags.items() if known.get(name) != value)
     seconds = statistics.mean(result.seconds)
     cells = (result.name, flags, spread(result.accuracies), len(result.accuracies), f"{seconds:,.0f}", gain, verdict)
     return f"| {' | '.join(map(str, cells))} |", is_kept
@@ -223,18 +225,19 @@ def main() -> None:
 
 def heading(arguments: argparse.Namespace) -> str:
     """What stands above the table's lines."""
-    given = {"--base": arguments.base, "--set": arguments.set}
+    given = {"--base": arguments.base, "--only": arguments.only, "--set": arguments.set}
     more = "".join(f" {shlex.join([flag, *values])}" for flag, values in given.items() if values)
-    before = " ".join(f"`{name}={value}`" for name, value in BEFORE.items())
+    changed = {setting.split("=", 1)[0] for setting in arguments.set}
+    before = " ".join(f"`{name}={value}`" for name, value in BEFORE.items() if name not in changed)
     return (
         f"# Ingredients of Part A's recipe\n\n`python -m benchmarks.recipe {arguments.data.name} --image_size "
         f"{arguments.image_size} --epochs {arguments.epochs} --seeds {arguments.seeds}{more}`\n\n"
         f"{describe_environment(choose_device('auto'))}"
         f"{f'; {arguments.workers} trainings at once' * (arguments.workers > 1)}\n\n"
-        f"The base: {before}, else the defaults.\n\n"
+        f"The base: {before}, what --set says, else the defaults.\n\n"
         "Validation accuracy of the best epoch, mean ± deviation over n seeds on one split; gain over the best row so "
         "far that was kept, ± its standard error; what gains more than that is kept.\n\n"
-        "| ingredient | settings beside the base's | validation accuracy | n | seconds | gain | |\n"
+        "| ingredient | settings beside those kept so far | validation accuracy | n | seconds | gain | |\n"
         "|---|---|---|---|---|---|---|\n"
     )
 
