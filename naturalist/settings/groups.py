@@ -214,7 +214,7 @@ class MachineSettings:
     """On a CUDA GPU, record a step once and replay it, so that no kernel waits for Python. Results are the same. What
     cannot be recorded, such as some backbone's step, is refused."""
     compile: bool = False
-    """Have torch.compile make fewer, larger kernels of the training's passes, which takes about a minute first and is
+    """Have torch.compile make fewer, larger kernels of the training's passes, which takes up to a minute first and is
     meant for GPUs: what it makes for a CPU is slower. Results are the same to rounding. Needs a compiler such
     as clang, and Triton for a GPU."""
     device_memory: DeviceMemory = "auto"

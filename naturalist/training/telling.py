@@ -21,7 +21,7 @@ DRAW_SECONDS = 5
 """``curves.png`` is drawn at most so often while training goes on: drawing takes as long as a short epoch."""
 
 MEASURE_SECONDS = 5
-"""For so long steps are measured before anything is said of the whole run; the first step, which sets up, is not."""
+"""For so long steps are measured before anything is said of the whole run; the first, which sets up, never counts."""
 
 VALIDATION_COST = 1 / 3
 """Of an image, relative to training on it, before it was measured: a pass forward without the one back."""
@@ -97,7 +97,10 @@ class Telling:
 
     def epoch(self, label: str, progress: Progress) -> None:
         """Say how an epoch went, and draw the curves now and then."""
-        self._measured.append(progress.history[-1]["epoch_seconds"])
+        seconds = progress.history[-1]["epoch_seconds"]
+        if self._first and self._image_seconds is not None and not self._measured:
+            seconds = min(seconds, time.perf_counter() - self._first[0])
+        self._measured.append(seconds)
         self._epochs_done, self._images_done = progress.epoch, 0
         left = self._left()
         ending = f", {roughly(left)} left" if left and progress.epoch < self._epochs else ""

@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional
 
 from naturalist.data.augment import Augmentation
 from naturalist.data.preprocessing import Preprocessing
-from naturalist.data.trivial import KINDS, Trivial
+from naturalist.data.trivial import KINDS, Trivial, posterize, sharpen, solarize
 from naturalist.settings.groups import AugmentationSettings
 
 SIZE = 32
@@ -118,6 +118,14 @@ def test_every_image_gets_a_kind_of_its_own_and_all_are_equally_likely(images):
     assert 45 <= different.sum() < 64  # identity, and changes too small to be seen
     assert pictures.unique(dim=0).shape[0] >= 45
     assert pictures.min() >= 0 and pictures.max() <= 1
+
+
+@pytest.mark.parametrize("change", [sharpen, posterize, solarize])
+def test_a_whole_batch_gets_what_each_image_gets_alone(images, change):
+    """As GPUs do it, which do not pick out the images of a kind."""
+    values, amounts = images.float() / 255, torch.tensor([0.1, 2, 0.6, 7]).view(-1, 1, 1, 1)
+    alone = [change(values[i : i + 1], amounts[i : i + 1]) for i in range(len(values))]
+    torch.testing.assert_close(change(values, amounts), torch.cat(alone), atol=1e-6, rtol=0)
 
 
 def test_pictures_without_contrast_stay_finite():

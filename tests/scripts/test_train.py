@@ -347,6 +347,8 @@ def test_every_recipe_trains(recipe, pictures, tmp_path, monkeypatch):
             *TINY[4:],
             "--image_size",
             "96",
+            "--train_image_size",
+            "96",
             "--num_filters",
             "4",
             "--epochs",

@@ -73,6 +73,16 @@ def test_after_some_seconds_of_steps_epoch_and_run_are_estimated_once(tmp_path, 
     assert tell.left() == "run: 3 min left"
 
 
+def test_what_the_first_step_sets_up_is_not_expected_of_later_epochs(tmp_path, capsys, clock):
+    tell = tells(tmp_path, 10)
+    for step_seconds, images in ((60, 10), (2, 50), (3, 100)):
+        clock.seconds += step_seconds
+        tell.after_step(so_far(images))
+    clock.seconds += 1  # validation
+    tell.epoch("epoch 1/10", after(Progress(), seconds=66.0))
+    assert capsys.readouterr().out.endswith("  66.0 s, 54 s left\n")  # nine epochs of 6 s
+
+
 def test_what_epochs_took_tells_what_is_left_until_more_of_the_network_learns(tmp_path, clock):
     tell, progress = tells(tmp_path, 10), Progress()
     for seconds in (100.0, 10.0, 12.0, 14.0):  # the first of them is forgotten
