@@ -234,7 +234,7 @@ def heading(arguments: argparse.Namespace) -> str:
         f"{arguments.image_size} --epochs {arguments.epochs} --seeds {arguments.seeds}{more}`\n\n"
         f"{describe_environment(choose_device('auto'))}"
         f"{f'; {arguments.workers} trainings at once' * (arguments.workers > 1)}\n\n"
-        f"The base: {before}, what --set says, else the defaults.\n\n"
+        f"The base: {before}{', what --set says' * bool(arguments.set)}, else the defaults.\n\n"
         "Validation accuracy of the best epoch, mean ± deviation over n seeds on one split; gain over the best row so "
         "far that was kept, ± its standard error; what gains more than that is kept.\n\n"
         "| ingredient | settings beside those kept so far | validation accuracy | n | seconds | gain | |\n"
