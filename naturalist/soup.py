@@ -18,17 +18,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from naturalist.data.loader import BatchLoader
 from naturalist.device import Compute
-from naturalist.errors import UserError
 from naturalist.evaluation.classifier import Classifier, load_classifier
 from naturalist.evaluation.split_images import images_of_split
+from naturalist.ingredients import Ingredient, of_all_learnt, read_ingredient, refuse_others
 from naturalist.models.state_dict import plain_state_dict
 from naturalist.printable import printable
 from naturalist.progress import print_numbers, print_table, progress_bar
 from naturalist.reading import fit, read_json
-from naturalist.runs.checkpoint import BEST, fill_model, load_checkpoint, save_checkpoint
+from naturalist.runs.checkpoint import BEST, fill_model, save_checkpoint
 from naturalist.runs.environment import shell_path
-from naturalist.runs.folder import create_run_folder, read_config, read_metrics, write_json
-from naturalist.runs.identity import hash_of, read_identity
+from naturalist.runs.folder import create_run_folder, read_metrics, write_json
+from naturalist.runs.identity import hash_of
 from naturalist.runs.records import merit
 from naturalist.runs.schemas import Summary
 from naturalist.runs.tracking import Tracker
@@ -47,21 +47,6 @@ State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Ingredient:
-    """A run that may go into a soup."""
-
-    run: Path
-    folder: Path
-    checkpoint: dict[str, Any]
-    config: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """Of its folder."""
-        return self.folder.resolve().name
-
-
-@dataclass(frozen=True)
 class Tasted:
     """Weights, and what they make of the validation images."""
 
@@ -70,6 +55,8 @@ class Tasted:
     metrics: dict[str, float]
     merit: tuple[float, float]
     """By the rule that the first run's ``best.pt`` was chosen by."""
+    renewed: bool
+    """Whether batch normalisation's statistics were measured anew, with the averaged weights."""
 
 
 def make_soup(
@@ -99,8 +86,8 @@ def make_soup(
     Raises:
         UserError: for runs that have no weights to average, or not those of one network, beginning, split and classes.
     """
-    ingredients = [_read(run) for run in runs]
-    _refuse_others(ingredients, interpolate=interpolate)
+    ingredients = [read_ingredient(run) for run in runs]
+    refuse_others(ingredients, interpolate=interpolate)
     kitchen = _Kitchen(ingredients, data, cache_dir, batch_size, device)
     best, tasted = (_on_the_line if interpolate else _greedily)(kitchen, ingredients)
     _print(tasted, best)
@@ -108,7 +95,8 @@ def make_soup(
     if len(kept) == 1:
         print(f"Only one ingredient is left, {printable(kept[0].name)}: no average was better on validation.")
     folder = _write(name, kept, best, kitchen, sum(_seconds(item.folder) for item in ingredients))
-    print_numbers(f"Validation accuracy {percent(best.metrics['val_accuracy'])} with {_recipe(best)}.")
+    anew = ", batch normalisation's statistics measured anew" if best.renewed else ""
+    print_numbers(f"Validation accuracy {percent(best.metrics['val_accuracy'])} with {_recipe(best)}{anew}.")
     print(f"Run: {printable(folder)}")
     print(f"Test it once with: python -m naturalist evaluate {shell_path(folder)}", flush=True)
     return folder
@@ -172,16 +160,27 @@ class _Kitchen:
         return any(not torch.equal(value, values[0]) for value in values[1:])
 
     def taste(self, shares: dict[str, float]) -> Tasted:
-        """Average by shares, renew batch normalisation's statistics where there is anything new, and measure."""
+        """Average by shares and measure; of an average also with batch normalisation's statistics taken anew.
+
+        Where a network was frozen, what follows has learnt on its old statistics, and the average of the runs' is
+        better; where all of it learnt, those of the averaged weights often are. The model is left as the last of them.
+        """
+        ways = [self.prepare(shares, renewed=False)]
+        if len([share for share in shares.values() if share]) > 1 and self.moved:
+            ways.append(self.prepare(shares, renewed=True))
+        return max(ways, key=lambda way: way.merit)
+
+    def prepare(self, shares: dict[str, float], *, renewed: bool) -> Tasted:
+        """Fill the model with an average, and measure it."""
         shares = {name: share for name, share in shares.items() if share}
         model = self.classifier.model
         fill_model(model, average({name: self.states[name] for name in shares}, shares))
-        if len(shares) > 1 and self.moved:
+        if renewed:
             self._renew_statistics(model)
         words = " + ".join(map(printable, shares))
         with progress_bar(f"Validating {words}", self.val.num_images) as bar:
             result = evaluate(model, self.val, self.classifier.preprocessing, self.compute, bar)
-        return Tasted(shares, result.metrics(), merit(result.metrics(), self.select_by))
+        return Tasted(shares, result.metrics(), merit(result.metrics(), self.select_by), renewed)
 
     @torch.no_grad()
     def _renew_statistics(self, model: nn.Module) -> None:
@@ -219,60 +218,6 @@ def average(states: dict[str, State], shares: dict[str, float]) -> State:
     }
 
 
-def _read(run: Path) -> Ingredient:
-    folder = run if run.is_dir() else run.parent
-    return Ingredient(run, folder, load_checkpoint(run), read_config(folder))
-
-
-def _refuse_others(ingredients: Sequence[Ingredient], *, interpolate: bool) -> None:
-    """Raise :class:`UserError`, by name, for runs that cannot be averaged."""
-    if len(ingredients) < 2 or (interpolate and len(ingredients) != 2):
-        raise UserError(f"{'--interpolate needs two runs' if interpolate else 'soup needs at least two runs'}.")
-    first, names = ingredients[0], [item.name for item in ingredients]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice is not None:
-        raise UserError(f"the run {twice} is given twice, or two runs have its name; each goes into a soup once.")
-    for other in ingredients[1:]:
-        (what, own, others), *_ = [*_differences(first, other), ("", "", "")]
-        if what:
-            raise UserError(
-                f"{first.name} and {other.name} cannot be averaged: they have different {what} ({own} and {others})."
-            )
-
-
-def _differences(one: Ingredient, other: Ingredient) -> list[tuple[str, str, str]]:
-    """What keeps two runs from being averaged: what it is, and how it is in each."""
-    one_split, other_split = (read_identity(item.folder, item.checkpoint) for item in (one, other))
-    validation = [sorted(file.hash for file in identity.split.of("val")) for identity in (one_split, other_split)]
-    found = [
-        ("networks", _network(one), _network(other)),
-        ("classes", ", ".join(one_split.class_names), ", ".join(other_split.class_names)),
-        ("preprocessing", _words(one.checkpoint["preprocessing"]), _words(other.checkpoint["preprocessing"])),
-        ("images", f"fingerprint {one_split.fingerprint}", f"fingerprint {other_split.fingerprint}"),
-        ("starting weights", _beginning(one), _beginning(other)),
-    ]
-    differ = [difference for difference in found if difference[1] != difference[2]]
-    if validation[0] != validation[1]:
-        own, others = (f"split_seed {item.config.get('split_seed')}" for item in (one, other))
-        differ.append(("validation images", own, others))
-    return differ
-
-
-def _network(item: Ingredient) -> str:
-    """All that its parameters depend on; dropout has none."""
-    return _words({name: value for name, value in item.checkpoint["model"].items() if name != "dropout"})
-
-
-def _beginning(item: Ingredient) -> str:
-    """What its weights were before training; heads may differ, for on the same features they learn the same."""
-    weights = str(item.config.get("weights", "none"))
-    return f"seed {item.config.get('seed')}" if weights == "none" else Path(weights).name
-
-
-def _words(values: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in values.items())
-
-
 def _seconds(folder: Path) -> float:
     """What training a run took, so that nobody takes a soup for cheap."""
     summary = read_json(folder / "summary.json", Summary, "leave the run out, or mend the file")
@@ -282,7 +227,7 @@ def _seconds(folder: Path) -> float:
 
 def _write(name: str, kept: Sequence[Ingredient], best: Tasted, kitchen: _Kitchen, seconds: float) -> Path:
     """The folder of a run like any other, or none."""
-    soup = kitchen.taste(best.shares)  # again, for nobody kept the weights
+    soup = kitchen.prepare(best.shares, renewed=best.renewed)  # again, for nobody kept the weights
     state, train = plain_state_dict(kitchen.classifier.model), kitchen.of_training()
     leading = max(kept, key=lambda item: soup.shares[item.name])
     shares = [{"run": item.name, "share": soup.shares[item.name]} for item in kept]
@@ -290,6 +235,7 @@ def _write(name: str, kept: Sequence[Ingredient], best: Tasted, kitchen: _Kitche
     row = {"epoch": 1, "train_loss": train.loss, "train_accuracy": train.accuracy, **soup.metrics}
     row |= {"best_val_accuracy": soup.metrics["val_accuracy"], "epoch_seconds": seconds}
     identity = read_json(leading.folder / IDENTITY, dict[str, Any], "without it nobody knows what this run is")
+    identity["settings"] |= of_all_learnt(kept)
     checkpoint = leading.checkpoint
     folder = create_run_folder(leading.folder.resolve().parent, name)
     try:

@@ -14,9 +14,10 @@ from naturalist.compare.compare import read_run
 from naturalist.data.sources.sample import make_sample
 from naturalist.errors import UserError
 from naturalist.evaluation.evaluate import evaluate_run
+from naturalist.ingredients import read_ingredient
 from naturalist.runs.checkpoint import load_checkpoint
 from naturalist.settings.resume import settings_of_run
-from naturalist.soup import _Kitchen, _read, make_soup
+from naturalist.soup import _Kitchen, make_soup
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +115,38 @@ def test_the_better_first_each_is_added_where_validation_gains_by_it(runs, capsy
     assert (len(left) == 1) == all(torch.equal(value, kept[name]) for name, value in first.items())
 
 
+def kitchen_of(runs: list[Path]) -> _Kitchen:
+    return _Kitchen([read_ingredient(run) for run in runs], None, None, 20, "cpu")
+
+
+@pytest.mark.parametrize("better", ["averaged", "renewed"])
+def test_statistics_are_averaged_or_taken_anew_as_validation_likes_it(runs, capsys, monkeypatch, better):
+    """As with a head that learnt on the frozen network's statistics, and one where everything learnt."""
+    prepare, merits = _Kitchen.prepare, {"averaged": 0.5, "renewed": 0.5, better: 0.9}
+
+    def found(self: _Kitchen, shares: dict[str, float], *, renewed: bool) -> object:
+        way = prepare(self, shares, renewed=renewed)
+        mixed = len(way.shares) > 1
+        return replace(
+            way, merit=(merits["renewed" if renewed else "averaged"] if mixed else 0.1, -way.metrics["val_loss"])
+        )
+
+    monkeypatch.setattr(_Kitchen, "prepare", found)
+    soup = make_soup(runs[:2], device="cpu")
+    assert ("statistics measured anew" in capsys.readouterr().out) == (better == "renewed")
+    kept, states = load_checkpoint(soup)["state_dict"], [load_checkpoint(run)["state_dict"] for run in runs[:2]]
+    for name in (name for name in kept if "running_" in name):
+        mean = sum(state[name] for state in states) / 2
+        assert torch.allclose(kept[name], mean, atol=1e-6) == (better == "averaged"), name
+    summary = json.loads((soup / "summary.json").read_text())
+    assert evaluate_run(soup, "val", device="cpu", quiet=True)["loss"] == pytest.approx(
+        summary["best_val_loss"], rel=1e-4
+    )
+
+
 def test_statistics_of_batch_normalisation_are_those_of_the_averaged_weights(runs):
-    kitchen = _Kitchen([_read(run) for run in runs[:2]], None, None, 20, "cpu")
-    kitchen.taste({"a": 0.25, "b": 0.75})
+    kitchen = kitchen_of(runs[:2])
+    kitchen.prepare({"a": 0.25, "b": 0.75}, renewed=True)
     model, states = kitchen.classifier.model, kitchen.states
     mixed = {name: value for name, value in model.state_dict().items() if "num_batches" not in name}
     for name, value in mixed.items():
@@ -136,6 +166,17 @@ def test_statistics_of_batch_normalisation_are_those_of_the_averaged_weights(run
     [
         ({"num_filters": 4}, {}, "a and d cannot be averaged: they have different networks"),
         ({"split_seed": 1}, {}, r"different validation images \(split_seed 0 and split_seed 1\)"),
+        (
+            {"settings": {"val_fraction": 0.3}},
+            {},
+            r"different validation images \(val_fraction 0.2 and val_fraction 0.3\)",
+        ),
+        (
+            {},
+            {"initialization": "noise"},
+            r"different starting weights \(initialization None and initialization noise\)",
+        ),
+        ({}, {"teacher": "runs/other"}, r"different teachers \(none and one\)"),
         ({"seed": 1}, {}, r"different starting weights \(seed 0 and seed 1\)"),
         ({"cache_size": 40}, {}, "different preprocessing"),
         ({}, {"weights": "other.pth"}, r"different starting weights \(seed 0 and other.pth\)"),
@@ -147,6 +188,17 @@ def test_what_cannot_be_averaged_is_refused_by_name(runs, pictures, tmp_path, ch
     with pytest.raises(UserError, match=message):
         make_soup([runs[0], other], device="cpu")
     assert not (tmp_path / "runs" / "soup").exists()
+
+
+def test_weights_files_of_one_name_are_told_apart(runs, tmp_path):
+    for run, words in zip(runs[:2], ("one", "other"), strict=True):
+        (tmp_path / words).mkdir()
+        (tmp_path / words / "best.pt").write_text(words)
+        edit_config(run, weights=str(tmp_path / words / "best.pt"))
+    with pytest.raises(UserError, match=r"different starting weights \(best.pt of hash \w+ and best.pt of hash"):
+        make_soup(runs[:2], device="cpu")
+    shutil.copy(tmp_path / "one" / "best.pt", tmp_path / "other" / "best.pt")
+    make_soup(runs[:2], device="cpu")
 
 
 def test_other_images_and_classes_are_refused(runs, photographs, tmp_path):

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 from torch import Tensor
 
-from naturalist.data.balance import learnt_prior
+from naturalist.data.balance import POWERS, learnt_prior
 from naturalist.errors import UserError
 from naturalist.progress import print_numbers, print_table
 from naturalist.runs.identity import read_identity
@@ -100,7 +100,9 @@ def with_uniform_prior(views: dict[str, Array], prior: Array) -> dict[str, Array
 def prior_of_run(folder: Path, checkpoint: dict[str, Any]) -> Array:
     """How frequent each class looked in a run's training, by its own record; says so on the terminal.
 
-    Raises :class:`UserError` for a run that has no record of its split.
+    Raises :class:`UserError` for a run that has no record of its split, or whose prior nobody knows: one that learnt
+    from a teacher, too, which does not say how frequent its own training made each class look, or a soup of runs that
+    weighted classes differently.
     """
     if checkpoint.get("identity") is None:
         raise UserError(
@@ -108,8 +110,18 @@ def prior_of_run(folder: Path, checkpoint: dict[str, Any]) -> Array:
             "nobody knows its class frequencies; leave --prior out."
         )
     identity = read_identity(folder, checkpoint)
+    if identity.settings.get("teacher"):
+        raise UserError(
+            f"the run in {str(folder)!r} learnt from a teacher, too, so that nobody knows how frequent its training "
+            "made each class look; leave --prior out."
+        )
     images = Counter(file.class_name for file in identity.split.of("train"))
     kind, sampling = identity.settings.get("class_weights", "none"), identity.settings.get("sampling", "shuffle")
+    if kind not in POWERS or sampling not in ("shuffle", "balanced"):
+        raise UserError(
+            f"the runs of the soup in {str(folder)!r} were trained with class_weights {kind} and sampling {sampling}, "
+            "so that nobody knows how frequent they make each class look; leave --prior out."
+        )
     prior = learnt_prior([images[name] for name in checkpoint["class_names"]], kind, sampling)
     because = f"sampling {sampling}" if sampling == "balanced" else f"class_weights {kind}" if kind != "none" else ""
     if because and np.allclose(prior, prior[0]):

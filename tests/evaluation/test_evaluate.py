@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from naturalist.evaluation.metrics import calibration, mcnemar, read_predictions
 from naturalist.evaluation.several import evaluate_runs
 from naturalist.evaluation.variants import prior_of_run, with_uniform_prior
 from naturalist.runs.checkpoint import load_checkpoint
+from naturalist.runs.identity import read_identity
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
 
@@ -218,6 +220,22 @@ def unequal(tmp_path_factory, pictures) -> Path:
     for path in sorted(first.iterdir())[2:]:
         path.unlink()
     return data
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"teacher": "runs/fine-tuned"}, "learnt from a teacher, too, so that nobody knows"),
+        ({"class_weights": "none and sqrt"}, "runs of the soup in .* class_weights none and sqrt and sampling shuffle"),
+    ],
+)
+def test_a_prior_that_nobody_knows_is_not_corrected(run, monkeypatch, changes, words):
+    checkpoint = load_checkpoint(run)
+    identity = read_identity(run, checkpoint)
+    other = replace(identity, settings={**identity.settings, **changes})
+    monkeypatch.setattr("naturalist.evaluation.variants.read_identity", lambda *of: other)
+    with pytest.raises(UserError, match=f"{words}.*; leave --prior out"):
+        prior_of_run(run, checkpoint)
 
 
 @pytest.mark.parametrize(
