@@ -73,11 +73,12 @@ def train(settings: CnnSettings, should_stop: "ShouldStop | None" = None, scan: 
     )
     if growth is not None:
         print(f"Training images: {growth}")
+    teacher = find_teacher(settings, start.plan.class_names, None if start.data is None else start.data.split)
     if start.data is None:
         print(start.steps)
         return {"status": "dry run"}
     release = release_groups(model, settings.training, settings.recipe)
-    teacher, data = find_teacher(settings, start.data), replace(start.data, growth=growth)
+    data = replace(start.data, growth=growth)
     if settings.record.find_lr:
         set_up(model, settings.recipe, data, seed)
         taught = data if teacher is None else teacher.teach(settings, data, start.compute)[0]

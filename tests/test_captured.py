@@ -22,6 +22,7 @@ from naturalist.runs.checkpoint import LAST, load_checkpoint
 from naturalist.runs.tracking import Tracker
 from naturalist.settings.part_a import CnnSettings
 from naturalist.training.captured import CapturedStep, rates_on_device
+from naturalist.training.epoch import Learner
 from naturalist.training.fit import fit
 
 pytestmark = pytest.mark.usefixtures("blank_pictures")
@@ -32,6 +33,23 @@ def test_a_gpu_records_when_told_to_and_other_devices_never_do():
     assert Compute(torch.device("cuda"), "fp32", cuda_graphs=True).captures
     assert not Compute(torch.device("cuda"), "fp32").captures
     assert not Compute(torch.device("cpu"), "fp32", cuda_graphs=True).captures
+
+
+@pytest.mark.parametrize(
+    ("changes", "taught", "reason"),
+    [
+        ({"optimizer": "NAdam"}, False, "NAdam's depend on their number"),
+        ({"accumulate": 2}, False, "batches of accumulate wait for each other"),
+        ({}, True, "a teacher's lessons change from epoch to epoch"),
+    ],
+)
+def test_steps_that_are_not_replayed_though_asked_for_are_said_to_be_not(capsys, changes, taught, reason):
+    compute, training = Compute(torch.device("cpu"), "fp32"), CnnSettings.of(**changes).training
+    learner = Learner(nn.Linear(1, 1), None, None, training, compute)
+    assert learner.captured_step(is_taught=taught) is None and not capsys.readouterr().out
+    compute.captures = True
+    assert learner.captured_step(is_taught=taught) is None
+    assert capsys.readouterr().out == f"--cuda_graphs has no effect: steps cannot be replayed, for {reason}.\n"
 
 
 def test_what_cannot_be_recorded_is_said_with_the_way_out(monkeypatch):

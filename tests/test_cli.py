@@ -125,6 +125,7 @@ def test_repeated_and_positional_arguments_reach_their_fields():
         (["predict", "r", "p", "--json", "--csv"], ["--json and --csv"]),
         (["sweep", "nowhere.yml"], ["no sweep file 'nowhere.yml'"]),
         (["export", "r", "stray"], ["takes no 'stray'"]),
+        (["evaluate", "r", "--tta", "rotate"], ["takes no 'rotate'; --tta takes none, flip, flip-shift; see"]),
         (["evaluate", "r", "--batch_size", "0"], ["batch_size must be at least 1"]),
         (["evaluate", ""], ["is empty"]),
         (["evaluate", "r", "--tta=flipp"], ["tta cannot be 'flipp'", "did you mean flip"]),

@@ -86,6 +86,7 @@ class DataPlan:
     """Training images of each class."""
     description: str
     """One line for people."""
+    class_names: tuple[str, ...]
 
     @property
     def num_train(self) -> int:
@@ -120,7 +121,8 @@ class TrainingData:
     @property
     def plan(self) -> DataPlan:
         """The same in numbers."""
-        return DataPlan(_counts(self.train_cache.labels[self.train_indices], self.class_names), self.description)
+        counts = _counts(self.train_cache.labels[self.train_indices], self.class_names)
+        return DataPlan(counts, self.description, self.class_names)
 
     def loaders(self, how: Loading) -> tuple[Batches, Batches]:
         """Training batches in an order that the seed decides, and validation batches; of both a rank's share."""
@@ -291,7 +293,7 @@ def plan_training_data(settings: DataSettings) -> DataPlan:
     indices, val_indices = _choose(settings, folders, exclusion, splits[0], splits[1] if len(splits) > 1 else None)
     names = splits[0].class_names
     description = describe_split(settings, len(indices), len(val_indices), names, folders, exclusion)
-    return DataPlan(_counts(splits[0].labels[indices], names), description)
+    return DataPlan(_counts(splits[0].labels[indices], names), description, names)
 
 
 def describe_split(

@@ -100,10 +100,11 @@ def filters_per_block(num_filters: int | list[int], organization: str) -> list[i
     return filters
 
 
-def feature_map_sizes(image_size: int, kernels: list[int], padding: str) -> list[int]:
+def feature_map_sizes(image_size: int, kernels: list[int], padding: str, name: str = "image_size") -> list[int]:
     """Side of the feature maps after each block's max-pooling.
 
-    Raises :class:`UserError` when a block is left without pixels, or when an even kernel is to keep the size.
+    Raises :class:`UserError` when a block is left without pixels, or when an even kernel is to keep the size; ``name``
+    is the setting that the size comes from.
     """
     sizes = []
     size = image_size
@@ -118,8 +119,8 @@ def feature_map_sizes(image_size: int, kernels: list[int], padding: str) -> list
         if after_convolution < 2:
             raise UserError(
                 f"block {block} is left without pixels: its input is {size}×{size}, too small for a "
-                f"{kernel}×{kernel} convolution with padding={padding} and 2×2 max-pooling; raise "
-                "image_size, lower kernel_size, or use padding=same."
+                f"{kernel}×{kernel} convolution with padding={padding} and 2×2 max-pooling; raise {name}"
+                f"{'.' if padding == 'same' else ', lower kernel_size, or use padding=same.'}"
             )
         size = after_convolution // 2
         sizes.append(size)

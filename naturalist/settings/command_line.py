@@ -178,7 +178,9 @@ class Command:
             wanted = [argument.metavar for argument in self.arguments if argument.name in names]
             return f"{self.program} needs {' and '.join(wanted)}; {see}."
         if stray := re.search(r"unrecognized arguments: (.*)", message):
-            return f"{self.program} takes no {stray[1]!r}; {see}."
+            may_stand_alone = [item for item in self.arguments if item.bare and item.choices]
+            words = [f"--{item.name} takes {', '.join(item.choices)}" for item in may_stand_alone]
+            return f"{self.program} takes no {stray[1]!r}; {'; '.join([*words, see])}."
         if empty := re.search(r"argument (?:-\w/|-\w, )?--(\w+): expected", message):
             return f"--{empty[1]} needs a value after it; {see}."
         match = re.search(r'Parser key "(\w+)".*(?:Got|Given) value: (.*)', message, flags=re.DOTALL)

@@ -211,8 +211,9 @@ class MachineSettings:
     channels_last: bool = True
     """Store images and filters channels last, which is faster nearly everywhere."""
     cuda_graphs: bool = False
-    """On a CUDA GPU, record a step once and replay it, so that no kernel waits for Python. Results are the same. What
-    cannot be recorded, such as some backbone's step, is refused."""
+    """On a CUDA GPU, record a step once and replay it, so that no kernel waits for Python. Results are the same. A
+    backbone's step that cannot be recorded is refused; where steps differ from each other, a line says that they are
+    not replayed."""
     compile: bool = False
     """Have torch.compile make fewer, larger kernels of the training's passes, which takes up to a minute first and is
     meant for GPUs: what it makes for a CPU is slower. Results are the same to rounding. Needs a compiler such

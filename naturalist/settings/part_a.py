@@ -104,6 +104,9 @@ class TeacherSettings:
         """Refuse values that no run can have; raises :class:`UserError` naming the setting."""
         require_positive_share(self, ["teacher_weight"])
         require_positive(self, ["teacher_temperature", "teacher_views"])
+        for name in ("teacher_weight", "teacher_temperature", "teacher_views") if self.teacher is None else ():
+            value = getattr(self, name)
+            require(name, value, value == getattr(TeacherSettings, name), "has no effect without a teacher")
 
 
 @dataclass(frozen=True)

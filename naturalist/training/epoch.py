@@ -84,14 +84,22 @@ class Learner:
         """The network that is measured and kept: the average where there is one."""
         return self.model if self.average is None else self.average.model
 
-    def captured_step(self) -> CapturedStep | None:
-        """A step that a GPU replays, for as long as the same weights learn; None where its steps differ or must wait.
+    def captured_step(self, *, is_taught: bool = False) -> CapturedStep | None:
+        """A step that a GPU replays, for as long as the same weights learn.
 
-        Those of several ranks and of several batches wait for each other; NAdam's depend on their number, and fp16's on
-        each other's overflows.
+        None where its steps differ or must wait, which is said.
         """
-        is_alike = self.parallel is None and self.settings.accumulate == 1 and self.settings.optimizer != "NAdam"
-        if not self.compute.captures or not is_alike or self.compute.scaler.is_enabled():
+        if not self.compute.captures:
+            return None
+        reasons = {
+            "ranks wait for each other": self.parallel is not None,
+            "batches of accumulate wait for each other": self.settings.accumulate > 1,
+            "NAdam's depend on their number": self.settings.optimizer == "NAdam",
+            "fp16's depend on each other's overflows": self.compute.scaler.is_enabled(),
+            "a teacher's lessons change from epoch to epoch": is_taught,
+        }
+        if reason := next((reason for reason, holds in reasons.items() if holds), None):
+            print(f"--cuda_graphs has no effect: steps cannot be replayed, for {reason}.", flush=True)
             return None
 
         def learn(inputs: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """``--find_lr``: the loss while the learning rate rises from step to step, and the rate to take from that."""
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from naturalist.data.balance import loss_weights
 from naturalist.data.dataset import Batches, Loading, TrainingData, Transform, Varied
+from naturalist.data.phases import PhasedData
 from naturalist.device import Compute
 from naturalist.errors import UserError
 from naturalist.models.parameter_groups import Group, parameter_groups
@@ -105,6 +106,8 @@ def find_learning_rate(
     model = compute.place(model)
     optimizer = make_optimizer(groups or parameter_groups(model, training.decay), training, device)
     weights = loss_weights(data.plan.counts, training.class_weights, device)
+    if isinstance(data, PhasedData) and data.first_epochs:
+        data = replace(data, first_epochs=STEPS)  # what learns first does so all along
     learner = Learner(model, optimizer, _Rise(optimizer, training), training, compute, class_weights=weights)
     loader, _ = data.loaders(Loading(training.batch_size, training.seed, compute, sampling=training.sampling))
     augment, _ = data.transforms(settings.augmentation, training.seed)

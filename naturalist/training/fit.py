@@ -189,7 +189,7 @@ class _Fit:
             trained = counted(progress.epoch, "epoch")
             print(f"Nothing is left to train after {trained}{how}; --epochs and --patience allow more.")
         elif so_far.batches:
-            place = f"batch {so_far.batches + 1:,} of {len(self.train_loader):,}"
+            place = so_far.place(len(self.train_loader))
             print(f"Going on with {place} of epoch {progress.epoch + 1}/{epochs}.", flush=True)
 
     def _load(self, content: Mapping[str, Any]) -> None:
@@ -335,8 +335,8 @@ class _Fit:
         return bool(groups)
 
     def _capture(self) -> CapturedStep | None:
-        """The step that is replayed while the same weights learn; a teacher's lessons change from epoch to epoch."""
-        step = None if distillation_of(self.augment) else self.learner.captured_step()
+        """The step that is replayed while the same weights learn."""
+        step = self.learner.captured_step(is_taught=distillation_of(self.augment) is not None)
         if step is not None and isinstance(self.augment, Varied):
             self.augment.capture()
         return step

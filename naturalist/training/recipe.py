@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from naturalist.data.dataset import STATISTICS_IMAGES, TrainingData
 from naturalist.data.growth import Growth
 from naturalist.data.loader import BatchLoader
-from naturalist.errors import UserError
 from naturalist.models.cnn import NUM_BLOCKS, FiveBlockCNN, feature_map_sizes
 from naturalist.models.initialization import begin_with_identity, begin_with_patches
 from naturalist.models.parameter_groups import Release, parameter_groups
@@ -27,11 +26,8 @@ def plan_growth(settings: CnnSettings) -> Growth | None:
     if growth.first == size:
         return None
     kernels = model.kernel_size if isinstance(model.kernel_size, list) else [model.kernel_size] * NUM_BLOCKS
-    try:
-        feature_map_sizes(growth.first, kernels, model.padding)
-    except UserError as error:
-        name = "first_image_size" if recipe.first_image_size else "train_image_size"
-        raise UserError(f"{name} is too small: {error}") from None
+    name = "first_image_size" if recipe.first_image_size else "train_image_size"
+    feature_map_sizes(growth.first, kernels, model.padding, name)
     return growth
 
 

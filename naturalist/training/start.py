@@ -52,6 +52,8 @@ def start_training(settings: RunSettings, scan: Scan | None = None) -> Start:
         cuda_graphs=machine.cuda_graphs,
         compiles=machine.compile,
     )
+    if machine.cuda_graphs and compute.device.type != "cuda":
+        print(f"--cuda_graphs has no effect on {compute.device}: only a CUDA GPU replays steps.", flush=True)
     if training.sync_batch_norm and compute.device.type != "cuda":
         raise UserError(f"sync_batch_norm works between GPUs only, not on {compute.device}; leave it out.")
     if settings.record.dry_run:

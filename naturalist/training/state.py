@@ -101,6 +101,10 @@ class EpochSoFar:
         self.batches += 1
         self.images += images
 
+    def place(self, batches: int) -> str:
+        """What comes next in an epoch of so many batches, in words."""
+        return f"batch {self.batches + 1:,} of {batches:,}" if self.batches < batches else "the validation"
+
     def of_all_ranks(self) -> "EpochSoFar":
         """What all ranks together have come to, if each has added its parts of the batches; waits for them."""
         parts = torch.stack(gather(torch.stack([self.loss_sum, self.right, self.bad_step]).double()[None])).squeeze(1)

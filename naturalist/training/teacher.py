@@ -1,5 +1,6 @@
 """A finished run as a teacher: what it says of the training images is computed once, and learnt by another network."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,13 @@ class Teacher:
         return DistilledData(**vars(data), logits=outputs.train_features, teacher=settings.teacher), told
 
 
-def find_teacher(settings: CnnSettings, data: TrainingData) -> Teacher | None:
+def find_teacher(settings: CnnSettings, class_names: Sequence[str], split: RecordedSplit | None) -> Teacher | None:
     """The run that ``teacher`` names; None where none is named.
+
+    Args:
+        settings: which name it.
+        class_names: of the student.
+        split: of the student; None in a dry run, which draws none.
 
     Raises:
         UserError: for what is no run, knows other classes, or was trained on validation images.
@@ -68,9 +74,9 @@ def find_teacher(settings: CnnSettings, data: TrainingData) -> Teacher | None:
         return None
     run = find_run(Path(settings.teacher.teacher))
     folder, checkpoint = run if run.is_dir() else run.parent, load_checkpoint(run)
-    _refuse_other_classes(folder, tuple(checkpoint["class_names"]), data.class_names)
-    if data.split is not None:
-        _refuse_seen(folder, read_identity(folder, checkpoint).split, data.split)
+    _refuse_other_classes(folder, tuple(checkpoint["class_names"]), tuple(class_names))
+    if split is not None:
+        _refuse_seen(folder, read_identity(folder, checkpoint).split, split)
     return Teacher(folder.resolve().name, checkpoint)
 
 

@@ -7,6 +7,7 @@ import pytest
 from conftest import REPOSITORY
 from matplotlib import image
 
+from naturalist.data.phases import _PhasedLoader
 from naturalist.errors import UserError
 from naturalist.settings.command_line import parse_settings
 from naturalist.settings.part_a import CnnSettings
@@ -40,6 +41,8 @@ def test_a_search_proposes_a_rate_and_leaves_a_picture_and_no_run(photographs, t
     settings = kind.of(**{**SMALL, **places, **changes}, name="first try")
     train = runpy.run_path(str(REPOSITORY / settings.SCRIPT))["train"]
     picture = tmp_path / "runs" / "first-try-learning-rate.png"
+    phases, epoch = [], _PhasedLoader.epoch
+    monkeypatch.setattr(_PhasedLoader, "epoch", lambda self, *at: (epoch(self, *at), phases.append(self.phase))[0])
     try:
         found = train(settings)
     except UserError as error:  # a few steps of so few images may find nothing
@@ -49,6 +52,9 @@ def test_a_search_proposes_a_rate_and_leaves_a_picture_and_no_run(photographs, t
         assert f"Train with: --learning_rate {found['learning_rate']:g}" in capsys.readouterr().out
     assert list((tmp_path / "runs").iterdir()) == [picture]
     assert image.imread(picture).shape[1] > 500
+    assert set(phases) <= {0} and bool(phases) == (
+        changes.get("strategy") == "probe-then-full"
+    )  # kept features all along
 
 
 def test_the_rate_is_where_the_loss_falls_fastest_and_noise_does_not_move_it_far():

@@ -246,7 +246,8 @@ def test_a_requested_stop_saves_in_mid_epoch_and_resuming_goes_on_from_there(
     monkeypatch.setattr(fit_module, "stop_requested", lambda: False)
     capsys.readouterr()
     train("parts", **changes)
-    assert f"Going on with batch {batches + 1} of 8 of epoch 2/3." in capsys.readouterr().out
+    place = "the validation" if batches == 8 else f"batch {batches + 1} of 8"
+    assert f"Going on with {place} of epoch 2/3." in capsys.readouterr().out
     assert bool(streams) == (memory != "auto")
     assert_same_run(whole, parts)
 

@@ -86,6 +86,9 @@ def test_who_cannot_teach_is_refused_before_anything_is_written(photographs, tmp
     for teacher, message in cases:
         with pytest.raises(UserError, match=message):
             train(settings_for(photographs, tmp_path, teacher))
+    for teacher, message in (cases[0], cases[2]):  # which images it was trained on is not looked at there
+        with pytest.raises(UserError, match=message):
+            train(settings_for(photographs, tmp_path, teacher, dry_run=True))
     assert not (tmp_path / "runs").exists()
 
 
@@ -101,3 +104,9 @@ def test_who_cannot_teach_is_refused_before_anything_is_written(photographs, tmp
 def test_impossible_settings_are_refused(tmp_path, changes, message):
     with pytest.raises(UserError, match=message):
         settings_for(tmp_path, tmp_path, tmp_path, **changes).validate()
+
+
+@pytest.mark.parametrize("changes", [{"teacher_weight": 0.5}, {"teacher_temperature": 1.0}, {"teacher_views": 3}])
+def test_what_has_no_effect_without_a_teacher_is_refused(tmp_path, changes):
+    with pytest.raises(UserError, match=f"{next(iter(changes))} has no effect without a teacher"):
+        settings_for(tmp_path, tmp_path, None, **{"teacher_views": 8, **changes}).validate()
