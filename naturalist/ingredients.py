@@ -11,8 +11,8 @@ from naturalist.runs.checkpoint import load_checkpoint
 from naturalist.runs.folder import read_config
 from naturalist.runs.identity import read_identity
 
-PRIOR = {"class_weights": "none", "sampling": "shuffle", "teacher": None}
-"""What decides how frequent a training makes each class look, and its default."""
+PRIOR = ("class_weights", "sampling")
+"""What decides how frequent a training makes each class look."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +54,9 @@ def refuse_others(ingredients: Sequence[Ingredient], *, interpolate: bool) -> No
 
 def of_all_learnt(kept: Sequence[Ingredient]) -> dict[str, Any]:
     """Of what decides how frequent a class looks, what the runs of a soup do not have in common, in words."""
-    mixed = {}
-    for name, default in PRIOR.items():
-        values = sorted({str(item.config.get(name, default)) for item in kept})
-        if len(values) > 1:
-            mixed[name] = " and ".join(values)
-    return mixed
+    settings = [read_identity(item.folder, item.checkpoint).settings for item in kept]
+    values = {name: sorted({own[name] for own in settings if name in own}) for name in PRIOR}
+    return {name: " and ".join(found) for name, found in values.items() if len(found) > 1}
 
 
 def _differences(one: Ingredient, other: Ingredient) -> list[tuple[str, str, str]]:

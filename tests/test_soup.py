@@ -14,6 +14,7 @@ from naturalist.compare.compare import read_run
 from naturalist.data.sources.sample import make_sample
 from naturalist.errors import UserError
 from naturalist.evaluation.evaluate import evaluate_run
+from naturalist.evaluation.variants import prior_of_run
 from naturalist.ingredients import read_ingredient
 from naturalist.runs.checkpoint import load_checkpoint
 from naturalist.settings.resume import settings_of_run
@@ -113,6 +114,19 @@ def test_the_better_first_each_is_added_where_validation_gains_by_it(runs, capsy
     assert is_said == (len(left) == 1)
     first, kept = (load_checkpoint(folder)["state_dict"] for folder in (runs["abc".index(left[0])], soup))
     assert (len(left) == 1) == all(torch.equal(value, kept[name]) for name, value in first.items())
+
+
+def test_a_soup_of_runs_that_weighted_classes_differently_has_no_prior(runs, pictures, tmp_path, monkeypatch):
+    other = make_run(tmp_path / "runs" / "d", pictures, settings={"class_weights": "sqrt"})
+    for name in ("summary.json", "metrics.jsonl"):
+        shutil.copy(runs[0] / name, other / name)
+    taste = _Kitchen.taste
+    monkeypatch.setattr(_Kitchen, "taste", lambda self, shares: replace(taste(self, shares), merit=(len(shares), -1.0)))
+    soup = make_soup([runs[0], other], device="cpu")
+    with pytest.raises(UserError, match="with class_weights none and sqrt and sampling"):
+        prior_of_run(soup, load_checkpoint(soup))
+    alone = make_soup([runs[0], runs[2]], device="cpu", name="alike")
+    assert prior_of_run(alone, load_checkpoint(alone)).sum() == pytest.approx(1)
 
 
 def kitchen_of(runs: list[Path]) -> _Kitchen:

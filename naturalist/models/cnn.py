@@ -118,9 +118,9 @@ def feature_map_sizes(image_size: int, kernels: list[int], padding: str, name: s
         after_convolution = size if padding == "same" else size - kernel + 1
         if after_convolution < 2:
             raise UserError(
-                f"block {block} is left without pixels: its input is {size}×{size}, too small for a "
+                f"{name} is too small: block {block} is left without pixels, for its input is {size}×{size} and has a "
                 f"{kernel}×{kernel} convolution with padding={padding} and 2×2 max-pooling; raise {name}"
-                f"{'.' if padding == 'same' else ', lower kernel_size, or use padding=same.'}"
+                f"{'' if padding == 'same' else ', lower kernel_size, or use padding=same'}."
             )
         size = after_convolution // 2
         sizes.append(size)

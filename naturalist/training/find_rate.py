@@ -106,7 +106,7 @@ def find_learning_rate(
     model = compute.place(model)
     optimizer = make_optimizer(groups or parameter_groups(model, training.decay), training, device)
     weights = loss_weights(data.plan.counts, training.class_weights, device)
-    if isinstance(data, PhasedData) and data.first_epochs:
+    if isinstance(data, PhasedData):
         data = replace(data, first_epochs=STEPS)  # what learns first does so all along
     learner = Learner(model, optimizer, _Rise(optimizer, training), training, compute, class_weights=weights)
     loader, _ = data.loaders(Loading(training.batch_size, training.seed, compute, sampling=training.sampling))

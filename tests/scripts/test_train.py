@@ -386,7 +386,7 @@ def test_sides_that_leave_a_block_nothing_are_refused_before_there_is_a_run(pict
     settings = parse_settings(
         CnnSettings, "", [*TINY, "--pooling", "average", "--data", str(pictures), f"--{name}", "31"]
     )
-    with pytest.raises(UserError, match=f"block 5 is left without pixels.*; raise {name}\\.$"):
+    with pytest.raises(UserError, match=f"{name} is too small: block 5.*; raise {name}\\.$"):
         train(settings)
     assert not (tmp_path / "runs").exists()
 
